@@ -50,7 +50,8 @@ class Registry:
 
         def file(entry):
             known = self._entries.get(name)
-            same = known is not None and (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__)
+            same = known is not None and known.__qualname__ == entry.__qualname__ and "__main__" in (known.__module__, entry.__module__)
+            same = same or (known is not None and (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__))
             require(known is None or same, f"The {self.word} name {name!r} is taken by {known}; choose another name.")
             self._entries[name] = entry
             entry.registered_name = name

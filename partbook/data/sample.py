@@ -214,6 +214,8 @@ class Collection(Dataset):
     part_names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
     foreground: str = "true masks"  # where masks come from; printed beside every number that uses them
+    crop_to_box: bool = False  # whether methods should see pictures cropped to the true box (photographs with a small object)
+    eyes: tuple[int, int] | None = None  # landmarks whose distance is the unit of landmark error; None: the box
 
     @classmethod
     def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0) -> "Collection":
@@ -240,7 +242,7 @@ class View(Collection):
     def __init__(self, collection: Collection, change=None, indices: Sequence[int] | None = None):
         self.collection, self.change = collection, change
         self.indices = range(len(collection)) if indices is None else list(indices)
-        for field in ("splits", "landmark_names", "part_names", "category_names", "foreground", "registered_name"):
+        for field in ("splits", "landmark_names", "part_names", "category_names", "foreground", "crop_to_box", "eyes", "registered_name", "skipped"):
             if hasattr(collection, field):
                 setattr(self, field, getattr(collection, field))
 

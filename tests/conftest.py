@@ -1,0 +1,43 @@
+"""What several tests need: the project's folder, the shared data, a clean environment."""
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("PARTBOOK_SHARED") or ROOT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    "The project's folder."
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    "The folder with data/ and weights/ for checks on real photographs; skips the test where it is absent."
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ and weights/)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_path(shared):
+    "A function from a path inside the shared folder to the file; skips the test when that one is absent."
+
+    def find(relative: str) -> Path:
+        if not (shared / relative).exists():
+            pytest.skip(f"no real data: {shared / relative} does not exist")
+        return shared / relative
+
+    return find
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict:
+    "Environment variables for a program run on its own: a throwaway home, reader's sizes, one copy of the package."
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL", "PYTHONPATH")}
+    return {**kept, "HOME": str(home), "MPLCONFIGDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,50 @@
+"""Saved notebooks carry nothing of one machine or one run; neither does any other file of the project."""
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from partbook.book import HOMES, cleanliness, notebooks
+
+EVERY = notebooks(ROOT) + [ROOT / "nbs" / "_template.ipynb"]
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+def test_notebook_is_clean(path):
+    assert cleanliness(path) == []
+
+
+def test_nbdev_clean_changes_nothing(tmp_path, environment):
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".*"))
+    subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    changed = [p.name for p in EVERY if (tmp_path / p.relative_to(ROOT)).read_text(encoding="utf-8") != p.read_text(encoding="utf-8")]
+    assert not changed, f"run: python -m partbook.book run on {', '.join(changed)}"
+
+
+def project_files():
+    "What would be committed: git's list, or every file outside hidden and built folders where there is no git."
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        return [ROOT / name for name in listed.stdout.split("\0") if name]
+    hidden = re.compile(r"(^|/)(\.(?!ci|git(ignore|attributes)$)|build|dist|__pycache__|[^/]*\.egg-info|partbook-out)")
+    return [p for p in ROOT.rglob("*") if p.is_file() and not hidden.search(p.relative_to(ROOT).as_posix())]
+
+
+def test_no_file_names_a_home_folder():
+    found = []
+    for path in project_files():
+        if path.suffix in (".png", ".safetensors", ".ipynb") or not path.is_file():
+            continue  # notebooks are checked above, cell by cell
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if re.search(HOMES, line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert not found, "\n".join(found)
+
+
+def test_no_large_file():
+    large = [f"{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KB" for p in project_files() if p.is_file() and p.stat().st_size > 2 * 2**20]
+    assert not large, large

@@ -1,0 +1,98 @@
+"""The package is what the notebooks export, the README is what its notebook says, and imports point one way."""
+import ast
+import filecmp
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from partbook.book import LAYERS, chapter, contents, notebooks, readme, wrong_arrows
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    "A copy of the project in which the package was exported anew."
+    copy = tmp_path_factory.mktemp("export")
+    for name in ("settings.ini", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "nbs", copy / "nbs", ignore=shutil.ignore_patterns(".*"))
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL")}  # nbdev exports nothing under IN_TEST
+    environment |= {"HOME": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return copy
+
+
+def modules(root: Path) -> set[str]:
+    "Python files of the package, relative to it."
+    return {p.relative_to(root / "partbook").as_posix() for p in (root / "partbook").rglob("*.py")}
+
+
+def test_export_has_no_drift(fresh):
+    assert modules(fresh) == modules(ROOT), "run: nbdev_export"
+    _, different, errors = filecmp.cmpfiles(fresh / "partbook", ROOT / "partbook", sorted(modules(ROOT)), shallow=False)
+    assert not different and not errors, f"run nbdev_export; it changes {different + errors}"
+
+
+def test_drift_would_be_noticed(fresh, tmp_path):
+    shutil.copytree(fresh / "partbook", tmp_path / "partbook")
+    path = tmp_path / "partbook" / "core.py"
+    path.write_text(path.read_text(encoding="utf-8") + "\n# edited by hand\n", encoding="utf-8")
+    assert filecmp.cmpfiles(fresh / "partbook", tmp_path / "partbook", ["core.py"], shallow=False)[1] == ["core.py"]
+
+
+def test_one_notebook_one_module_one_name():
+    homes = {}
+    for path in notebooks(ROOT):
+        where = path.relative_to(ROOT / "nbs")
+        module = "" if path.stem == "index" else chapter(path, ROOT).module
+        if not module:
+            continue
+        name = re.sub(r"^\d+_", "", path.stem)
+        assert module == ".".join((*where.parts[:-1], name)), f"{where} exports {module}: the folder and the name should agree"
+        assert module not in homes, f"{where} and {homes.get(module)} export the same module"
+        homes[module] = where
+    written = {m.removesuffix(".py").replace("/", ".") for m in modules(ROOT) if Path(m).name not in ("__init__.py", "_modidx.py")}
+    assert written == set(homes)
+
+
+def test_arrows_point_one_way():
+    assert wrong_arrows(ROOT) == []
+
+
+def test_every_layer_is_a_folder_or_a_module():
+    assert {p.name for p in (ROOT / "nbs").iterdir() if p.is_dir() and p.name[0] not in "._"} <= set(LAYERS)
+
+
+def test_contributors_tools_are_imported_late():
+    "What only contributors install (nbdev, nbclient, ...) is imported inside functions."
+    allowed = {"partbook", "torch", "torchvision", "numpy", "matplotlib", "sklearn", "ipywidgets", "IPython", "safetensors", "tqdm", "PIL"} | sys.stdlib_module_names
+    found = []
+    for name in sorted(modules(ROOT)):
+        for node in ast.parse((ROOT / "partbook" / name).read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            found += [f"{name}: {n}" for n in names if n.split(".")[0] not in allowed]
+    assert not found, found
+
+
+def test_readme_has_no_drift():
+    assert readme(ROOT) == (ROOT / "README.md").read_text(encoding="utf-8"), "run: python -m partbook.book readme"
+
+
+def test_readme_lists_every_chapter():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [row for row in contents(ROOT).splitlines() if row not in text]
+    assert not missing, "run: python -m partbook.book run nbs/index.ipynb && python -m partbook.book readme"
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links and not [link for link in links if not (ROOT / link).exists()]

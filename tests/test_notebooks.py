@@ -1,0 +1,76 @@
+"""Every chapter runs top to bottom at small size, in a process of its own, as `nbdev_test` would run it."""
+import configparser
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from partbook.book import chapter, notebooks, read_notebook
+
+SECONDS = 300  # a notebook at small size takes a few; this is for one that hangs
+CHAPTERS = notebooks(ROOT)
+TEMPLATE = ROOT / "nbs" / "_template.ipynb"
+
+RUN = """
+import sys
+from pathlib import Path
+from nbdev.test import test_nb
+ok, seconds = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=Path(sys.argv[3]))
+print(f"{seconds:.1f} s")
+sys.exit(0 if ok else 1)
+"""
+
+
+def run(path, environment):
+    "Run one notebook; returns the finished process."
+    flags = configparser.ConfigParser()
+    flags.read(ROOT / "settings.ini", encoding="utf-8")
+    environment |= {"IN_TEST": "1", "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", RUN, str(path), flags["DEFAULT"]["tst_flags"], str(ROOT)]
+    return subprocess.run(command, cwd=ROOT / "nbs", env=environment, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
+
+
+def test_there_are_chapters():
+    assert len(CHAPTERS) >= 5, "hardly any notebook was found: is nbs/ where it should be?"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+def test_runs(path, environment):
+    done = run(path, environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_template_runs(environment):
+    done = run(TEMPLATE, environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_a_failing_notebook_is_noticed(tmp_path, environment):
+    nb = read_notebook(TEMPLATE)
+    nb["cells"][-1] = dict(cell_type="code", id="deadbeef", metadata={}, source="assert 1 == 2", execution_count=None, outputs=[])
+    path = tmp_path / "10_broken.ipynb"
+    path.write_text(json.dumps(nb), encoding="utf-8")
+    done = run(path, environment)
+    assert done.returncode == 1 and "AssertionError" in done.stderr
+
+
+def test_a_cell_for_gpus_is_left_out(tmp_path, environment):
+    nb = read_notebook(TEMPLATE)
+    nb["cells"][-1] = dict(cell_type="code", id="deadbeef", metadata={}, source="#| gpu\nassert 1 == 2", execution_count=None, outputs=[])
+    path = tmp_path / "10_gpu.ipynb"
+    path.write_text(json.dumps(nb), encoding="utf-8")
+    done = run(path, environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("path", [p for p in CHAPTERS if p.stem != "index"] + [TEMPLATE], ids=lambda p: p.stem)
+def test_opens_with_title_and_claim(path):
+    assert len(chapter(path, ROOT).claim) > 10
+
+
+def test_template_has_the_anatomy():
+    text = "\n".join(cell["source"] for cell in read_notebook(TEMPLATE)["cells"])
+    for part in ("What you will be able to do", "In the paper's words", "| symbol | shape |", "\\tag{", "#| export", "## Exercises", "**Solution", "## References"):
+        assert part in text, part

@@ -1,0 +1,47 @@
+"""Every equation has one home, and the register knows it."""
+import csv
+import importlib
+
+import pytest
+from conftest import ROOT
+
+from partbook.book import Equation, chapter, equations, fill_register, read_register, tags
+
+ROWS = read_register(ROOT)
+PAPERS = {"SCOPS": range(1, 7), "Contrastive": range(1, 6), "Disentangling": range(1, 13)}  # as numbered by the authors
+SECTIONS = {"3.1", "3.2", "3.2.1", "3.2.2", "3.2.4", "Algorithm 1"}  # of the fourth paper, which numbers nothing
+
+
+def test_every_equation_of_the_papers_is_listed():
+    for paper, numbers in PAPERS.items():
+        assert {str(n) for n in numbers} <= {row.number for row in ROWS if row.paper == paper}, paper
+    assert SECTIONS <= {row.number.rstrip("abcd") for row in ROWS if row.paper == "Alignment"}
+    assert len({row[:2] for row in ROWS}) == len(ROWS), "a number is listed twice"
+    assert all(row.term for row in ROWS)
+
+
+def test_register_is_what_the_chapters_quote():
+    "Unknown numbers, second homes and equations above nothing raise here; anything else is a stale file."
+    assert fill_register(ROWS, equations(ROOT)) == ROWS, "run: python -m partbook.book register"
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.notebook], ids=lambda r: f"{r.paper} {r.number}")
+def test_home(row):
+    path = ROOT / "nbs" / row.notebook
+    assert f"\\tag{{{row.paper} " in path.read_text(encoding="utf-8").replace("\\\\", "\\")
+    module = importlib.import_module(f"partbook.{chapter(path, ROOT).module}")
+    assert row.function in module.__all__
+    assert callable(getattr(module, row.function))
+
+
+def test_some_equations_have_a_home():
+    assert any(row[:2] == ("SCOPS", "1") and row.function == "part_centres" for row in ROWS)
+
+
+def test_register_is_plain_csv():
+    with open(ROOT / "nbs" / "register.csv", encoding="utf-8", newline="") as file:
+        assert next(csv.reader(file)) == list(Equation._fields)
+
+
+def test_tags_are_only_read_in_mathematics():
+    assert tags("`\\tag{SCOPS 1}` and \\tag{SCOPS 2} and $$x\\tag{SCOPS 3}$$") == [("SCOPS", "3")]
