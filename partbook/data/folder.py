@@ -81,6 +81,7 @@ class Folder(Collection):
     summary = "your own photographs: all pictures below a folder, with masks/NAME.png if there are any"
     needs = "a folder of photographs, as --data DIR"
     splits = ("all", "train", "test")
+    held_out = False
 
     @classmethod
     def open(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'collections', 'Sample', 'check_sample', 'crop', 'resize', 'Batch', 'collate', 'Collection', 'View',
-           'resized', 'cropped', 'batches']
+           'resized', 'cropped', 'Kept', 'batches']
 
 # %% ../../nbs/data/10_sample.ipynb #67fc3b58
 from dataclasses import dataclass, fields, replace
@@ -214,6 +214,7 @@ class Collection(Dataset):
     part_names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
     foreground: str = "true masks"  # where masks come from; printed beside every number that uses them
+    held_out: bool = True  # whether the test split has other pictures than the training split
     crop_to_box: bool = False  # whether methods should see pictures cropped to the true box (photographs with a small object)
     eyes: tuple[int, int] | None = None  # landmarks whose distance is the unit of landmark error; None: the box
 
@@ -231,9 +232,13 @@ class Collection(Dataset):
         "What a reader wants to know before trusting a collection: how many of each thing."
         return {"samples": len(self)}
 
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        "Several samples at once; collections that draw in bulk override this."
+        return [self[i] for i in indices]
+
     def batch(self, indices: Sequence[int]) -> Batch:
-        "Samples `indices` as one batch; collections that draw or cache in bulk override this."
-        return collate([self[i] for i in indices])
+        "Samples `indices`, which must have one size, as one batch."
+        return collate(self.take(indices))
 
 # %% ../../nbs/data/10_sample.ipynb #9ab89e31
 class View(Collection):
@@ -242,7 +247,7 @@ class View(Collection):
     def __init__(self, collection: Collection, change=None, indices: Sequence[int] | None = None):
         self.collection, self.change = collection, change
         self.indices = range(len(collection)) if indices is None else list(indices)
-        for field in ("splits", "landmark_names", "part_names", "category_names", "foreground", "crop_to_box", "eyes", "registered_name", "skipped"):
+        for field in ("splits", "landmark_names", "part_names", "category_names", "foreground", "held_out", "crop_to_box", "eyes", "registered_name", "skipped"):
             if hasattr(collection, field):
                 setattr(self, field, getattr(collection, field))
 
@@ -250,13 +255,11 @@ class View(Collection):
         return len(self.indices)
 
     def __getitem__(self, i: int) -> Sample:
-        s = self.collection[self.indices[i]]
-        return s if self.change is None else self.change(s)
+        return self.take([i])[0]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        if self.change is None:
-            return self.collection.batch([self.indices[i] for i in indices])
-        return super().batch(indices)
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        samples = self.collection.take([self.indices[i] for i in indices])
+        return samples if self.change is None else [self.change(s) for s in samples]
 
 
 def resized(collection: Collection, size: int | tuple[int, int]) -> View:
@@ -267,6 +270,25 @@ def resized(collection: Collection, size: int | tuple[int, int]) -> View:
 def cropped(collection: Collection, pad: float = 0.0, square: bool = False) -> View:
     "The collection with every sample cropped to its box."
     return View(collection, lambda s: crop(s, pad=pad, square=square))
+
+
+class Kept(View):
+    "A collection that remembers its samples, up to a fixed amount of memory; what does not fit is made again each time."
+
+    def __init__(self, collection: Collection, mebibytes: int = 1024):
+        super().__init__(collection)
+        self.budget, self._kept = mebibytes * 2**20, {}
+
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        new = {i: None for i in indices if i not in self._kept}
+        if new:
+            new.update(zip(new, super().take(list(new))))
+        for i, s in new.items():
+            size = sum(v.nbytes for v in vars(s).values() if isinstance(v, Tensor))
+            if size <= self.budget:
+                self.budget -= size
+                self._kept[i] = s
+        return [self._kept.get(i) or new[i] for i in indices]
 
 
 def batches(

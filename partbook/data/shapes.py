@@ -508,8 +508,8 @@ def occluders(stream: Stream, middle: Tensor, side: Tensor) -> Limbs:  # (B,2) a
     kind = stream.choice("occluder kind", 4, (n,))
     there = u("occluded", shape=(1,)) < torch.tensor([0.5, 0.2], device=stream.device)
     angle = torch.where(kind == 2, u("occluder reed", 1.35, 1.8, (n,)), u("occluder angle", 0.0, 3.1416, (n,)))
-    half = torch.stack([u("branch half", 0.6, 0.9, (n,)), u("leaf half", 0.1, 0.17, (n,)), u("reed half", 0.7, 0.9, (n,)), u("blob half", 0.004, 0.04, (n,))], -1)
-    half = half.gather(-1, kind[..., None])[..., 0]
+    low, high = torch.tensor([[0.6, 0.1, 0.7, 0.004], [0.9, 0.17, 0.9, 0.04]], device=stream.device)[:, kind]
+    half = mix(low, high, u("occluder half", shape=(n,)))
     thin = u("occluder width", 0.8, 1.25, (n,))
     table = torch.tensor([[.022, .016, .004], [.012, .006, .05], [.026, .010, .0], [.075, .075, .0]], device=stream.device)[kind] * thin[..., None]
     bend = u("occluder bend", -0.08, 0.08, (n, 1)) * (kind != 3)[..., None]
@@ -524,7 +524,8 @@ def distractors(stream: Stream, palette: Tensor, n: int = 5) -> Limbs:  # palett
     u = stream.uniform
     start = u("distractor place", -0.1, 1.1, (n, 2))
     end = start + polar(u("distractor angle", 0, 6.2832, (n,)), u("distractor length", 0.05, 0.7, (n,)))
-    radii = torch.stack([u("distractor r0", 0.01, 0.12, (n,)), u("distractor r1", 0.005, 0.08, (n,)), u("distractor bulge", 0, 0.04, (n,)), u("distractor bend", -.1, .1, (n,))], -1)
+    low, high = torch.tensor([[0.01, 0.005, 0.0, -0.1], [0.12, 0.08, 0.04, 0.1]], device=stream.device)
+    radii = mix(low, high, u("distractor radii", shape=(n, 4)))
     own = palette.gather(1, stream.choice("distractor own", palette.shape[1], (n,))[..., None].expand(-1, -1, 3))
     other = hsv(natural_hue(u("distractor hue", shape=(n,))), u("distractor saturation", 0.05, 0.8, (n,)), u("distractor value", 0.15, 0.9, (n,)))
     colour = torch.where(stream.chance("distractor like bird", 0.4, (n, 1)), own, other)
@@ -679,7 +680,8 @@ def background(
     leaves = smoothstep((fine - on_grid(u("leaf share", 0.45, 0.75))) * edge + 0.5)
     canvas = paint(canvas, colour(2), leaves * on_grid(stream.chance("leaves", 0.6).float()))
     c, s = (on_grid(v) for v in cos_sin(u("reed angle", -0.5, 0.5)))
-    reeds = smoothstep((wave((x * c + y * s) * on_grid(u("reeds per side", 2, 14)) + (coarse - 0.5) * on_grid(u("reed warp", 0, 3))) - on_grid(u("reed share", 0.4, 0.8))) * (1 + 3 * focus))
+    stalks = wave((x * c + y * s) * on_grid(u("reeds per side", 2, 14)) + (coarse - 0.5) * on_grid(u("reed warp", 0, 3)))
+    reeds = smoothstep((stalks - on_grid(u("reed share", 0.4, 0.8))) * (1 + 3 * focus))
     canvas = paint(canvas, colour(3), reeds * on_grid(stream.chance("reeds", 0.35).float() * u("reed strength", 0.3, 1.0)))
     shapes = distractors(stream, palette)
     soft = on_grid(u("distractor blur", 0.0, 0.05)) + 0.12 * (1 - focus) + pixel
@@ -879,6 +881,13 @@ class Birds(Collection):
     def _draw(self, indices: list[int], **overrides) -> Batch:
         return photograph(self.scene(indices, **overrides), self.size, [f"bird {self.seed}-{self.split}-{i}" for i in indices])
 
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        "Birds `indices` one by one, drawn together all the same."
+        return self.batch(indices).samples() if len(indices) else []
+
+    def counts(self) -> dict[str, int]:
+        return {"samples": len(self), "species": len(SPECIES), "landmarks": len(LANDMARKS), "parts": len(PARTS)}
+
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
@@ -917,6 +926,7 @@ def pose_bird(
     require(facing in ("left", "right"), f"A bird cannot face {facing!r}; choose left or right.")
     index = torch.zeros(1, dtype=torch.int64)
     settings = {k.replace(" ", "_"): v for k, v in NEUTRAL.items()} | more
-    settings |= {"species": list(SPECIES).index(species), "facing": 1.0 if facing == "right" else -1.0, "neck_angle": neck, "wing": wing, "tail_angle": tail}
+    settings |= {"species": list(SPECIES).index(species), "facing": 1.0 if facing == "right" else -1.0}
+    settings |= {"neck_angle": neck, "wing": wing, "tail_angle": tail}
     scene = bird_scene(Stream(seed, index), Stream(palette, index), clear=True, **settings)
     return photograph(scene, size, [f"{species} facing {facing}"], plain).samples()[0]

@@ -41,7 +41,8 @@ class LandmarkRegression:
         _check_pair(centres, landmarks, visible)
         x = _double(fill_absent(centres, midpoint).flatten(1))
         v = torch.ones(landmarks.shape[:2], dtype=torch.bool, device=landmarks.device) if visible is None else visible
-        require(bool(landmarks[v].isfinite().all()), "A landmark marked visible has coordinates that are not finite; mark it hidden or remove the picture.")
+        require(bool(landmarks[v].isfinite().all()),
+                "A landmark marked visible has coordinates that are not finite; mark it hidden or remove the picture.")
         y, v = _double(torch.where(v[..., None], landmarks, 0)), v.to(x.device)
         for rows in torch.arange(len(x), device=x.device).split(self.CHUNK):
             new = _batch_moments(x[rows], y[rows], v[rows].double())

@@ -139,7 +139,8 @@ def append_row(
 ) -> dict[str, Any]:  # the whole row
     "Add one run to a results file."
     for name, value in row.items():
-        require(isinstance(name, str) and name and not isinstance(value, Mapping), f"{path}: the entry {name!r} of a row must be a named single value.")
+        require(isinstance(name, str) and name and not isinstance(value, Mapping),
+                f"{path}: the entry {name!r} of a row must be a named single value.")
     here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
     full = {
         **row, **{f"settings.{k}": v for k, v in (settings or {}).items()},
@@ -165,7 +166,7 @@ def _command() -> str:
 def find_results(
     name: str,  # "benchmarks.csv"
 ) -> Path:
-    "Where a results file of this repository is: in $PARTBOOK_RESULTS, in results/ of the working folder or one above it, or beside the package."
+    "Where a results file is: in $PARTBOOK_RESULTS, in results/ of the working folder or one above it, or beside the package."
     if os.environ.get("PARTBOOK_RESULTS"):
         return Path(os.environ["PARTBOOK_RESULTS"]) / name
     import partbook

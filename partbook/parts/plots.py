@@ -162,9 +162,12 @@ class Sheet(Figure):
 
 
 def _pixels(figure: Figure) -> Image.Image:
-    "The figure in 256 colours."
+    "The figure as drawn; in 256 colours, a third of the size, where nobody can tell."
     figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    full = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    small = full.quantize(256, dither=Image.Dither.NONE)
+    difference = np.asarray(full, np.int16) - np.asarray(small.convert("RGB"), np.int16)
+    return small if np.abs(difference).mean() < 0.5 else full
 
 
 def _place(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
@@ -188,11 +191,16 @@ def picture_grid(
     count = -(-n // columns)
     wide = _screen_pixels(max(a.shape[1] for a in arrays), round(100 * cell))
     tall = round(wide * max(a.shape[0] / a.shape[1] for a in arrays))
-    gap, head, left = 4, 18 if titles is not None else 0, 22 if rows is not None else 0
-    figure = Sheet(left + columns * (wide + gap) + gap, count * (tall + head + gap) + gap)
+    gap, left = 4, 22 if rows is not None else 0
+    tops, below = [], gap
+    for r in range(count):
+        below += 14 if titles is not None and any(titles[r * columns:(r + 1) * columns]) else 0
+        tops.append(below)
+        below += tall + gap
+    figure = Sheet(left + columns * (wide + gap) + gap, below)
     for i, array in enumerate(arrays):
         r, c = divmod(i, columns)
-        ax = _place(figure, left + gap + c * (wide + gap), gap + head + r * (tall + head + gap), wide, tall)
+        ax = _place(figure, left + gap + c * (wide + gap), tops[r], wide, tall)
         draw_picture(ax, array)
         if titles is not None:
             ax.set_title(titles[i], fontsize=7, pad=2)
@@ -244,7 +252,7 @@ def _legend(ax: Axes, K: int) -> None:
 
 
 def write_figure(path: str | Path, figure: Figure) -> Path:
-    "Save a figure as a small PNG file of 256 colours, whole or not at all."
+    "Save a figure as a small PNG file, whole or not at all."
     return write_atomic(path, lambda p: _pixels(figure).save(p, "PNG", optimize=True))
 
 # %% ../../nbs/parts/20_plots.ipynb #12c2add5

@@ -1,0 +1,280 @@
+"""The `partbook` command: whole runs on tiny collections, and one clear sentence for every kind of wrong input."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from partbook import core
+from partbook.cli import main
+from partbook.evaluation.results import read_rows
+
+
+def draw(path, seed=0, size=(40, 32)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    "Three photographs, one of them in a sub-folder."
+    folder = tmp_path_factory.mktemp("album")
+    for i, name in enumerate(("a.png", "b.jpg", "more/c.webp")):
+        draw(folder / name, i, (40 + i, 32))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, album):
+    "The folder of a model fitted to the album's colours."
+    out = tmp_path_factory.mktemp("fitted")
+    assert run("discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 3, "--steps", 1, "--out", out) == 0
+    return out / "model"
+
+
+def run(*words):
+    try:
+        return main([str(w) for w in words])
+    except SystemExit as stop:
+        return stop.code
+
+
+def sentence(capsys, *words):
+    "What is said on the error stream of a run that has to fail."
+    capsys.readouterr()
+    assert run(*words) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("partbook") and "\n" not in said and "Traceback" not in said
+    return said
+
+
+def test_discover_on_a_folder(album, model, capsys):
+    out = model.parent
+    record = json.loads((out / "metrics.json").read_text())
+    assert record["settings"]["parts"] == 3 and record["seed"] == 0 and record["versions"]["torch"] == torch.__version__
+    assert record["collection"] == "folder" and record["seconds"] > 0 and "fg_nmi" not in record
+    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "model", "parts.png"]
+    assert not [p for p in out.rglob(".*")]  # nothing half-written is left
+
+
+def test_segment_keeps_sizes_and_folders(album, model, tmp_path):
+    assert run("segment", model, album, "--out", tmp_path) == 0
+    for name, size in (("a", (32, 40)), ("b", (32, 41)), ("more/c", (32, 42))):
+        labels = Image.open(tmp_path / f"{name}.png")
+        assert labels.size == size and labels.mode == "P" and set(np.unique(labels)) <= {0, 1, 2, 3}
+        assert Image.open(tmp_path / f"{name}_overlay.png").size == size
+
+
+def test_same_seed_same_result(album, tmp_path):
+    for name in "xy":
+        assert run("discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 2, "--seed", 4, "--out", tmp_path / name) == 0
+    one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "xy")
+    assert one == two
+
+
+def test_bad_files_are_named_skipped_and_counted(album, model, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    shutil.copytree(album, folder)
+    (folder / "broken.jpg").write_bytes((album / "b.jpg").read_bytes()[:200])
+    (folder / "text.png").write_text("not a picture")
+    assert run("discover", "--data", folder, "--features", "rgb", "--size", 16, "--parts", 2, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "broken.jpg" in said and "text.png" in said and "2 files skipped, 3 read" in said
+    assert run("segment", model, folder, "--out", tmp_path / "labels") == 0
+    said = capsys.readouterr().out
+    assert "broken.jpg" in said and "3 images segmented, 2 skipped" in said
+
+
+def test_record_appends_a_row(tmp_path, capsys, monkeypatch):
+    from partbook.data.sample import collections
+
+    monkeypatch.setattr(collections["birds"], "__len__", lambda self: 12)
+    words = ["discover", "--features", "position", "--steps", 1, "--no-baselines", "--out", tmp_path / "out", "--record", tmp_path / "rows.csv"]
+    assert run(*words) == 0
+    assert "landmark_error" in capsys.readouterr().out
+    (row,) = read_rows(tmp_path / "rows.csv")
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert row["fg_nmi"] == record["fg_nmi"] and row["settings.features"] == "position" and "discover" in row["command"]
+    assert {"fg_nmi", "fg_ari", "nmi", "ari", "purity", "landmark_error"} <= set(record)
+
+
+def test_cub_layout(tmp_path, capsys):
+    from partbook.data.cub import write_cub_fixture
+
+    write_cub_fixture(tmp_path / "CUB_200_2011", n=8)
+    assert run("discover", "--data", "cub", "--root", tmp_path, "--features", "rgb", "--size", 24, "--parts", 3, "--steps", 1, "--out", tmp_path / "o") == 0
+    said = capsys.readouterr().out
+    assert "inside the true box" in said and "true throat alone" in said
+    assert run("data", "cub", "--root", tmp_path) == 0
+    assert "visible" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["discover", "--help"], ["segment", "--help"], ["data", "--help"], ["--version"]])
+def test_help(words, capsys):
+    assert run(*words) == 0
+    assert "partbook" in capsys.readouterr().out
+
+
+# Wrong arguments: what is typed, and what the sentence must contain.
+WRONG = {
+    "no command": ([], "COMMAND"),
+    "unknown command": (["dance"], "invalid choice"),
+    "one part": (["discover", "--parts", "1"], "number of parts K is 1; at least 2"),
+    "too many parts": (["discover", "--parts", "300"], "at most 255"),
+    "parts in words": (["discover", "--parts", "many"], "invalid int value: 'many'"),
+    "tiny size": (["discover", "--size", "4"], "size is 4 pixels; at least 16"),
+    "negative seed": (["discover", "--seed", "-1"], "seed is -1; it must not be negative"),
+    "negative steps": (["discover", "--steps", "-3"], "steps must be 0 or more"),
+    "unknown method": (["discover", "--method", "magic"], "no method named 'magic'; choose one of"),
+    "unknown features": (["discover", "--features", "smell"], "no feature extractor named 'smell'; choose one of"),
+    "unknown data": (["discover", "--data", "dragons"], "'dragons' is neither a collection"),
+    "folder without root": (["discover", "--data", "folder"], "--data folder needs --root"),
+    "cub without root": (["discover", "--data", "cub"], "CUB_200_2011"),
+    "unknown device": (["discover", "--device", "abacus"], "device 'abacus' cannot be used"),
+    "layers of rgb": (["discover", "--features", "rgb", "--layers", "relu5_4"], "one layer, 'input'"),
+    "weights of rgb": (["discover", "--features", "rgb", "--weights", "w.pth"], "has no weights"),
+    "missing weights": (["discover", "--features", "squeezenet1_1", "--weights", "nowhere.safetensors"], "no weights file nowhere.safetensors"),
+    "unknown layer": (["discover", "--features", "vgg19", "--weights", "random", "--layers", "relu9_9"], "relu9_9"),
+    "data unknown": (["data", "unicorns"], "'unicorns' is neither a collection"),
+    "data root alone": (["data", "--root", "."], "--root goes with a collection's name"),
+    "segment without out": (["segment", "m", "i.png"], "--out"),
+    "segment no model": (["segment", "nowhere", "i.png", "--out", "o"], "nowhere is not a model folder"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments(case, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PARTBOOK_CUB", raising=False)
+    words, expected = WRONG[case]
+    assert expected in sentence(capsys, *words)
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/partbook-was-here",)
+
+
+def weights_file(kind, folder):
+    path = folder / f"{kind}.pth"
+    if kind == "corrupt":
+        path.write_bytes(b"PK\x03\x04" + os.urandom(500))
+    elif kind == "truncated":
+        path = path.with_suffix(".safetensors")
+        path.write_bytes((1000).to_bytes(8, "little") + b'{"a":')
+    elif kind == "malicious":
+        torch.save({"x": Evil()}, path)
+    elif kind == "other network":
+        torch.save({"conv.weight": torch.zeros(3)}, path)
+    elif kind == "wrong shape":
+        from partbook.features.equivariant import Descriptor
+
+        torch.save({k: torch.zeros(2, *v.shape) for k, v in Descriptor().state_dict().items()}, path)
+    elif kind == "no tensors":
+        torch.save({}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind, expected", [("corrupt", "not a complete"), ("truncated", "not a complete"), ("malicious", "more than tensors"),
+                                            ("other network", "another network"), ("wrong shape", "another network"), ("no tensors", "no tensors")])
+def test_wrong_weights(kind, expected, capsys, tmp_path):
+    path = weights_file(kind, tmp_path)
+    said = sentence(capsys, "discover", "--weights", path, "--out", tmp_path / "out")
+    assert expected in said and path.name in said
+    assert not os.path.exists("/tmp/partbook-was-here")
+
+
+def test_wrong_folders(capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no photograph" in sentence(capsys, "discover", "--data", tmp_path / "empty", "--out", tmp_path / "o")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jpg").write_text("no picture")
+    assert "can be read (1 tried)" in sentence(capsys, "discover", "--data", tmp_path / "texts", "--features", "rgb", "--out", tmp_path / "o")
+    said = sentence(capsys, "discover", "--data", "cub", "--root", tmp_path / "empty", "--out", tmp_path / "o")
+    assert "CUB" in said
+    assert "leave --root out" in sentence(capsys, "discover", "--data", tmp_path / "empty", "--root", tmp_path, "--out", tmp_path / "o")
+
+
+def test_more_parts_than_pixels(capsys, tmp_path):
+    draw(tmp_path / "photos" / "one.png")
+    words = ["discover", "--data", tmp_path / "photos", "--size", 16, "--parts", 20, "--out", tmp_path / "o"]
+    assert "K is 20 but there are only 16 foreground descriptors" in sentence(capsys, *words)
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "photos" / "one.png")
+    assert "only 1 distinct descriptors" in sentence(capsys, *words[:3], "--features", "rgb", "--size", 16, "--parts", 3, "--out", tmp_path / "o")
+
+
+def test_out_that_cannot_be_written(album, capsys, tmp_path, monkeypatch):
+    words = ["discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 2, "--out"]
+    (tmp_path / "file").write_text("in the way")
+    assert "is a file; give a folder" in sentence(capsys, *words, tmp_path / "file")
+    assert "cannot be written" in sentence(capsys, *words, tmp_path / "file" / "below")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(core.os, "replace", full)
+    assert "No space left on device" in sentence(capsys, *words, tmp_path / "full")
+    assert not list((tmp_path / "full").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_out(album, capsys, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    words = ["discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 2, "--out", tmp_path / "locked"]
+    assert "cannot be written (Permission denied)" in sentence(capsys, *words)
+
+
+def damage(model, kind):
+    path = model / "model.json"
+    record = json.loads(path.read_text())
+    if kind == "no json":
+        path.unlink()
+    elif kind == "not json":
+        path.write_text("{half")
+    elif kind == "no fields":
+        path.write_text("{}")
+    elif kind == "other format":
+        path.write_text(json.dumps({**record, "format": 99}))
+    elif kind == "other method":
+        path.write_text(json.dumps({**record, "method": "oracle"}))
+    elif kind == "unknown setting":
+        path.write_text(json.dumps({**record, "settings": {**record["settings"], "mood": 1}}))
+    elif kind == "wrong setting":
+        path.write_text(json.dumps({**record, "settings": {**record["settings"], "parts": "three"}}))
+    elif kind == "no tensors":
+        (model / "model.safetensors").unlink()
+    elif kind == "half tensors":
+        tensors = model / "model.safetensors"
+        tensors.write_bytes(tensors.read_bytes()[:50])
+    elif kind == "other parts":
+        path.write_text(json.dumps({**record, "settings": {**record["settings"], "parts": 5}}))
+
+
+@pytest.mark.parametrize("kind, expected", [
+    ("no json", "has no model.json"), ("not json", "is not a JSON file"), ("no fields", "lacks one of the fields"), ("other format", "reads format"),
+    ("other method", "no method named 'oracle'"), ("unknown setting", "mood"), ("wrong setting", "parts"), ("no tensors", "model.safetensors"),
+    ("half tensors", "not a complete safetensors file"), ("other parts", "another network")])
+def test_wrong_model_folder(kind, expected, model, album, capsys, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    damage(copy, kind)
+    assert expected in sentence(capsys, "segment", copy, album / "a.png", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_images(model, album, capsys, tmp_path):
+    out = tmp_path / "out"
+    assert "no image or folder" in sentence(capsys, "segment", model, tmp_path / "gone.jpg", "--out", out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in sentence(capsys, "segment", model, tmp_path / "empty", "--out", out)
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert "None of the 1 files could be read" in sentence(capsys, "segment", model, tmp_path / "text.jpg", "--out", out)
+    draw(tmp_path / "a.jpg")
+    assert "would both be written" in sentence(capsys, "segment", model, album / "a.png", tmp_path / "a.jpg", "--out", out)
+    assert not out.exists() or not list(out.rglob("*.png"))
