@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not keep a shared core busy
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PARTBOOK_SHARED") or ROOT.parent / "shared")
 

@@ -278,3 +278,13 @@ def test_wrong_images(model, album, capsys, tmp_path):
     draw(tmp_path / "a.jpg")
     assert "would both be written" in sentence(capsys, "segment", model, album / "a.png", tmp_path / "a.jpg", "--out", out)
     assert not out.exists() or not list(out.rglob("*.png"))
+
+
+def test_real_birds(shared_path, tmp_path):
+    "Photographs and ImageNet features: well above what colours and positions reach."
+    root, weights = shared_path("data/CUB_200_2011"), shared_path("weights/squeezenet1_1_features.safetensors")
+    words = ["discover", "--method", "kmeans", "--data", "cub", "--root", root, "--features", "squeezenet1_1", "--weights", weights]
+    assert run(*words, "--parts", 8, "--size", 192, "--steps", 0, "--no-baselines", "--out", tmp_path) == 0
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert record["fg_nmi"] > 22 and record["fg_ari"] > 10 and record["landmark_error"] < 22
+    assert record["foreground"] == "inside the true box"

@@ -79,7 +79,8 @@ class RGB(Extractor):
     ):
         super().__init__()
         no_weights(weights, "rgb")
-        require(layers is None or tuple(layers) == self.layers, f"The feature extractor 'rgb' has one layer, 'input', not {layers}; leave the layers out.")
+        require(layers is None or tuple(layers) == self.layers,
+                f"The feature extractor 'rgb' has one layer, 'input', not {layers}; leave the layers out.")
         require(stride >= 1, f"The stride of 'rgb' is {stride}; it must be at least one pixel.")
         self.dim, self.stride = 3, stride
 
@@ -144,7 +145,8 @@ def load_tensors(
 
 def _load_pickle(path: Path):
     # PyTorch before 2.6 unpickles tar archives unsafely even with weights_only=True (CVE-2025-32434)
-    require(not tarfile.is_tarfile(path), f"{path} is a tar archive, not a weights file; unpack it, or save the state_dict() again with a current PyTorch.")
+    require(not tarfile.is_tarfile(path),
+            f"{path} is a tar archive, not a weights file; unpack it, or save the state_dict() again with a current PyTorch.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -179,8 +181,8 @@ def load_into(
     expected = module.state_dict()
     missing = [k for k in expected if k not in tensors and not k.endswith("num_batches_tracked")]  # old files lack the counters
     unexpected = [k for k in tensors if k not in expected]
-    require(not missing, f"{path} lacks {next(iter(missing), '')!r} (and {max(len(missing) - 1, 0)} more of the {len(expected)} tensors of {network}); "
-                         "is this a file for another network?")
+    require(not missing, f"{path} lacks {next(iter(missing), '')!r} (and {max(len(missing) - 1, 0)} more of "
+                         f"the {len(expected)} tensors of {network}); is this a file for another network?")
     require(not unexpected, f"{path} has {next(iter(unexpected), '')!r} (and {max(len(unexpected) - 1, 0)} more) that {network} does not have; "
                             "is this a file for another network?")
     for key, value in expected.items():
@@ -188,7 +190,8 @@ def load_into(
         require(found.shape == value.shape, f"{path} has shape {tuple(found.shape)} for {key!r} where {network} needs {tuple(value.shape)}; "
                                             "is this a file for another network?")
         require(found.is_floating_point() == value.is_floating_point(),
-                f"{path} has numbers of type {found.dtype} for {key!r} where {network} needs {value.dtype}; quantised weights have to be converted first.")
+                f"{path} has numbers of type {found.dtype} for {key!r} where {network} needs {value.dtype}; "
+                "quantised weights have to be converted first.")
         require(not found.is_floating_point() or bool(torch.isfinite(found).all()),
                 f"{path} has values that are not finite in {key!r}; the training that made it may have diverged: use an earlier checkpoint.")
     module.load_state_dict(dict(tensors), strict=False)
@@ -204,7 +207,8 @@ class Position(Extractor):
     def __init__(self, weights: str | Path | None = None, layers: Sequence[str] | None = None, stride: int = 4):
         super().__init__()
         no_weights(weights, "position")
-        require(layers is None or tuple(layers) == self.layers, f"The feature extractor 'position' has one layer, 'input', not {layers}; leave the layers out.")
+        require(layers is None or tuple(layers) == self.layers,
+                f"The feature extractor 'position' has one layer, 'input', not {layers}; leave the layers out.")
         self.dim, self.stride = 2, stride
 
     def describe(self, images: Tensor) -> Tensor:

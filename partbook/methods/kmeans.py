@@ -53,7 +53,8 @@ def seed_centres(
     squared = (vectors - centres).square().sum(1)
     for k in range(1, K):
         require(bool(squared.max() > 1e-12), f"K is {K} but there are only {k} distinct descriptors; use fewer parts or other features.")
-        i = torch.multinomial(squared, 1, generator=g)
+        mass = squared.double().cumsum(0)
+        i = torch.searchsorted(mass, torch.rand(1, generator=g, device=vectors.device, dtype=torch.float64) * mass[-1]).clamp(max=len(vectors) - 1)
         centres = torch.cat([centres, vectors[i]])
         squared = torch.minimum(squared, (vectors - vectors[i]).square().sum(1))
     return centres
@@ -61,8 +62,8 @@ def seed_centres(
 # %% ../../nbs/methods/20_kmeans.ipynb #70547af2
 def group_sums(vectors: Tensor, index: Tensor, K: int) -> tuple[Tensor, Tensor]:
     "Sum (K,C) and count (K,) of the vectors assigned to each centre."
-    one_hot = F.one_hot(index, K).to(vectors.dtype)
-    return one_hot.T @ vectors, one_hot.sum(0)
+    one_hot = (index == torch.arange(K, device=index.device)[:, None]).to(vectors.dtype)
+    return one_hot @ vectors, one_hot.sum(1)
 
 
 def lloyd(

@@ -50,7 +50,8 @@ def argmax_labels(
         return labels
     expected = (maps.shape[0], *maps.shape[2:])
     require(tuple(masks.shape) == expected,
-            f"Masks must have the maps' batch and size {expected}, not {tuple(masks.shape)}; resize the maps with upsample or the masks by nearest pixel.")
+            f"Masks must have the maps' batch and size {expected}, not {tuple(masks.shape)}; "
+            "resize the maps with upsample or the masks by nearest pixel.")
     return labels.where(masks.bool(), 0)
 
 

@@ -52,7 +52,8 @@ def as_picture(
         array = np.repeat(array[..., None], 3, -1)
     elif array.ndim == 3 and array.shape[0] == 3 and (isinstance(value, Tensor) or array.shape[2] != 3):
         array = array.transpose(1, 2, 0)
-    require(array.ndim == 3 and array.shape[2] == 3 and array.size > 0, f"A picture of shape {tuple(np.shape(value))} cannot be drawn; give one (3,H,W) image or one (H,W) map.")
+    require(array.ndim == 3 and array.shape[2] == 3 and array.size > 0,
+            f"A picture of shape {tuple(np.shape(value))} cannot be drawn; give one (3,H,W) image or one (H,W) map.")
     return np.clip(array, 0, 1)
 
 
@@ -80,7 +81,8 @@ def overlay(
     picture = as_picture(image)
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     require(labels.shape == picture.shape[:2] and np.issubdtype(labels.dtype, np.integer),
-            f"Labels must be integers of the picture's size {picture.shape[:2]}, not {labels.dtype} of shape {labels.shape}; upsample the part maps first.")
+            f"Labels must be integers of the picture's size {picture.shape[:2]}, not {labels.dtype} of shape {labels.shape}; "
+            "upsample the part maps first.")
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]
     parts = alpha * as_picture(labels) + (1 - alpha) * (0.2 + 0.8 * grey)  # lifted: colours do not show on black
     result = np.where((labels > 0)[..., None], parts, mute * grey + (1 - mute) * picture)
@@ -157,17 +159,19 @@ class Sheet(Figure):
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
-        _pixels(self).save(file, "PNG", optimize=True)
+        _drawn(self).quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(file, "PNG", optimize=True)  # a third of the size
         return file.getvalue()
 
+    def _ipython_display_(self) -> None:  # asked before matplotlib's own way of showing figures
+        from IPython.display import Image as Shown
+        from IPython.display import display
 
-def _pixels(figure: Figure) -> Image.Image:
-    "The figure as drawn; in 256 colours, a third of the size, where nobody can tell."
+        display(Shown(self._repr_png_()))
+
+
+def _drawn(figure: Figure) -> Image.Image:
     figure.canvas.draw()
-    full = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-    small = full.quantize(256, dither=Image.Dither.NONE)
-    difference = np.asarray(full, np.int16) - np.asarray(small.convert("RGB"), np.int16)
-    return small if np.abs(difference).mean() < 0.5 else full
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
 
 
 def _place(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
@@ -218,7 +222,8 @@ def part_sheet(
     path: str | Path | None = None,  # where to save it as a PNG file
 ) -> Sheet:
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
-    require(len(images) == len(labels) > 0, f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.")
+    require(len(images) == len(labels) > 0,
+            f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.")
     images = [as_picture(i) for i in images]
     side = max(max(i.shape[:2]) for i in images)
     cell = _screen_pixels(side, 128 if side <= 160 else 160)
@@ -253,7 +258,11 @@ def _legend(ax: Axes, K: int) -> None:
 
 def write_figure(path: str | Path, figure: Figure) -> Path:
     "Save a figure as a small PNG file, whole or not at all."
-    return write_atomic(path, lambda p: _pixels(figure).save(p, "PNG", optimize=True))
+    full = _drawn(figure)
+    small = full.quantize(256, dither=Image.Dither.NONE)
+    difference = np.asarray(full, np.int16) - np.asarray(small.convert("RGB"), np.int16)
+    chosen = small if np.abs(difference).mean() < 0.5 else full  # 256 colours where nobody can tell
+    return write_atomic(path, lambda p: chosen.save(p, "PNG", optimize=True))
 
 # %% ../../nbs/parts/20_plots.ipynb #12c2add5
 def write_palette_png(
@@ -264,7 +273,8 @@ def write_palette_png(
     "Write labels as an indexed PNG file in part colours, whole or not at all."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     require(0 < K <= 255, f"A palette file holds 1 to 255 parts, not {K}; save the labels as an array instead.")
-    require(labels.ndim == 2 and labels.size > 0 and np.issubdtype(labels.dtype, np.integer), f"Labels must be integers of shape (H,W), not {labels.dtype} of shape {labels.shape}.")
+    require(labels.ndim == 2 and labels.size > 0 and np.issubdtype(labels.dtype, np.integer),
+            f"Labels must be integers of shape (H,W), not {labels.dtype} of shape {labels.shape}.")
     require(labels.min() >= 0 and labels.max() <= K, f"Labels run from {labels.min()} to {labels.max()}; with K = {K} they must lie in 0..{K}.")
     picture = Image.fromarray(labels.astype(np.uint8))
     picture.putpalette((part_colours(K) * 255).round().astype(np.uint8).tobytes())
@@ -293,6 +303,7 @@ def write_picture(
     picture: Any,  # what `as_picture` takes
 ) -> Path:
     "Write a picture at its own size, whole or not at all."
-    require(Path(path).suffix.lower() in (".png", ".jpg", ".jpeg"), f"{path} does not end in .png or .jpg, so it is not known how to write it; give it one of these endings.")
+    require(Path(path).suffix.lower() in (".png", ".jpg", ".jpeg"),
+            f"{path} does not end in .png or .jpg, so it is not known how to write it; give it one of these endings.")
     pixels = Image.fromarray((as_picture(picture) * 255).round().astype(np.uint8))
     return write_atomic(path, lambda p: pixels.save(p, quality=92))
