@@ -273,8 +273,8 @@ def data(args: argparse.Namespace) -> None:
         collection = cls.open(root, split)
         report(collection)
         for what, number in collection.counts().items():
-            say(f"{split:6s} {what:24s} {number}")
-        say(f"{split:6s} {'foreground':24s} {collection.foreground}")
+            say(f"{split:6s} {what:34s} {number}")
+        say(f"{split:6s} {'foreground':34s} {collection.foreground}")
 
 # %% ../nbs/30_cli.ipynb #790aee66
 DISCOVER = """Find the parts of a collection of pictures of one kind of object, without part labels.
