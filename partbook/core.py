@@ -77,7 +77,8 @@ class Registry:
     def __getitem__(self, name: str):
         if name not in self._entries:
             self._discover()
-        require(name in self._entries, f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}.")
+        if name not in self._entries:
+            raise InputError(f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}.")
         return self._entries[name]
 
 # %% ../nbs/10_core.ipynb #7426bf9c
