@@ -216,5 +216,5 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-if __name__ == "__main__" and "ipykernel" not in sys.modules:
+if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook
     sys.exit(main())
