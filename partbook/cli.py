@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISCOVER', 'NOTES', 'Parser', 'main', 'resolve_collection', 'settings_from', 'build_method', 'trivial_methods',
-           'measure', 'discover', 'open_splits', 'say', 'check_folder', 'report', 'draw_parts', 'conclude', 'gather',
-           'segment', 'segment_image', 'data', 'build_parser']
+           'measure', 'all_rows', 'discover', 'describe', 'conclude', 'open_splits', 'say', 'report', 'check_folder',
+           'draw_parts', 'gather', 'segment', 'segment_image', 'data', 'build_parser']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -27,7 +27,7 @@ from .data.pictures import UnreadablePicture, read_image
 from .data.sample import Collection, Kept, collections
 from .evaluation.protocols import annotation_baselines, default_protocols, object_view, protocols
 from .evaluation.results import append_row, print_table
-from .features.extractor import extractors, load_extractor
+from .features.extractor import extractors
 from .methods.method import Method, load_method, methods, save_method
 from .parts.plots import overlay, part_sheet, write_palette_png, write_picture
 
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`.\n")
 
-
+# %% ../nbs/30_cli.ipynb #e900720c
 def main(argv: Sequence[str] | None = None) -> int:
     "The entry point. Returns the exit status: 0, 2 for wrong input, 130 when interrupted."
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -93,15 +93,14 @@ def settings_from(args: argparse.Namespace, cls: type[Method]) -> Any:
 def build_method(args: argparse.Namespace, device: torch.device) -> Method:
     "The method with its features, not fitted yet."
     cls = methods[args.method]
-    settings = settings_from(args, cls)
-    return cls(settings, load_extractor(settings.features, args.weights, settings.layers, device))
+    return cls.build(settings_from(args, cls), args.weights, device)
 
 # %% ../nbs/30_cli.ipynb #5b528d21
 def trivial_methods(settings: Any, device: torch.device) -> dict[str, Method]:
     "K-means over colours and over positions: what one gets without any learned feature."
     kmeans = methods["kmeans"]
     known = {"parts": settings.parts, "seed": settings.seed, "size": min(settings.size, 64)}
-    return {f"kmeans, {name}": kmeans(kmeans.Settings(features=name, **known), load_extractor(name, device=device)) for name in ("rgb", "position")}
+    return {f"kmeans, {name}": kmeans.build(kmeans.Settings(features=name, **known), device=device) for name in ("rgb", "position")}
 
 
 def measure(method: Method, train: Collection, test: Collection, names: Sequence[str], device: torch.device) -> dict[str, float]:
@@ -111,43 +110,67 @@ def measure(method: Method, train: Collection, test: Collection, names: Sequence
         found.update(protocols[name]().evaluate(method, train, test, device))
     return found
 
-# %% ../nbs/30_cli.ipynb #ad67c86d
+# %% ../nbs/30_cli.ipynb #eb7b1bc9
+def all_rows(args: argparse.Namespace, method: Method, train: Collection, test: Collection, device: torch.device) -> dict[str, dict[str, float]]:
+    "Metrics of the method and, unless they are left out, of the trivial baselines, by row name."
+    names = default_protocols(test)
+    rows = {f"{args.method}, {method.settings.features}": measure(method, train, test, names, device)}
+    if names and args.baselines:
+        for name, trivial in trivial_methods(method.settings, device).items():
+            trivial.fit(object_view(train, trivial.settings.size), device)
+            rows[name] = measure(trivial, train, test, names, device)
+        rows.update(annotation_baselines(train, test))
+    return rows
+
+# %% ../nbs/30_cli.ipynb #842d202b
 def discover(args: argparse.Namespace) -> Path:
     "Fit a method to a collection, evaluate it, write metrics.json, parts.png and the model; returns the folder."
     start = time.perf_counter()
     out, device = Path(args.out), pick_device(args.device)
     cls, root = resolve_collection(args.data, args.root)
     method = build_method(args, device)
-    settings = method.settings
     check_folder(out)
-    train, test = open_splits(cls, root, settings.size)
+    train, test = open_splits(cls, root, method.settings.size)
     say(f"{train.registered_name}: {len(train)} pictures to learn from, {len(test)} to test on; foreground: {train.foreground}")
     report(train)
-    method.fit(object_view(train, settings.size), device)
-    names = default_protocols(test)
-    rows = {f"{args.method}, {settings.features}": measure(method, train, test, names, device)}
-    if names and args.baselines:
-        for name, trivial in trivial_methods(settings, device).items():
-            trivial.fit(object_view(train, trivial.settings.size), device)
-            rows[name] = measure(trivial, train, test, names, device)
-        rows.update(annotation_baselines(train, test))
-    picture = draw_parts(method, test, out / "parts.png", device)
+    method.fit(object_view(train, method.settings.size), device)
+    rows = all_rows(args, method, train, test, device)
+    draw_parts(method, test, out / "parts.png", device)
     facts = {"collection": train.registered_name, "foreground": train.foreground, "command": args.command}
     save_method(method, out / "model", facts)
-    first = next(iter(rows.values()))
-    record = {**first, "method": args.method, **facts, "settings": asdict(settings), "seed": settings.seed, "versions": versions(),
-              "hardware": hardware(device), "protocols": {n: protocols[n].source for n in names}, "rows": rows,
-              "seconds": round(time.perf_counter() - start, 1)}
+    record = describe(args, method, facts, rows, test, device) | {"seconds": round(time.perf_counter() - start, 1)}
     write_json(out / "metrics.json", record)
     if args.record:
-        append_row(args.record, {"collection": train.registered_name, "method": args.method, "foreground": train.foreground, **first},
-                   asdict(settings), settings.seed, record["seconds"], args.command, device)
-    conclude(rows, names, train, picture, out)
+        row = {"collection": train.registered_name, "method": args.method, "foreground": train.foreground, **next(iter(rows.values()))}
+        append_row(args.record, row, asdict(method.settings), method.settings.seed, record["seconds"], args.command, device)
+    conclude(rows, train, out)
     return out
 
-# %% ../nbs/30_cli.ipynb #eb7b1bc9
+# %% ../nbs/30_cli.ipynb #f9e49505
+def describe(args: argparse.Namespace, method: Method, facts: dict[str, Any], rows: dict[str, dict[str, float]], test: Collection,
+             device: torch.device) -> dict[str, Any]:
+    "What goes into metrics.json, except how long it took."
+    return {
+        **next(iter(rows.values())), "method": args.method, **facts, "settings": asdict(method.settings), "seed": method.settings.seed,
+        "versions": versions(), "hardware": hardware(device), "rows": rows,
+        "protocols": {name: protocols[name].source for name in default_protocols(test)},
+    }
+
+
+def conclude(rows: dict[str, dict[str, float]], train: Collection, out: Path) -> None:
+    "The table, what it rests on, and where the picture is."
+    if any(rows.values()):
+        say()
+        print_table([{"": name, **metrics} for name, metrics in rows.items()])
+        say(f"\nAll in percent; landmark_error: lower is better. Foreground: {train.foreground}.")
+    else:
+        say("This collection has no annotations, so there is nothing to score: judge the picture.")
+    say(f"Numbers: {out / 'metrics.json'}   model: {out / 'model'}")
+    say(f"Picture: {out / 'parts.png'}")
+
+# %% ../nbs/30_cli.ipynb #a70251bf
 def open_splits(cls: type[Collection], root: str | None, size: int) -> tuple[Collection, Collection]:
-    "The pictures to learn from and those to test on. What will be cropped first is opened at its own size."
+    "The pictures to learn from and those to test on."
     own = None if cls.crop_to_box else size
     train = cls.open(root, "train", size=own)
     return (train, train) if not cls.held_out else (Kept(train), Kept(cls.open(root, "test", size=own)))
@@ -158,16 +181,6 @@ def say(sentence: str = "") -> None:
     print(sentence, flush=True)
 
 
-def check_folder(out: Path) -> None:
-    "Fail before the work, not after it, when results could not be written."
-    require(not out.exists() or out.is_dir(), f"--out {out} is a file; give a folder.")
-    new = not out.exists()
-    write_atomic(out / "metrics.json.check", lambda p: p.write_text("written to see that it can be\n"))
-    (out / "metrics.json.check").unlink()
-    if new:
-        out.rmdir()  # it comes back with the first result
-
-
 def report(collection: Collection) -> None:
     "Say what a collection passed over, if it did."
     skipped = getattr(collection, "skipped", ())
@@ -176,27 +189,24 @@ def report(collection: Collection) -> None:
     if skipped:
         say(f"  {len(skipped)} file{'s' * (len(skipped) != 1)} skipped, {len(collection)} read")
 
+# %% ../nbs/30_cli.ipynb #83f91674
+def check_folder(out: Path) -> None:
+    "Fail before the work, not after it, when results could not be written."
+    require(not out.exists() or out.is_dir(), f"--out {out} is a file; give a folder.")
+    new = not out.exists()
+    probe = write_atomic(out / "metrics.json.check", lambda p: p.write_text("written to see that it can be\n"))
+    probe.unlink()
+    if new:
+        out.rmdir()  # it comes back with the first result
 
-def draw_parts(method: Method, test: Collection, path: Path, device: torch.device, pictures: int = 24) -> Path:
+# %% ../nbs/30_cli.ipynb #5b66a9cb
+def draw_parts(method: Method, test: Collection, path: Path, device: torch.device, pictures: int = 24) -> None:
     "The picture of the result: test pictures above their parts."
     view = object_view(test, max(method.settings.size, 96))
     chosen = torch.linspace(0, len(view) - 1, min(pictures, len(view))).round().long().unique().tolist()
     batch, seen = view.batch(chosen).to(device), object_view(test, method.settings.size).batch(chosen).to(device)
     labels = method.labels(seen.images, batch.masks, size=tuple(batch.images.shape[-2:]))
     part_sheet(batch.images.cpu(), labels.cpu(), method.parts, path=path)
-    return path
-
-
-def conclude(rows: dict[str, dict[str, float]], names: Sequence[str], train: Collection, picture: Path, out: Path) -> None:
-    "The table, what it rests on, and where the picture is."
-    if names:
-        say()
-        print_table([{"": name, **metrics} for name, metrics in rows.items()])
-        say(f"\nAll in percent; landmark_error: lower is better. Foreground: {train.foreground}.")
-    else:
-        say("This collection has no annotations, so there is nothing to score: judge the picture.")
-    say(f"Numbers: {out / 'metrics.json'}   model: {out / 'model'}")
-    say(f"Picture: {picture}")
 
 # %% ../nbs/30_cli.ipynb #3f67a25c
 def gather(inputs: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -219,7 +229,7 @@ def gather(inputs: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[str]]:
         taken[stem] = path
     return pairs, skipped
 
-
+# %% ../nbs/30_cli.ipynb #562d3d30
 def segment(args: argparse.Namespace) -> int:
     "Write NAME.png (labels, indexed) and NAME_overlay.png for each image; returns how many."
     device, out = pick_device(args.device), Path(args.out)
@@ -243,7 +253,7 @@ def segment(args: argparse.Namespace) -> int:
     say(f"{done} image{'s' * (done != 1)} segmented, {len(skipped)} skipped: {out}")
     return done
 
-
+# %% ../nbs/30_cli.ipynb #6395e46a
 @torch.no_grad()
 def segment_image(method: Method, image: Tensor, device: torch.device | str = "cpu") -> Tensor:
     "Labels (H,W) of one photograph (3,H,W) at its own size."
@@ -292,7 +302,7 @@ NOTES = """what you get in --out:
 how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explains how to choose.
 """
 
-
+# %% ../nbs/30_cli.ipynb #697bde74
 def build_parser() -> Parser:
     "All commands and their options."
     parser = Parser(prog="partbook", description="Discover object parts without part labels.", formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -304,7 +314,7 @@ def build_parser() -> Parser:
     _data_arguments(commands)
     return parser
 
-
+# %% ../nbs/30_cli.ipynb #7d1b0c26
 def _discover_arguments(commands) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     p = commands.add_parser("discover", help="find the parts of a collection", description=DISCOVER, epilog=NOTES, formatter_class=raw)
@@ -324,7 +334,7 @@ def _discover_arguments(commands) -> None:
     p.add_argument("--record", metavar="CSV", help="also append the result as a row to a results file")
     p.set_defaults(run=discover)
 
-
+# %% ../nbs/30_cli.ipynb #bf0e661b
 def _segment_arguments(commands) -> None:
     p = commands.add_parser("segment", help="label new photographs with a saved model",
                             description="Write, for each image at its own size, NAME.png (indexed labels) and NAME_overlay.png.")

@@ -8,7 +8,6 @@ __all__ = ['InputError', 'require', 'Registry', 'is_small', 'small', 'pick_devic
 
 # %% ../nbs/10_core.ipynb #c4fe7f42
 import importlib
-import importlib.util
 import json
 import os
 import pkgutil
@@ -19,6 +18,7 @@ from typing import Any, Callable, Iterable
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 # %% ../nbs/10_core.ipynb #17ee4aba
@@ -45,41 +45,47 @@ class Registry:
     ):
         self.word, self.package, self._entries, self._complete = word, package, {}, False
 
-    def register(self, name: str) -> Callable:
-        "Class decorator: file the class under `name` (two classes may not share one)."
+# %% ../nbs/10_core.ipynb #5e34bd7a
+def _is_same(known: type, entry: type) -> bool:
+    places = {known.__module__, entry.__module__}
+    return known.__qualname__ == entry.__qualname__ and (len(places) == 1 or "__main__" in places)
 
-        def file(entry):
-            known = self._entries.get(name)
-            same = known is not None and known.__qualname__ == entry.__qualname__ and "__main__" in (known.__module__, entry.__module__)
-            same = same or (known is not None and (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__))
-            require(known is None or same, f"The {self.word} name {name!r} is taken by {known}; choose another name.")
-            self._entries[name] = entry
-            entry.registered_name = name
-            return entry
 
-        return file
+@patch
+def register(self: Registry, name: str) -> Callable:
+    "Class decorator: file the class under `name` (two classes may not share one)."
 
-    def _discover(self):
-        if not self._complete:
-            package = importlib.import_module(self.package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-                importlib.import_module(f"{self.package}.{module}")
-            self._complete = True
+    def file(entry):
+        known = self._entries.get(name, entry)
+        require(_is_same(known, entry), f"The {self.word} name {name!r} is taken by {known}; choose another name.")
+        self._entries[name] = entry
+        entry.registered_name = name
+        return entry
 
-    def names(self) -> list[str]:
-        "All registered names, sorted."
-        self._discover()
-        return sorted(self._entries)
+    return file
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.names()
+# %% ../nbs/10_core.ipynb #1e2b8534
+@patch
+def names(self: Registry) -> list[str]:
+    "All registered names, sorted."
+    if not self._complete:
+        package = importlib.import_module(self.package)
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{self.package}.{module}")
+        self._complete = True
+    return sorted(self._entries)
 
-    def __getitem__(self, name: str):
-        if name not in self._entries:
-            self._discover()
-        if name not in self._entries:
-            raise InputError(f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}.")
-        return self._entries[name]
+
+@patch
+def __contains__(self: Registry, name: str) -> bool:
+    return name in self._entries or name in self.names()
+
+
+@patch
+def __getitem__(self: Registry, name: str):
+    if name not in self:
+        raise InputError(f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}.")
+    return self._entries[name]
 
 # %% ../nbs/10_core.ipynb #7426bf9c
 def is_small() -> bool:
@@ -108,7 +114,7 @@ def pick_device(
         raise InputError(f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device auto or cpu.") from None
     return device
 
-
+# %% ../nbs/10_core.ipynb #a051df5c
 def generator(
     seed: int,  # any non-negative integer
     device: torch.device | str = "cpu",
@@ -116,7 +122,7 @@ def generator(
     "A random stream of its own; nothing in the book draws from the global one."
     return torch.Generator(device=device).manual_seed(int(seed))
 
-
+# %% ../nbs/10_core.ipynb #829446be
 def versions() -> dict[str, str]:
     "What a number was made with: written beside every result."
     import sklearn
@@ -176,7 +182,7 @@ def write_atomic(
             temporary.unlink()
     return path
 
-
+# %% ../nbs/10_core.ipynb #2c27ab7d
 def write_json(path: str | Path, value: Any) -> Path:
     "Write `value` as readable JSON, atomically."
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"

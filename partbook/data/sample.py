@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'collections', 'Sample', 'check_sample', 'crop', 'resize', 'Batch', 'collate', 'Collection', 'View',
-           'resized', 'cropped', 'Kept', 'batches']
+           'resized', 'cropped', 'batches', 'Kept']
 
 # %% ../../nbs/data/10_sample.ipynb #67fc3b58
 from dataclasses import dataclass, fields, replace
@@ -13,6 +13,7 @@ from typing import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,10 +44,17 @@ class Sample:
         "Height and width in pixels."
         return self.image.shape[-2], self.image.shape[-1]
 
-# %% ../../nbs/data/10_sample.ipynb #6afb28a8
+# %% ../../nbs/data/10_sample.ipynb #ebced0af
 def check_sample(s: Sample) -> None:
     "Raise `InputError` naming the sample and the field that does not fit."
     who = f"Sample {s.name!r}" if s.name else "A sample"
+    _check_image(s, who)
+    _check_labels(s, who)
+    _check_points(s, who)
+    _check_box(s, who)
+
+# %% ../../nbs/data/10_sample.ipynb #9d8407b2
+def _check_image(s: Sample, who: str) -> None:
     image = s.image
     require(isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0,
             f"{who}: image must be a tensor of shape (3,H,W), not {_shape(image)}; convert greyscale to three channels.")
@@ -54,21 +62,22 @@ def check_sample(s: Sample) -> None:
     low, high = image.detach().aminmax()
     require(bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
             f"{who}: image values must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.")
+
+
+def _shape(value) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+# %% ../../nbs/data/10_sample.ipynb #703f3eb0
+def _check_labels(s: Sample, who: str) -> None:
     for field in ("mask", "parts"):
         value = getattr(s, field)
         if value is not None:
-            require(isinstance(value, Tensor) and value.shape == image.shape[1:],
-                    f"{who}: {field} must have the image's size {tuple(image.shape[1:])}, not {_shape(value)}.")
+            require(isinstance(value, Tensor) and value.shape == s.image.shape[1:],
+                    f"{who}: {field} must have the image's size {tuple(s.image.shape[1:])}, not {_shape(value)}.")
     require(s.mask is None or s.mask.dtype == torch.bool, f"{who}: mask must be boolean; compare it with a threshold first.")
     require(s.parts is None or s.parts.dtype == torch.int64, f"{who}: parts must be int64 labels (0 is background).")
-    _check_points(s, who)
-    if s.box is not None:
-        require(isinstance(s.box, Tensor) and s.box.shape == (4,) and s.box.is_floating_point(),
-                f"{who}: box must be four floats (x,y,w,h), not {_shape(s.box)}.")
-        require(bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
-                f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.")
 
-
+# %% ../../nbs/data/10_sample.ipynb #dc51a758
 def _check_points(s: Sample, who: str) -> None:
     if s.landmarks is None:
         require(s.visible is None, f"{who}: visible is given without landmarks.")
@@ -86,20 +95,17 @@ def _check_points(s: Sample, who: str) -> None:
         x, y = points[i].tolist()
         raise InputError(f"{who}: landmark {i} at ({x:g}, {y:g}) is marked visible but lies outside the {W}x{H} image.")
 
-
-def _shape(value) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+# %% ../../nbs/data/10_sample.ipynb #3e79958a
+def _check_box(s: Sample, who: str) -> None:
+    if s.box is None:
+        return
+    require(isinstance(s.box, Tensor) and s.box.shape == (4,) and s.box.is_floating_point(),
+            f"{who}: box must be four floats (x,y,w,h), not {_shape(s.box)}.")
+    require(bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
+            f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.")
 
 # %% ../../nbs/data/10_sample.ipynb #ca14b311
-def crop(
-    s: Sample,
-    box: Tensor | None = None,  # (x,y,w,h) in pixels; the sample's own box by default
-    pad: float = 0.0,  # margin on each side, as a share of the box's width and height
-    square: bool = False,  # widen the shorter side first
-) -> Sample:
-    "Cut the sample to a box. Regions beyond the border become mid-grey background."
-    box = s.box if box is None else box
-    require(box is not None, f"Sample {s.name!r} has no box to crop to; open the collection without cropping.")
+def _window(s: Sample, box: Tensor, pad: float, square: bool) -> tuple[int, int, int, int]:  # left, top, right, bottom
     x, y, w, h = box.tolist()
     cx, cy = x + w / 2, y + h / 2
     w, h = w * (1 + 2 * pad), h * (1 + 2 * pad)
@@ -110,6 +116,20 @@ def crop(
     H, W = s.size
     require(right > 0 and bottom > 0 and left < W and top < H,
             f"Sample {s.name!r}: the box {[round(v, 1) for v in box.tolist()]} lies outside the {W}x{H} image.")
+    return left, top, right, bottom
+
+# %% ../../nbs/data/10_sample.ipynb #d7215e98
+def crop(
+    s: Sample,
+    box: Tensor | None = None,  # (x,y,w,h) in pixels; the sample's own box by default
+    pad: float = 0.0,  # margin on each side, as a share of the box's width and height
+    square: bool = False,  # widen the shorter side first
+) -> Sample:
+    "Cut the sample to a box. Regions beyond the border become mid-grey background."
+    box = s.box if box is None else box
+    require(box is not None, f"Sample {s.name!r} has no box to crop to; open the collection without cropping.")
+    left, top, right, bottom = _window(s, box, pad, square)
+    H, W = s.size
     l, t, r, b = max(left, 0), max(top, 0), min(right, W), min(bottom, H)
     border = (l - left, right - r, t - top, bottom - b)
 
@@ -120,8 +140,7 @@ def crop(
     points, seen = s.landmarks, s.visible
     if points is not None:
         points = points - shift
-        inside = ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(1)
-        seen = seen & inside
+        seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(1)
     own = None if s.box is None else torch.cat([s.box[:2] - shift, s.box[2:]])
     return replace(s, image=cut(s.image, 0.5), mask=cut(s.mask, False), parts=cut(s.parts, 0), landmarks=points, visible=seen, box=own)
 
@@ -167,21 +186,25 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str) -> "Batch":
-        "The same batch with its tensors on `device`."
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()})
-
-    def samples(self) -> list[Sample]:
-        "The batch taken apart again."
-        def pick(value, i):
-            return None if value is None else value[i]
-
-        return [Sample(self.images[i], self.names[i], pick(self.masks, i), pick(self.parts, i), pick(self.landmarks, i),
-                       pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]))
-                for i in range(len(self))]
+# %% ../../nbs/data/10_sample.ipynb #ee0a08f6
+@patch
+def to(self: Batch, device: torch.device | str) -> Batch:
+    "The same batch with its tensors on `device`."
+    moved = {f.name: getattr(self, f.name) for f in fields(self)}
+    return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()})
 
 
+@patch
+def samples(self: Batch) -> list[Sample]:
+    "The batch taken apart again."
+    def pick(value, i):
+        return None if value is None else value[i]
+
+    return [Sample(self.images[i], self.names[i], pick(self.masks, i), pick(self.parts, i), pick(self.landmarks, i),
+                   pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]))
+            for i in range(len(self))]
+
+# %% ../../nbs/data/10_sample.ipynb #653e0d4e
 def collate(samples: Sequence[Sample]) -> Batch:
     "Stack samples of one size; `InputError` when sizes or fields differ."
     require(len(samples) > 0, "A batch needs at least one sample; the collection is empty.")
@@ -228,17 +251,23 @@ class Collection(Dataset):
         "Whether what the collection needs can be found (at `root`, or where it looks by default)."
         return True
 
-    def counts(self) -> dict[str, int]:
-        "What a reader wants to know before trusting a collection: how many of each thing."
-        return {"samples": len(self)}
+# %% ../../nbs/data/10_sample.ipynb #9176cb13
+@patch
+def counts(self: Collection) -> dict[str, int]:
+    "What a reader wants to know before trusting a collection: how many of each thing."
+    return {"samples": len(self)}
 
-    def take(self, indices: Sequence[int]) -> list[Sample]:
-        "Several samples at once; collections that draw in bulk override this."
-        return [self[i] for i in indices]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        "Samples `indices`, which must have one size, as one batch."
-        return collate(self.take(indices))
+@patch
+def take(self: Collection, indices: Sequence[int]) -> list[Sample]:
+    "Several samples at once; collections that draw in bulk override this."
+    return [self[i] for i in indices]
+
+
+@patch
+def batch(self: Collection, indices: Sequence[int]) -> Batch:
+    "Samples `indices`, which must have one size, as one batch."
+    return collate(self.take(indices))
 
 # %% ../../nbs/data/10_sample.ipynb #9ab89e31
 class View(Collection):
@@ -247,7 +276,7 @@ class View(Collection):
     def __init__(self, collection: Collection, change=None, indices: Sequence[int] | None = None):
         self.collection, self.change = collection, change
         self.indices = range(len(collection)) if indices is None else list(indices)
-        for field in ("splits", "landmark_names", "part_names", "category_names", "foreground", "held_out", "crop_to_box", "eyes", "registered_name", "skipped"):
+        for field in (*Collection.__annotations__, "registered_name", "skipped"):
             if hasattr(collection, field):
                 setattr(self, field, getattr(collection, field))
 
@@ -261,7 +290,7 @@ class View(Collection):
         samples = self.collection.take([self.indices[i] for i in indices])
         return samples if self.change is None else [self.change(s) for s in samples]
 
-
+# %% ../../nbs/data/10_sample.ipynb #010cfc44
 def resized(collection: Collection, size: int | tuple[int, int]) -> View:
     "The collection with every sample resized."
     return View(collection, lambda s: resize(s, size))
@@ -271,7 +300,23 @@ def cropped(collection: Collection, pad: float = 0.0, square: bool = False) -> V
     "The collection with every sample cropped to its box."
     return View(collection, lambda s: crop(s, pad=pad, square=square))
 
+# %% ../../nbs/data/10_sample.ipynb #143a5519
+def batches(
+    collection: Collection,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,  # of the shuffling; one epoch, one seed
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    "One pass over a collection. The same seed gives the same order."
+    n = len(collection)
+    require(n > 0, "The collection is empty; there is nothing to iterate over.")
+    require(batch_size >= 1, f"The batch size is {batch_size}; it must be at least 1.")
+    order = torch.randperm(n, generator=generator(seed)).tolist() if shuffle else list(range(n))
+    for start in range(0, n, batch_size):
+        yield collection.batch(order[start:start + batch_size]).to(device)
 
+# %% ../../nbs/data/10_sample.ipynb #4e96f40c
 class Kept(View):
     "A collection that remembers its samples, up to a fixed amount of memory; what does not fit is made again each time."
 
@@ -289,19 +334,3 @@ class Kept(View):
                 self.budget -= size
                 self._kept[i] = s
         return [self._kept.get(i) or new[i] for i in indices]
-
-
-def batches(
-    collection: Collection,
-    batch_size: int,
-    shuffle: bool = False,
-    seed: int = 0,  # of the shuffling; one epoch, one seed
-    device: torch.device | str = "cpu",
-) -> Iterator[Batch]:
-    "One pass over a collection. The same seed gives the same order."
-    n = len(collection)
-    require(n > 0, "The collection is empty; there is nothing to iterate over.")
-    require(batch_size >= 1, f"The batch size is {batch_size}; it must be at least 1.")
-    order = torch.randperm(n, generator=generator(seed)).tolist() if shuffle else list(range(n))
-    for start in range(0, n, batch_size):
-        yield collection.batch(order[start:start + batch_size]).to(device)

@@ -11,12 +11,12 @@ __all__ = ['protocols', 'OVERLAP', 'object_view', 'whole_view', 'inside_box', 'P
 import torch
 from torch import Tensor
 
-from ..core import InputError, Registry, progress, require
-from ..data.sample import Batch, Collection, View, batches, crop, cropped, resize, resized
-from .landmarks import LandmarkErrors, LandmarkRegression, box_frame, interocular, mean_landmark, midpoint, one_landmark
+from ..core import Registry, progress, require
+from ..data.sample import Batch, Collection, View, batches, cropped, resize, resized
+from .landmarks import LandmarkErrors, LandmarkRegression, box_scale, interocular, mean_landmark, midpoint, one_landmark
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
 from ..methods.method import Method
-from ..parts.maps import part_centres
+from ..parts.maps import part_centres, upsample
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #9c72b940
 def object_view(
@@ -72,7 +72,7 @@ class Protocol:
         "Batches with progress."
         return progress(batches(view, batch_size, device=device), what, total=-(-len(view) // batch_size))
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #34635178
 def default_protocols(collection: Collection) -> list[str]:
     "Names of the protocols that fit; of those with the same metrics only the first, so that no column mixes two."
     chosen, taken = [], set()
@@ -83,7 +83,7 @@ def default_protocols(collection: Collection) -> list[str]:
             taken |= set(protocol.headline)
     return chosen
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #8b2b705d
 def check_fits(protocol: Protocol, collection: Collection) -> None:
     "`InputError` that names the missing annotation."
     sample = collection[0]
@@ -112,18 +112,20 @@ class PixelOverlap(Protocol):
             update_from_pixels(full, whole, batch.parts)
         return overlap_metrics(inner, full)
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #9d84f657
 def method_labels(
     method: Method,
     batch: Batch,
 ) -> tuple[Tensor, Tensor]:  # both (B,H,W): the best part everywhere; and with background, the method's own or the mask's
     "The two label maps that overlap metrics are computed from."
-    foreground = method.labels(batch.images, background=False)
+    with torch.no_grad():
+        logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+    foreground = method.read_labels(logits, background=False)
     if method.has_background:
-        return foreground, method.labels(batch.images)
+        return foreground, method.read_labels(logits)
     return foreground, foreground if batch.masks is None else foreground.where(batch.masks, 0)
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #b490db73
 def overlap_metrics(inner: Contingency, full: Contingency) -> dict[str, float]:
     "The headline metrics from the foreground table and the full one. Purity is that of the foreground."
     fg, whole = inner.scores("fg_"), full.scores()
@@ -167,9 +169,9 @@ def frame_of(batch: Batch, eyes: tuple[int, int] | None) -> tuple[Tensor, Tensor
     "Width and height of the view (B,2), and the unit of error: inter-ocular distance (B,) or box size (B,2)."
     H, W = batch.images.shape[-2:]
     view = torch.tensor([W, H], dtype=torch.float32, device=batch.images.device).expand(len(batch), 2)
-    return view, interocular(batch.landmarks, *eyes) if eyes else batch.boxes[:, 2:]
+    return view, interocular(batch.landmarks, *eyes) if eyes else box_scale(batch.boxes)
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #1cdc5d90
 @protocols.register("landmark-regression")
 class LandmarkError(Protocol):
     "Landmarks by linear regression from part centres."

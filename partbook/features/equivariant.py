@@ -45,7 +45,7 @@ def random_warp(
     knots = bend * torch.randn((count, 2, 4, 4), generator=g, device=g.device)
     return places + F.interpolate(knots, (size, size), mode="bicubic", align_corners=True).movedim(1, -1)
 
-
+# %% ../../nbs/features/30_equivariant.ipynb #d0228472
 def uniform(shape: Sequence[int], g: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
     "Uniform numbers in [low, high) from the stream `g`, on its device."
     return low + (high - low) * torch.rand(tuple(shape), generator=g, device=g.device)
@@ -106,7 +106,7 @@ class Block(nn.Module):
         h = self.norms[0](self.first(x)).relu()
         return (self.norms[1](self.second(h)) + self.shortcut(x)).relu()
 
-
+# %% ../../nbs/features/30_equivariant.ipynb #0dd3fc56
 class Descriptor(nn.Module):
     "Pictures (B,3,H,W) in [0,1] to unit descriptors (B,C,H/4,W/4)."
 
@@ -124,7 +124,7 @@ class Descriptor(nn.Module):
         far = nn.functional.interpolate(self.up(self.eighth(near)), near.shape[-2:], mode="bilinear", align_corners=False)
         return F.normalize(self.head(near + far), dim=1)
 
-# %% ../../nbs/features/30_equivariant.ipynb #b861e09c
+# %% ../../nbs/features/30_equivariant.ipynb #14e0959a
 def belief(
     queries: Tensor,  # (B,C,V) descriptors of x'
     keys: Tensor,  # (B,C,U) descriptors of x
@@ -133,7 +133,7 @@ def belief(
     "log p(u|v)."
     return (torch.einsum("bcv,bcu->bvu", queries, keys) / temperature).log_softmax(-1)
 
-
+# %% ../../nbs/features/30_equivariant.ipynb #7613e42b
 def squared_distances(
     grid: Tensor,  # (B,h,w,2) places g(v)
 ) -> Tensor:  # (B,h*w,h*w): |u - g(v)|^2 for cells v, u
@@ -141,7 +141,7 @@ def squared_distances(
     v, u = grid.flatten(1, 2), cell_centres(grid.shape[1], grid.device).view(1, -1, 2)
     return (v.square().sum(-1, keepdim=True) - 2 * v @ u.mT + u.square().sum(-1)[:, None]).clamp(min=0)
 
-
+# %% ../../nbs/features/30_equivariant.ipynb #d7dc2d7e
 def matching_loss(
     log_p: Tensor,  # (B,V,U)
     squared: Tensor,  # (B,V,U)
@@ -184,7 +184,7 @@ class Recipe:
     shift: float = 0.2
     seed: int = 0
 
-
+# %% ../../nbs/features/30_equivariant.ipynb #b6fbdde0
 def training_loss(
     network: Descriptor,
     images: Tensor,  # (B,3,S,S)
@@ -262,7 +262,7 @@ def read_facts(path: str | Path) -> dict:
 
 
 def make_weights(path: str | Path | None = None, device: str = "auto", stop: int | None = None) -> Path:
-    "Train by the recipe and write the file that ships (some ten minutes on two cores)."
+    "Train by the recipe and write the file that ships (twelve minutes on one core, when this was written)."
     recipe = Recipe()
     birds = collections["birds"].open(split="train", size=recipe.size, seed=recipe.seed)
     network, losses = train_descriptor(birds, recipe, device, stop)

@@ -17,6 +17,7 @@ from typing import Callable, Iterable, Sequence
 import torch
 import torch.nn.functional as F
 import torchvision
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core import InputError, generator, require
@@ -32,7 +33,7 @@ class Architecture:
     names: Callable[[Iterable[nn.Module]], list[str]]  # the stages to the names the papers use
     default: tuple[str, ...]  # layers of the extractor
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #fd88c0cd
 def _features(network: nn.Module) -> OrderedDict:
     return OrderedDict(network.features.named_children())
 
@@ -40,7 +41,7 @@ def _features(network: nn.Module) -> OrderedDict:
 def _resnet_trunk(network: nn.Module) -> OrderedDict:
     return OrderedDict((n, m) for n, m in network.named_children() if n not in ("avgpool", "fc"))
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #d586b0b6
 def _vgg_names(stages: Iterable[nn.Module]) -> list[str]:
     names, block, i = [], 1, 0
     for stage in stages:
@@ -58,7 +59,7 @@ def _squeezenet_names(stages: Iterable[nn.Module]) -> list[str]:
 def _resnet_names(stages: Iterable[nn.Module]) -> list[str]:
     return "conv1 bn1 relu1 pool1 layer1 layer2 layer3 layer4".split()
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #162def60
 ARCHITECTURES = {
     "vgg16": Architecture("VGG16_Weights", _features, _vgg_names, ("pool4",)),
     "vgg19": Architecture("VGG19_Weights", _features, _vgg_names, ("relu5_2", "relu5_4")),
@@ -66,7 +67,7 @@ ARCHITECTURES = {
     "resnet50": Architecture("ResNet50_Weights", _resnet_trunk, _resnet_names, ("layer3",)),
 }
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #b8b00ce5
 def _outline(name: str) -> tuple[Architecture, nn.Module, OrderedDict, list[str]]:
     "The architecture, torchvision's network without memory, its stages and their names."
     require(name in ARCHITECTURES, f"There is no perceptual network named {name!r}; choose one of: {', '.join(ARCHITECTURES)}.")
@@ -94,7 +95,7 @@ class Layer:
     field: int  # r, the side in pixels of the square a cell can see
     first: float  # o, the centre in pixels of that square for the first cell
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #5425b47c
 def _windows(module: nn.Module) -> list[nn.Module]:
     "The convolutions and poolings on the longest path through a module."
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
@@ -104,7 +105,7 @@ def _windows(module: nn.Module) -> list[nn.Module]:
     path = {"Fire": ("squeeze", "expand3x3"), "Bottleneck": ("conv1", "conv2", "conv3")}.get(type(module).__name__, ())
     return [getattr(module, name) for name in path]
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #cdafd6f9
 def geometry(
     network: str,  # "vgg16", "vgg19", "squeezenet1_1", "resnet50"
 ) -> dict[str, Layer]:
@@ -136,47 +137,59 @@ class PerceptualNetwork(nn.Module):
     ):
         super().__init__()
         architecture, network, stages, names = _outline(name)
-        layers = architecture.default if layers is None else tuple(layers)
-        for layer in layers:
-            require(layer == "input" or layer in names, f"{name} has no layer named {layer!r}; choose among: input, {', '.join(names)}.")
-        require(len(layers) > 0 and len(set(layers)) == len(layers), f"Layers of {name} must be named, each once, not {list(layers)}.")
-        depth = 1 + max((names.index(n) for n in layers if n != "input"), default=-1)
-        self.name, self.layers, self._names = name, layers, tuple(names[:depth])
+        self.name, self.layers = name, architecture.default if layers is None else tuple(layers)
+        _check_layers(name, self.layers, names)
+        depth = 1 + max((names.index(n) for n in self.layers if n != "input"), default=-1)
+        self._names = tuple(names[:depth])
         self.stages = nn.Sequential(OrderedDict(list(stages.items())[:depth])).to_empty(device="cpu")
-        for stage in self.stages:
-            if isinstance(stage, nn.ReLU):
-                stage.inplace = False  # or the convolution below would be returned rectified
         if weights == "random":
             draw_weights(self.stages, seed)
         else:
             _load(self.stages, network, name, architecture, weights)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        _separate_rectification(self.stages)
         self.requires_grad_(False).train()
 
-    def forward(
-        self,
-        images: Tensor,  # (B,3,H,W) float in [0,1]
-    ) -> dict[str, Tensor]:  # layer to (B,C,h,w), at its own resolution, in the order asked for
-        check_images(images)
-        found, x = {"input": images}, (images - self.mean) / self.std
-        for name, stage in zip(self._names, self.stages):
-            try:
-                x = stage(x)
-            except RuntimeError as error:
-                if re.search("too small|greater than actual input size", str(error)):
-                    raise InputError(f"Images of {images.shape[-1]}x{images.shape[-2]} pixels are too small for layer {name!r} of {self.name}; "
-                                     "enlarge them or choose an earlier layer.") from None
-                raise
-            if name in self.layers:
-                found[name] = x
-        return {name: found[name] for name in self.layers}
+# %% ../../nbs/features/20_perceptual.ipynb #79c519a0
+def _check_layers(name: str, layers: tuple[str, ...], names: list[str]) -> None:
+    for layer in layers:
+        require(layer == "input" or layer in names, f"{name} has no layer named {layer!r}; choose among: input, {', '.join(names)}.")
+    require(len(layers) > 0 and len(set(layers)) == len(layers), f"Layers of {name} must be named, each once, not {list(layers)}.")
 
-    def train(self, mode: bool = True) -> "PerceptualNetwork":
-        "Stay in evaluation mode, whatever is asked for."
-        return super().train(False)
+# %% ../../nbs/features/20_perceptual.ipynb #81a224c9
+def _separate_rectification(stages: nn.Sequential) -> None:
+    for stage in stages:
+        if isinstance(stage, nn.ReLU):
+            stage.inplace = False
+
+# %% ../../nbs/features/20_perceptual.ipynb #de2da7d6
+@patch
+def train(self: PerceptualNetwork, mode: bool = True) -> PerceptualNetwork:
+    "Stay in evaluation mode, whatever is asked for."
+    return super(PerceptualNetwork, self).train(False)
 
 
+@patch
+def forward(
+    self: PerceptualNetwork,
+    images: Tensor,  # (B,3,H,W) float in [0,1]
+) -> dict[str, Tensor]:  # layer to (B,C,h,w), at its own resolution, in the order asked for
+    check_images(images)
+    found, x = {"input": images}, (images - self.mean) / self.std
+    for name, stage in zip(self._names, self.stages):
+        try:
+            x = stage(x)
+        except RuntimeError as error:
+            if re.search("too small|greater than actual input size", str(error)):
+                raise InputError(f"Images of {images.shape[-1]}x{images.shape[-2]} pixels are too small for layer {name!r} of {self.name}; "
+                                 "enlarge them or choose an earlier layer.") from None
+            raise
+        if name in self.layers:
+            found[name] = x
+    return {name: found[name] for name in self.layers}
+
+# %% ../../nbs/features/20_perceptual.ipynb #cc4c922e
 @torch.no_grad()
 def draw_weights(module: nn.Module, seed: int) -> None:
     "He's random weights, which keep the variance from layer to layer; from their own stream."
@@ -189,7 +202,7 @@ def draw_weights(module: nn.Module, seed: int) -> None:
         elif isinstance(m, nn.BatchNorm2d):
             m.reset_parameters()
 
-# %% ../../nbs/features/20_perceptual.ipynb #79c519a0
+# %% ../../nbs/features/20_perceptual.ipynb #cbcfc9ee
 def _load(stages: nn.Sequential, network: nn.Module, name: str, architecture: Architecture, weights: str | Path | None) -> None:
     published = getattr(torchvision.models, architecture.weights)
     if weights is None or str(weights) in published.__members__:
@@ -203,7 +216,7 @@ def _load(stages: nn.Sequential, network: nn.Module, name: str, architecture: Ar
     wanted = stages.state_dict().keys()
     load_into(stages, {k: v for k, v in tensors.items() if k in wanted or k not in known}, path, name)
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #b8d18d0f
 def download(
     url: str,  # of a weights file, its hash in its name, as torchvision's are
     name: str,  # the network, for messages
@@ -242,32 +255,39 @@ class PerceptualExtractor(Extractor):
         self.geometry = [known[name] for name in self.layers]
         self.dim, self.stride = sum(g.channels for g in self.geometry), max(g.stride for g in self.geometry)
 
-    def describe(self, images: Tensor) -> Tensor:
-        s = self.stride
-        h, w = (max(1, round(n / s)) for n in images.shape[-2:])
-        if (h * s, w * s) != tuple(images.shape[-2:]):
-            images = F.interpolate(images, (h * s, w * s), mode="bilinear", antialias=True, align_corners=False)
-        lead = self._lead()
-        if lead is not None:
-            images = F.pad(images, (lead, s, lead, s), mode="replicate")
-        found = self.network(images)
-        return torch.cat([self._on_grid(found[g.name], g, lead or 0, h, w) for g in self.geometry], 1)
+# %% ../../nbs/features/20_perceptual.ipynb #885a1614
+@patch
+def describe(self: PerceptualExtractor, images: Tensor) -> Tensor:
+    s = self.stride
+    h, w = (max(1, round(n / s)) for n in images.shape[-2:])
+    if (h * s, w * s) != tuple(images.shape[-2:]):
+        images = F.interpolate(images, (h * s, w * s), mode="bilinear", antialias=True, align_corners=False)
+    lead = self._lead()
+    if lead is not None:
+        images = F.pad(images, (lead, s, lead, s), mode="replicate")
+    found = self.network(images)
+    return torch.cat([self._on_grid(found[g.name], g, lead or 0, h, w) for g in self.geometry], 1)
 
-    def _lead(self) -> int | None:
-        "Pixels to add at the top and left so that a centre of the coarsest grid falls on half a cell; None where one does already."
-        coarsest = max(self.geometry, key=lambda g: g.stride)
-        shift = coarsest.first - coarsest.stride / 2
-        return math.floor(shift) % coarsest.stride if self.align and shift != 0 else None
 
-    def _on_grid(self, x: Tensor, g: Layer, lead: int, h: int, w: int) -> Tensor:
-        if not self.align and g.stride == self.stride:
-            return x
-        first = g.first - lead if self.align else g.stride / 2
-        start = (self.stride / 2 - first) / g.stride  # index of the cell on the first wanted centre
-        if g.stride == self.stride:
-            return x[:, :, round(start):round(start) + h, round(start):round(start) + w]
-        rows, columns = (averaging(n, first, g.stride, m, self.stride).to(x) for n, m in ((x.shape[2], h), (x.shape[3], w)))
-        return rows @ x @ columns.T
+@patch
+def _lead(self: PerceptualExtractor) -> int | None:
+    "Pixels to add at the top and left so that a centre of the coarsest grid falls on half a cell; None where one does already."
+    coarsest = max(self.geometry, key=lambda g: g.stride)
+    shift = coarsest.first - coarsest.stride / 2
+    return math.floor(shift) % coarsest.stride if self.align and shift != 0 else None
+
+# %% ../../nbs/features/20_perceptual.ipynb #f0b11732
+@patch
+def _on_grid(self: PerceptualExtractor, x: Tensor, g: Layer, lead: int, h: int, w: int) -> Tensor:
+    if not self.align and g.stride == self.stride:
+        return x
+    first = g.first - lead if self.align else g.stride / 2
+    start = (self.stride / 2 - first) / g.stride  # index of the cell on the first wanted centre
+    if g.stride == self.stride:
+        return x[:, :, round(start):round(start) + h, round(start):round(start) + w]
+    with x.device:  # made where they are used
+        rows, columns = (averaging(n, first, g.stride, m, self.stride).to(x.dtype) for n, m in ((x.shape[2], h), (x.shape[3], w)))
+    return rows @ x @ columns.T
 
 
 def averaging(
@@ -283,7 +303,7 @@ def averaging(
     weights = (1 - (want[:, None] - have).abs() / cell).clamp_min(0)
     return weights / weights.sum(1, keepdim=True)
 
-
+# %% ../../nbs/features/20_perceptual.ipynb #7ad694ea
 @extractors.register("vgg16")
 class VGG16(PerceptualExtractor):
     "VGG-16; `pool4` by default, as in the part dictionary of the alignment paper."

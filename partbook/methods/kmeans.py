@@ -8,14 +8,16 @@ __all__ = ['distortion', 'scores', 'nearest', 'seed_centres', 'group_sums', 'llo
 
 # %% ../../nbs/methods/20_kmeans.ipynb #ed0d28b9
 from dataclasses import dataclass
+from typing import Iterator
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import generator, progress, require, small
-from ..data.sample import Collection, batches
-from ..features.extractor import Extractor, load_extractor
+from ..core import generator, progress, require
+from ..data.sample import Batch, Collection, batches
+from ..features.extractor import Extractor
 from .method import Method, Settings, methods
 
 # %% ../../nbs/methods/20_kmeans.ipynb #52874aed
@@ -132,7 +134,7 @@ class KMeansSettings(Settings):
         super().__post_init__()
         require(self.steps >= 0 and self.batch >= 1 and self.restarts >= 1, "steps must be 0 or more, batch and restarts at least 1.")
 
-
+# %% ../../nbs/methods/20_kmeans.ipynb #99fccb9e
 @methods.register("kmeans")
 class KMeans(Method):
     "Mini-batch k-means over the features of foreground pixels (Choudhury et al., Tables 2 and 5)."
@@ -146,58 +148,60 @@ class KMeans(Method):
         self.register_buffer("centres", torch.zeros(settings.parts, extractor.dim))
         self.register_buffer("spread", torch.ones(()))
 
-    @classmethod
-    def blank(cls, settings):
-        return cls(settings, load_extractor(settings.features, "random", settings.layers))
-
     def logits(self, images: Tensor) -> Tensor:
         features = self.extractor(images)
         B, C, h, w = features.shape
         s = scores(features.movedim(1, -1).reshape(-1, C), self.centres) / self.spread
         return s.view(B, h, w, -1).movedim(-1, 1)
 
-    @torch.no_grad()
-    def fit(self, collection: Collection, device: torch.device | str = "cpu") -> "KMeans":
-        "Find the centres; pictures must have one size. Deterministic for one seed."
-        s = self.settings
-        self.to(device)
-        vectors = self.sample_vectors(collection, device)
-        g = generator(s.seed, device)
-        runs = [lloyd(vectors, seed_centres(vectors, s.parts, g)) for _ in range(s.restarts)]
-        centres, _ = min(runs, key=lambda run: run[1])
-        counts = group_sums(vectors, nearest(vectors, centres)[0], s.parts)[1]
-        for batch in progress(self.stream(collection, device), "refining centres", total=s.steps):
-            centres, counts = absorb(foreground_vectors(self.extractor(batch.images), batch.masks), centres, counts)
-        self.centres.copy_(centres)
-        self.spread.copy_(nearest(vectors, centres)[1].mean().clamp(min=1e-12))
-        return self
+# %% ../../nbs/methods/20_kmeans.ipynb #e633f281
+@patch
+@torch.no_grad()
+def sample_vectors(self: KMeans, collection: Collection, device: torch.device | str) -> Tensor:  # (N,C)
+    "At most about `sample` foreground descriptors of shuffled pictures."
+    s, kept, total = self.settings, [], 0
+    g = generator(s.seed, device)
+    each = max(64, -(-s.sample // len(collection)))
+    pictures = min(len(collection), -(-s.sample // each))
+    passes = batches(collection, s.batch, shuffle=True, seed=s.seed, device=device)
+    for batch in progress(passes, "reading features", total=-(-pictures // s.batch)):
+        vectors = foreground_vectors(self.extractor(batch.images), batch.masks)
+        order = torch.randperm(len(vectors), generator=g, device=device)[: each * len(batch)]
+        kept.append(vectors[order])
+        total += len(batch)
+        if total >= pictures:
+            break
+    return torch.cat(kept)
 
-    def stream(self, collection: Collection, device: torch.device | str):
-        "`steps` shuffled mini-batches, epoch after epoch."
-        s, done = self.settings, 0
-        while done < s.steps:
-            for batch in batches(collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device):
-                if done == s.steps:
-                    return
-                done += 1
-                yield batch
+# %% ../../nbs/methods/20_kmeans.ipynb #1123c6b7
+@patch
+def stream(self: KMeans, collection: Collection, device: torch.device | str) -> Iterator[Batch]:
+    "`steps` shuffled mini-batches."
+    s, done = self.settings, 0
+    while done < s.steps:
+        for batch in batches(collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device):
+            if done == s.steps:
+                return
+            done += 1
+            yield batch
 
-    @torch.no_grad()
-    def sample_vectors(self, collection: Collection, device: torch.device | str) -> Tensor:
-        "At most `sample` foreground descriptors, the same number from each of enough pictures."
-        s, kept, total = self.settings, [], 0
-        g = generator(s.seed, device)
-        each = max(64, -(-s.sample // len(collection)))
-        pictures = min(len(collection), -(-s.sample // each))
-        passes = batches(collection, s.batch, shuffle=True, seed=s.seed, device=device)
-        for batch in progress(passes, "reading features", total=-(-pictures // s.batch)):
-            vectors = foreground_vectors(self.extractor(batch.images), batch.masks)
-            order = torch.randperm(len(vectors), generator=g, device=device)[: each * len(batch)]
-            kept.append(vectors[order])
-            total += len(batch)
-            if total >= pictures:
-                break
-        return torch.cat(kept)
+# %% ../../nbs/methods/20_kmeans.ipynb #84384c5c
+@patch
+@torch.no_grad()
+def fit(self: KMeans, collection: Collection, device: torch.device | str = "cpu") -> KMeans:
+    "Find the centres; pictures must have one size. Deterministic for one seed."
+    s = self.settings
+    self.to(device)
+    vectors = self.sample_vectors(collection, device)
+    g = generator(s.seed, device)
+    runs = [lloyd(vectors, seed_centres(vectors, s.parts, g)) for _ in range(s.restarts)]
+    centres, _ = min(runs, key=lambda run: run[1])
+    counts = group_sums(vectors, nearest(vectors, centres)[0], s.parts)[1]
+    for batch in progress(self.stream(collection, device), "refining centres", total=s.steps):
+        centres, counts = absorb(foreground_vectors(self.extractor(batch.images), batch.masks), centres, counts)
+    self.centres.copy_(centres)
+    self.spread.copy_(nearest(vectors, centres)[1].mean().clamp(min=1e-12))
+    return self
 
 # %% ../../nbs/methods/20_kmeans.ipynb #be4b288c
 def suggest_parts(

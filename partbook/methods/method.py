@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -62,22 +63,42 @@ class Method(nn.Module):
         "Scores whose softmax over channels is the part maps."
         raise NotImplementedError(f"{type(self).__name__} must define logits")
 
-    def part_maps(self, images: Tensor) -> Tensor:
-        "R: probabilities of shape (B,K[+1],h,w) that sum to one over channels."
-        return softmax_maps(self.logits(images))
+# %% ../../nbs/methods/10_method.ipynb #893c5fc7
+@patch(cls_method=True)
+def build(
+    cls: Method,
+    settings: Settings,
+    weights: str | Path | None = None,  # of the features: a file; None for their own; "random" when they are loaded later
+    device: torch.device | str = "cpu",
+) -> Method:
+    "A method with its features, not fitted yet."
+    return cls(settings, load_extractor(settings.features, weights, settings.layers)).to(device)
 
-    @torch.no_grad()
-    def labels(self, images: Tensor, masks: Tensor | None = None, size: tuple[int, int] | None = None, background: bool = True) -> Tensor:
-        "Labels (B,H,W) at `size` (the images' own by default); 0 outside `masks`. `background=False`: the best part everywhere."
-        logits = self.logits(images)
-        if self.has_background and not background:
-            logits = logits[:, 1:]
-        return argmax_labels(upsample(logits, size or tuple(images.shape[-2:])), masks, has_background=self.has_background and background)
+# %% ../../nbs/methods/10_method.ipynb #1d9a3e9b
+@patch
+def part_maps(self: Method, images: Tensor) -> Tensor:
+    "R: probabilities of shape (B,K[+1],h,w) that sum to one over channels."
+    return softmax_maps(self.logits(images))
 
-    @classmethod
-    def blank(cls, settings: Settings) -> "Method":
-        "A method of the right shapes, its values still to be loaded."
-        raise NotImplementedError(f"{cls.__name__} must define blank")
+
+@patch
+def read_labels(
+    self: Method,
+    logits: Tensor,  # (B,K[+1],H,W) at the size of the labels
+    masks: Tensor | None = None,  # (B,H,W) bool; outside, the label is 0
+    background: bool = True,  # False: the best part everywhere
+) -> Tensor:  # (B,H,W) labels
+    "The strongest channel."
+    if self.has_background and not background:
+        logits = logits[:, 1:]
+    return argmax_labels(logits, masks, has_background=self.has_background and background)
+
+
+@patch
+def labels(self: Method, images: Tensor, masks: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+    "Labels (B,H,W) at `size` (the images' own by default); pixels outside `masks` (B,H,W) are 0."
+    with torch.no_grad():
+        return self.read_labels(upsample(self.logits(images), size or tuple(images.shape[-2:])), masks)
 
 # %% ../../nbs/methods/10_method.ipynb #c6eb3758
 FORMAT = 1  # of the model folder
@@ -97,7 +118,7 @@ def save_method(
     write_json(folder / "model.json", record)
     return folder
 
-
+# %% ../../nbs/methods/10_method.ipynb #86e07c16
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, str(path))
@@ -106,7 +127,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     except Exception as error:  # safetensors reports a full disk as an error of its own
         raise OSError(str(error)) from error
 
-
+# %% ../../nbs/methods/10_method.ipynb #0d4651f8
 def load_method(
     folder: str | Path,
     device: torch.device | str = "cpu",
@@ -121,12 +142,12 @@ def load_method(
     require(record["format"] == FORMAT, f"{path} has format {record['format']}; this version of partbook reads format {FORMAT}.")
     cls = methods[record["method"]]
     settings = _settings(cls, record["settings"], path)
-    method = cls.blank(settings)
+    method = cls.build(settings, weights="random")
     weights = folder / "model.safetensors"
     load_into(method, load_tensors(weights), weights)
     return method.to(device).eval(), record
 
-
+# %% ../../nbs/methods/10_method.ipynb #f81ef603
 def _settings(cls: type[Method], values: Any, path: Path) -> Settings:
     require(isinstance(values, dict), f"{path}: settings must be an object of names and values.")
     known = {f.name for f in fields(cls.Settings)}

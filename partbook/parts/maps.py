@@ -13,18 +13,18 @@ from torch import Tensor
 from ..core import require
 
 # %% ../../nbs/parts/10_maps.ipynb #bf2ab52e
+def _check_maps(maps: Tensor) -> None:
+    shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+    require(isinstance(maps, Tensor) and maps.ndim == 4 and maps.numel() > 0,
+            f"Part maps must have shape (B,K,h,w), not {shape}; add the batch axis with maps[None].")
+
+# %% ../../nbs/parts/10_maps.ipynb #a6c9005d
 def softmax_maps(
     logits: Tensor,  # (B,K,h,w) scores, any real numbers
 ) -> Tensor:  # (B,K,h,w) in [0,1]; the K channels of a cell sum to one
     "Channel-wise softmax (SCOPS Sec. 3.1, contrastive Sec. 3)."
     _check_maps(logits)
     return logits.softmax(1)
-
-
-def _check_maps(maps: Tensor) -> None:
-    shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-    require(isinstance(maps, Tensor) and maps.ndim == 4 and maps.numel() > 0,
-            f"Part maps must have shape (B,K,h,w), not {shape}; add the batch axis with maps[None].")
 
 # %% ../../nbs/parts/10_maps.ipynb #cc361c82
 def label_rule(
@@ -54,7 +54,7 @@ def argmax_labels(
             "resize the maps with upsample or the masks by nearest pixel.")
     return labels.where(masks.bool(), 0)
 
-
+# %% ../../nbs/parts/10_maps.ipynb #3707de3c
 def one_hot_maps(
     labels: Tensor,  # (B,H,W) int64, 0 background, 1..K parts
     K: int,  # the number of parts
@@ -100,4 +100,5 @@ def corner_coordinates(
 ) -> Tensor:  # (...,2) the same points where pixel i of n lies at 2i/n - 1
     "The coordinates of SCOPS' code, in which its loss weights are meant."
     H, W = size
-    return (centres - 0.5) * 2 / centres.new_tensor([W, H]) - 1
+    x, y = ((centres - 0.5) * 2).unbind(-1)
+    return torch.stack([x / W - 1, y / H - 1], -1)
