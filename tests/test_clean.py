@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from partbook.book import HOMES, cleanliness, notebooks
+from partbook.book import HOMES, LINES, cleanliness, notebooks, read_notebook
 
 EVERY = notebooks(ROOT) + [ROOT / "nbs" / "_template.ipynb"]
 
@@ -15,6 +15,14 @@ EVERY = notebooks(ROOT) + [ROOT / "nbs" / "_template.ipynb"]
 @pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
 def test_notebook_is_clean(path):
     assert cleanliness(path) == []
+
+
+@pytest.mark.parametrize("kind, lines, complaints", [("code", LINES, 0), ("code", LINES + 1, 1), ("markdown", 10 * LINES, 0)])
+def test_a_cell_too_long_to_be_read_is_noticed(kind, lines, complaints):
+    nb = read_notebook(ROOT / "nbs" / "_template.ipynb")
+    nb["cells"][-1] = dict(cell_type=kind, id="deadbeef", metadata={}, source="x = 1\n" * lines)
+    found = cleanliness(nb)
+    assert len(found) == complaints and all(f"cell deadbeef: {lines} lines of code" in complaint for complaint in found)
 
 
 def test_nbdev_clean_changes_nothing(tmp_path, environment):

@@ -1,12 +1,13 @@
 """Results files that were edited by hand, folders that cannot be written to, several processes at once."""
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from partbook.core import InputError
-from partbook.evaluation.results import append_row, as_table, mean_std, read_rows, write_rows
+from partbook.evaluation.results import append_row, as_table, find_results, mean_std, read_rows, revision, write_rows
 
 BROKEN = {
     "is empty": b"",
@@ -62,3 +63,29 @@ def test_processes_may_append_at_once(tmp_path):
     runs = [subprocess.Popen([sys.executable, "-c", script, str(path), str(seed)]) for seed in range(2)]
     assert [r.wait(timeout=120) for r in runs] == [0, 0]
     assert sorted(r["seed"] for r in read_rows(path)) == [0, 1]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_revision_says_when_files_were_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert revision(tmp_path) is None
+    (tmp_path / "a.py").write_text("1")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    for words in (("init", "-q"), ("add", "a.py"), (*who, "commit", "-q", "-m", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    clean = revision(tmp_path)
+    assert len(clean) == 12 and int(clean, 16) >= 0
+    (tmp_path / "new.py").write_text("not tracked")
+    assert revision(tmp_path) == clean
+    (tmp_path / "a.py").write_text("2")
+    assert revision(tmp_path) == clean + "+"
+
+
+def test_results_are_found_from_below(tmp_path, monkeypatch):
+    monkeypatch.delenv("PARTBOOK_RESULTS", raising=False)
+    write_rows(tmp_path / "results" / "toy.csv", [{"a": 1}])
+    (tmp_path / "nbs" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "nbs" / "deep")
+    assert find_results("toy.csv") == tmp_path / "results" / "toy.csv"
+    monkeypatch.setenv("PARTBOOK_RESULTS", str(tmp_path / "elsewhere"))
+    assert find_results("toy.csv") == tmp_path / "elsewhere" / "toy.csv"

@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Column(NamedTuple):
     parse: Callable[[str], Any]  # raises ValueError
     form: str
 
-
+# %% ../../nbs/data/30_cub.ipynb #856c4951
 def _whole(text: str) -> int:
     if (value := int(text)) < 1:
         raise ValueError
@@ -53,14 +54,24 @@ def _positive(text: str) -> float:
 def _flag(text: str) -> bool:
     return {"0": False, "1": True}[text]
 
-
+# %% ../../nbs/data/30_cub.ipynb #d5b94c4a
 IMAGE, CLASS, PART = (Column(f"{word} id", _whole, "a whole number from 1") for word in ("image", "class", "part"))
 X, Y = (Column(word, _number, "a number") for word in "xy")
 WIDTH, HEIGHT = (Column(word, _positive, "a positive number") for word in ("width", "height"))
 TRAINING, VISIBLE = (Column(word, _flag, "0 or 1") for word in ("training", "visible"))
 PATH, CLASS_NAME, PART_NAME = (Column(word, str.strip, "text") for word in ("path", "class name", "part name"))
 
-# %% ../../nbs/data/30_cub.ipynb #52b9f64e
+# %% ../../nbs/data/30_cub.ipynb #bf66c183
+def _lines(path: Path) -> list[str]:
+    require(path.is_file(), f"{path} is missing; it belongs to the CUB_200_2011 folder, so unpack the archive again.")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+
+# %% ../../nbs/data/30_cub.ipynb #aa74ba88
 def read_list(
     path: Path,
     columns: Sequence[Column],  # a last column of text may contain spaces
@@ -68,15 +79,8 @@ def read_list(
 ) -> dict[Any, tuple]:  # key (a tuple when keys > 1) -> (line number, the other values ...)
     "Read one list of CUB. `InputError` names the file, the line, what was found and what was expected."
     form = " ".join(f"<{c.name}>" for c in columns)
-    require(path.is_file(), f"{path} is missing; it belongs to the CUB_200_2011 folder, so unpack the archive again.")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
     table, split, parsers = {}, (len(columns) - 1 if columns[-1].parse is str.strip else -1), [c.parse for c in columns]
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         texts = line.split(maxsplit=split)
         if not texts:
             continue
@@ -92,7 +96,7 @@ def read_list(
     require(table, f"{path} holds no line; each should read {form}, so unpack the archive again.")
     return table
 
-
+# %% ../../nbs/data/30_cub.ipynb #a1e3e9b6
 def _what_is_wrong(columns: Sequence[Column], texts: Sequence[str], where: str, line: str, form: str) -> str:
     cure = "correct it, or unpack the archive again"
     if len(texts) != len(columns):
@@ -126,7 +130,34 @@ class Annotations:
     class_names: dict[int, str]
     ignored: int  # lines about images that images.txt does not list
 
+# %% ../../nbs/data/30_cub.ipynb #f5d8dfbd
+def _joined(root: Path, name: str, columns: Sequence[Column], images: dict) -> dict:
+    "A list that must have a line for every image."
+    table = read_list(root / name, columns)
+    for image in sorted(images.keys() - table.keys()):
+        raise InputError(f"{root / name} has no line for image {image} ({images[image][1]}); add it, or take the image out of images.txt.")
+    return table
 
+# %% ../../nbs/data/30_cub.ipynb #f29bc608
+def _read_points(root: Path, images: dict, parts: dict) -> tuple[np.ndarray, np.ndarray, int]:  # (N,L,2), (N,L), lines ignored
+    path = root / "parts" / "part_locs.txt"
+    table = read_list(path, [IMAGE, PART, X, Y, VISIBLE], keys=2)
+    found = {(image, part): None for image in images for part in parts}  # in the order of the arrays
+    others = 0
+    for key, (line, x, y, seen) in table.items():
+        if key in found:
+            found[key] = (x, y, seen)
+        elif key[1] in parts:
+            others += 1
+        else:
+            raise InputError(f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or add the part.")
+    for image, part in (key for key, values in found.items() if values is None):
+        raise InputError(f"{path} has no line for image {image} and part {part} ({parts[part][1]}); "
+                         "add it (with visible 0 if the part is hidden), or unpack the archive again.")
+    values = np.array(list(found.values())).reshape(len(images), len(parts), 3)
+    return values[..., :2], values[..., 2] > 0, others
+
+# %% ../../nbs/data/30_cub.ipynb #40c6bb4d
 def read_annotations(
     root: Path,  # the CUB_200_2011 folder
 ) -> Annotations:
@@ -148,33 +179,30 @@ def read_annotations(
         tuple(name for _, name in parts.values()), {i: name for i, (_, name) in classes.items()}, ignored,
     )
 
+# %% ../../nbs/data/30_cub.ipynb #38d030c5
+def _rows(
+    n: int, s: Sample,  # image n
+    file: str,  # its path below images/
+    train: bool,
+) -> dict[str, list[str]]:
+    "The lines of each list that tell of one image."
+    lines = [(x - CLICK, y - CLICK) if seen else (0.0, 0.0) for (x, y), seen in zip(s.landmarks.tolist(), s.visible.tolist())]
+    return {
+        "images": [f"{n} {file}"],
+        "image_class_labels": [f"{n} {s.category + 1}"],
+        "train_test_split": [f"{n} {int(train)}"],
+        "bounding_boxes": [f"{n} " + " ".join(str(v) for v in s.box.tolist())],
+        "parts/part_locs": [f"{n} {p} {x} {y} {int(seen)}" for p, ((x, y), seen) in enumerate(zip(lines, s.visible.tolist()), 1)],
+    }
 
-def _joined(root: Path, name: str, columns: Sequence[Column], images: dict) -> dict:
-    table = read_list(root / name, columns)
-    for image in sorted(images.keys() - table.keys()):
-        raise InputError(f"{root / name} has no line for image {image} ({images[image][1]}); add it, or take the image out of images.txt.")
-    return table
 
+def _save(path: Path, image: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    grey = bool((values == values[..., :1]).all())
+    Image.fromarray(values[..., 0] if grey else values).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
 
-def _read_points(root: Path, images: dict, parts: dict) -> tuple[np.ndarray, np.ndarray, int]:
-    path = root / "parts" / "part_locs.txt"
-    table = read_list(path, [IMAGE, PART, X, Y, VISIBLE], keys=2)
-    found = {(image, part): None for image in images for part in parts}  # in the order of the arrays
-    others = 0
-    for key, (line, x, y, seen) in table.items():
-        if key in found:
-            found[key] = (x, y, seen)
-        elif key[1] in parts:
-            others += 1
-        else:
-            raise InputError(f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or add the part.")
-    for image, part in (key for key, values in found.items() if values is None):
-        raise InputError(f"{path} has no line for image {image} and part {part} ({parts[part][1]}); "
-                         "add it (with visible 0 if the part is hidden), or unpack the archive again.")
-    values = np.array(list(found.values())).reshape(len(images), len(parts), 3)
-    return values[..., :2], values[..., 2] > 0, others
-
-# %% ../../nbs/data/30_cub.ipynb #590bdbf5
+# %% ../../nbs/data/30_cub.ipynb #0dd9d10c
 def write_cub(
     folder: str | Path,
     samples: Sequence[Sample],  # with box, landmarks and category; masks for all or for none
@@ -193,13 +221,8 @@ def write_cub(
         _save(folder / "images" / file, s.image)
         if s.mask is not None:
             _save((folder / "segmentations" / file).with_suffix(".png"), s.mask.expand(3, -1, -1).float())
-        lists["images"].append(f"{n} {file}")
-        lists["image_class_labels"].append(f"{n} {s.category + 1}")
-        lists["train_test_split"].append(f"{n} {int(train)}")
-        lists["bounding_boxes"].append(f"{n} " + " ".join(str(v) for v in s.box.tolist()))
-        for p, (point, seen) in enumerate(zip(s.landmarks.tolist(), s.visible.tolist()), 1):
-            x, y = (v - CLICK for v in point) if seen else (0.0, 0.0)
-            lists["parts/part_locs"].append(f"{n} {p} {x} {y} {int(seen)}")
+        for name, rows in _rows(n, s, file, train).items():
+            lists[name] += rows
     lists["classes"] = [f"{n} {name}" for n, name in enumerate(class_names, 1)]
     lists["parts/parts"] = [f"{n} {name}" for n, name in enumerate(landmark_names, 1)]
     for name, rows in lists.items():
@@ -207,13 +230,6 @@ def write_cub(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(rows) + "\n")
     return folder
-
-
-def _save(path: Path, image: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    grey = bool((values == values[..., :1]).all())
-    Image.fromarray(values[..., 0] if grey else values).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
 
 # %% ../../nbs/data/30_cub.ipynb #1195c85c
 _BIRD = {  # layers from back to front: centre (u,v), half axes, angle; all in body lengths
@@ -228,19 +244,13 @@ _POINTS = {  # the fifteen landmarks in the same frame
 }
 _PALETTES = torch.tensor([[[.28, .24, .22], [.20, .17, .16]], [[.90, .88, .84], [.35, .34, .36]], [[.45, .42, .40], [.30, .28, .30]]])
 
-
-def _draw_bird(name: str, category: int, g: torch.Generator, grey: bool, at_border: bool) -> Sample:
-    "A bird of one of three species on a blurred ground, with mask, landmarks and box."
-    r = torch.rand(8, generator=g).tolist()
-    H, W = int(90 + 30 * r[0]), int(110 + 40 * r[1])
-    facing, scale, angle = (1 if at_border or r[2] < 0.5 else -1), (0.48 + 0.08 * r[3]) * min(H, W), 0.5 * r[4] - 0.3
-    centre = torch.tensor([W * (0.98 if at_border else 0.45 + 0.1 * r[5]), H * (0.48 + 0.08 * r[6])])
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    frame = torch.diag(torch.tensor([float(facing), 1.0])) @ turn * scale  # (u,v) -> pixels around the centre
+# %% ../../nbs/data/30_cub.ipynb #f27e7079
+def _paint_bird(image: Tensor, frame: Tensor, centre: Tensor, category: int) -> tuple[Tensor, Tensor]:
+    "The bird on a (3,H,W) ground, and its (H,W) mask; `frame` (2,2) carries (u,v) to pixels around the centre (2,)."
+    H, W = image.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     u, v = torch.linalg.inv(frame) @ (torch.stack([x, y]) - centre[:, None, None]).flatten(1)
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
-    image, mask = 0.2 * ground + 0.15 * ground.mean(0) + torch.tensor([0.3, 0.42, 0.4])[:, None, None], torch.zeros(H, W, dtype=torch.bool)
+    mask = torch.zeros(H, W, dtype=torch.bool)
     body, wing = _PALETTES[category]
     colours = {"body": body, "tail": wing, "wing": wing, "head": body * 0.9, "eye": body * 0, "beak": torch.tensor([.85, .6, .25])}
     for layer, (cu, cv, a, b, t) in _BIRD.items():
@@ -249,19 +259,42 @@ def _draw_bird(name: str, category: int, g: torch.Generator, grey: bool, at_bord
         inside = ((p / a) ** 2 + (q / b) ** 2 < 1).view(H, W)
         image = torch.where(inside, colours.get(layer, torch.tensor([.5, .35, .25]))[:, None, None], image)
         mask = mask | inside
+    return image, mask
+
+# %% ../../nbs/data/30_cub.ipynb #a781fc52
+def _mark_bird(frame: Tensor, centre: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:  # (H,W) -> (15,2) and (15,)
     points = ((torch.tensor([_POINTS[name] for name in LANDMARKS]) @ frame.T) + centre).floor() + CLICK
-    far = "left" if facing > 0 else "right"  # a bird that looks to the right of the picture shows its right side
+    far = "left" if torch.linalg.det(frame) > 0 else "right"  # a bird that looks to the right of the picture shows its right side
     seen = torch.tensor([not name.startswith(far) for name in LANDMARKS])
-    seen = seen & ((points > 0) & (points < torch.tensor([W, H]))).all(1)
+    seen = seen & ((points > 0) & (points < torch.tensor(size[::-1]))).all(1)
+    return points * seen[:, None], seen
+
+
+def _corners(mask: Tensor) -> Tensor:
     ys, xs = mask.any(1).nonzero(), mask.any(0).nonzero()
-    box = torch.stack([xs.min(), ys.min(), xs.max() - xs.min(), ys.max() - ys.min()]).float()
+    return torch.stack([xs.min(), ys.min(), xs.max() - xs.min(), ys.max() - ys.min()]).float()
+
+# %% ../../nbs/data/30_cub.ipynb #5176f973
+def _draw_bird(name: str, category: int, g: torch.Generator, grey: bool, at_border: bool) -> Sample:
+    "A bird of one of three species on a blurred ground, with mask, landmarks and box."
+    r = torch.rand(8, generator=g).tolist()
+    H, W = int(90 + 30 * r[0]), int(110 + 40 * r[1])
+    facing, scale, angle = (1 if at_border or r[2] < 0.5 else -1), (0.48 + 0.08 * r[3]) * min(H, W), 0.5 * r[4] - 0.3
+    centre = torch.tensor([W * (0.98 if at_border else 0.45 + 0.1 * r[5]), H * (0.48 + 0.08 * r[6])])
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    frame = torch.diag(torch.tensor([float(facing), 1.0])) @ turn * scale  # (u,v) -> pixels around the centre
+    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
+    ground = 0.2 * ground + 0.15 * ground.mean(0) + torch.tensor([0.3, 0.42, 0.4])[:, None, None]
+    image, mask = _paint_bird(ground, frame, centre, category)
+    points, seen = _mark_bird(frame, centre, (H, W))
+    box = _corners(mask)
     if at_border:
         box[2] = W + 1 - box[0]  # as in the original, where a few boxes reach one pixel beyond
     if grey:
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
-    return Sample(image.clamp(0, 1).contiguous(), name, mask, None, points * seen[:, None], seen, box, category)
+    return Sample(image.clamp(0, 1).contiguous(), name, mask, None, points, seen, box, category)
 
-
+# %% ../../nbs/data/30_cub.ipynb #bf21c308
 def write_cub_fixture(
     folder: str | Path,
     n: int = 8,  # how many birds; number 2 is greyscale, number 3 is cut off by the border
@@ -289,7 +322,7 @@ def find_cub(
             return candidate
     raise InputError(f"{path} holds no images.txt, so it is not the CUB_200_2011 folder; {fetch}.")
 
-
+# %% ../../nbs/data/30_cub.ipynb #62507922
 def missing_files(
     folder: Path,
     names: Sequence[str],  # paths below it
@@ -305,7 +338,7 @@ def missing_files(
             raise InputError(f"{folder / directory} cannot be listed ({error.strerror}); check its permissions.") from None
     return [name for name in names for directory, _, file in [name.rpartition("/")] if file not in there[directory]]
 
-# %% ../../nbs/data/30_cub.ipynb #0c08a761
+# %% ../../nbs/data/30_cub.ipynb #99cf09d5
 @collections.register("cub")
 class CUB(Collection):
     "CUB-200-2011 (Wah et al. 2011): photographed birds with fifteen landmarks and a box. Never crops; protocols do."
@@ -316,109 +349,140 @@ class CUB(Collection):
     landmark_names = LANDMARKS
     crop_to_box = True  # a bird may fill a tenth of its photograph; the codes of SCOPS and of the contrastive paper crop
 
-    @classmethod
-    def open(
-        cls,
-        root: str | Path | None = None,  # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
-        split: str = "train",  # "train", "test" (the data set's own) or "all"
-        size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-        seed: int = 0,  # photographs do not depend on it
-        categories: Sequence[int] | None = None,  # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
-        min_visible: int = 0,  # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
-    ) -> "CUB":
-        "Open a split. `InputError` when a list does not fit or a photograph is missing."
-        return cls(find_cub(root), split, size, categories, min_visible)
-
-    @classmethod
-    def present(cls, root: str | Path | None = None) -> bool:
-        try:
-            return bool(find_cub(root))
-        except InputError:
-            return False
-
     def __init__(self, root: Path, split: str, size: int | None, categories: Sequence[int] | None, min_visible: int):
         require(split in self.splits, f"CUB has no split {split!r}; choose one of: {', '.join(self.splits)}.")
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.root, self.split, self.size = root, split, size
         a = self.annotations = read_annotations(root)
         self.landmark_names = a.landmark_names
-        used = sorted(set(a.classes.tolist())) if categories is None else sorted(set(categories))
-        for c in used:
-            require(c in a.classes, f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: {_some(sorted(set(a.classes.tolist())))}.")
-        self.category_names = tuple(a.class_names[c] for c in used)
-        self.category = {c: n for n, c in enumerate(used)}
-        self.kept = np.flatnonzero(np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible))  # rows of the annotations, all splits
-        gone = missing_files(root / "images", [a.files[n] for n in self.kept])
-        require(not gone, f"{root / 'images'} lacks {len(gone)} of the {len(self.kept)} photographs that images.txt lists, the first is {gone[0] if gone else ''}; "
-                          "unpack the archive again, shorten images.txt, or choose categories that are there.")
+        self._choose(categories, min_visible)
         self.masks, self.foreground = self._find_masks()
         self.rows = [n for n in self.kept if split == "all" or a.training[n] == (split == "train")]
         require(self.rows, f"{root} holds no image of split {split!r} with the categories and visibility asked for; ask for less.")
 
-    def _find_masks(self) -> tuple[Path | None, str]:
-        names = [str(PurePosixPath(self.annotations.files[n]).with_suffix(".png")) for n in self.kept]
-        for folder in (self.root / "segmentations", self.root.parent / "segmentations"):
-            if folder.is_dir():
-                gone = len(missing_files(folder, names))
-                return (None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})") if gone else (folder, "true masks (segmentations/)")
-        return None, "inside the true box"
-
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> Sample:
-        n, a = self.rows[i], self.annotations
-        image = read_image(self.root / "images" / a.files[n], upright=False)
-        points, box = self._fit(n, *image.shape[1:])
-        mask = None
-        if self.masks is not None:
-            path = self._mask_path(n)
-            mask = read_mask(path, threshold=0.5)
-            require(mask.shape == image.shape[1:], _mask_size(path, mask.shape, image.shape[1:]))
-        sample = Sample(image, a.files[n], mask, None, torch.tensor(points, dtype=torch.float32), torch.tensor(a.visible[n]),
-                        torch.tensor(box, dtype=torch.float32), self.category[int(a.classes[n])])
-        return sample if self.size is None else resize(sample, self.size)
+# %% ../../nbs/data/30_cub.ipynb #e917dbcd
+@patch
+def _choose(self: CUB, categories: Sequence[int] | None, min_visible: int) -> None:
+    "Number the categories that are used, and keep the rows of the annotations that are asked for."
+    a, root = self.annotations, self.root
+    used = sorted(set(a.classes.tolist())) if categories is None else sorted(set(categories))
+    for c in used:
+        require(c in a.classes, f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: {_some(sorted(set(a.classes.tolist())))}.")
+    self.category_names = tuple(a.class_names[c] for c in used)
+    self.category = {c: n for n, c in enumerate(used)}
+    self.kept = np.flatnonzero(np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible))  # rows of the annotations, all splits
+    gone = missing_files(root / "images", [a.files[n] for n in self.kept])
+    require(not gone, f"{root / 'images'} lacks {len(gone)} of the {len(self.kept)} photographs that images.txt lists, the first is {gone[0] if gone else ''}; "
+                      "unpack the archive again, shorten images.txt, or choose categories that are there.")
 
-    def _mask_path(self, n: int) -> Path:
-        return self.masks / PurePosixPath(self.annotations.files[n]).with_suffix(".png")
 
-    def _fit(self, n: int, H: int, W: int) -> tuple[np.ndarray, list[float]]:
-        "Landmarks and box of row n in the book's coordinates, held against the size of the image."
-        a = self.annotations
-        who, seen, limit = f"image {a.ids[n]} ({a.files[n]}, {W}x{H} pixels)", a.visible[n], np.array([W, H])
-        points = np.where(seen[:, None], a.points[n] + CLICK, 0.0)
-        outside = seen & ((points < -BORDER) | (points > limit + BORDER)).any(1)
-        if outside.any():
-            p = int(np.flatnonzero(outside)[0])
-            x, y = a.points[n, p]
-            raise InputError(f"{self.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) of {who} is marked visible at ({x:g}, {y:g}), "
-                             "outside the picture; correct it, or mark it hidden.")
-        x, y, w, h = a.boxes[n]
-        left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(W)), min(y + h, float(H))
-        require(left < right and top < bottom,
-                f"{self.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} lies outside the picture; correct it.")
-        return points.clip(0, limit), [left, top, right - left, bottom - top]
+def _some(values: Sequence, limit: int = 8) -> str:
+    return ", ".join(map(str, values[:limit])) + (f", ... ({len(values)} in all)" if len(values) > limit else "")
 
-    def counts(self) -> dict[str, int]:
-        "Counts over all splits; reads every photograph's header, and holds boxes and landmarks against its size."
-        a, kept, grey = self.annotations, self.kept, 0
-        for n in progress(kept, "checking photographs"):
-            H, W, mode = read_header(self.root / "images" / a.files[n], upright=False)
-            self._fit(n, H, W)
-            grey += mode in ("1", "L", "LA", "I;16")
-            if self.masks is not None:
-                size = read_header(self._mask_path(n), upright=False)[:2]
-                require(size == (H, W), _mask_size(self._mask_path(n), size, (H, W)))
-        return {
-            "images": len(kept), "train": int(a.training[kept].sum()), "test": int((~a.training[kept]).sum()), "categories": len(self.category_names),
-            "landmarks": len(self.landmark_names), "visible landmarks": int(a.visible[kept].sum()), "greyscale images": grey,
-            "masks": len(kept) if self.masks is not None else 0, "lines of other images, ignored": a.ignored,
-        }
+# %% ../../nbs/data/30_cub.ipynb #693d9329
+@patch
+def _find_masks(self: CUB) -> tuple[Path | None, str]:
+    "The folder of masks, if it is complete, and what the foreground therefore is."
+    names = [str(PurePosixPath(self.annotations.files[n]).with_suffix(".png")) for n in self.kept]
+    for folder in (self.root / "segmentations", self.root.parent / "segmentations"):
+        if folder.is_dir():
+            gone = len(missing_files(folder, names))
+            return (None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})") if gone else (folder, "true masks (segmentations/)")
+    return None, "inside the true box"
+
+
+@patch
+def _mask_path(self: CUB, n: int) -> Path:
+    return self.masks / PurePosixPath(self.annotations.files[n]).with_suffix(".png")
 
 
 def _mask_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> str:
     return f"{path} is {found[1]}x{found[0]} pixels, but its photograph is {expected[1]}x{expected[0]}; fetch the segmentations again, or remove the folder."
 
+# %% ../../nbs/data/30_cub.ipynb #2d694413
+@patch
+def _fit(self: CUB, n: int, H: int, W: int) -> tuple[np.ndarray, list[float]]:
+    "Landmarks and box of row n in the book's coordinates, held against the size of the image."
+    who = f"image {self.annotations.ids[n]} ({self.annotations.files[n]}, {W}x{H} pixels)"
+    return self._fit_points(n, H, W, who), self._fit_box(n, H, W, who)
 
-def _some(values: Sequence, limit: int = 8) -> str:
-    return ", ".join(map(str, values[:limit])) + (f", ... ({len(values)} in all)" if len(values) > limit else "")
+
+@patch
+def _fit_points(self: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
+    a, limit = self.annotations, np.array([W, H])
+    seen = a.visible[n]
+    points = np.where(seen[:, None], a.points[n] + CLICK, 0.0)
+    outside = seen & ((points < -BORDER) | (points > limit + BORDER)).any(1)
+    if outside.any():
+        p = int(np.flatnonzero(outside)[0])
+        x, y = a.points[n, p]
+        raise InputError(f"{self.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) of {who} is marked visible at ({x:g}, {y:g}), "
+                         "outside the picture; correct it, or mark it hidden.")
+    return points.clip(0, limit)
+
+# %% ../../nbs/data/30_cub.ipynb #95ba49cd
+@patch
+def _fit_box(self: CUB, n: int, H: int, W: int, who: str) -> list[float]:
+    x, y, w, h = self.annotations.boxes[n]
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(W)), min(y + h, float(H))
+    require(left < right and top < bottom,
+            f"{self.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} lies outside the picture; correct it.")
+    return [left, top, right - left, bottom - top]
+
+# %% ../../nbs/data/30_cub.ipynb #fe2c9ff8
+@patch
+def __getitem__(self: CUB, i: int) -> Sample:
+    n, a = self.rows[i], self.annotations
+    image = read_image(self.root / "images" / a.files[n], upright=False)
+    points, box = self._fit(n, *image.shape[1:])
+    mask = None
+    if self.masks is not None:
+        path = self._mask_path(n)
+        mask = read_mask(path, threshold=0.5)
+        require(mask.shape == image.shape[1:], _mask_size(path, mask.shape, image.shape[1:]))
+    sample = Sample(image, a.files[n], mask, None, torch.tensor(points, dtype=torch.float32), torch.tensor(a.visible[n]),
+                    torch.tensor(box, dtype=torch.float32), self.category[int(a.classes[n])])
+    return sample if self.size is None else resize(sample, self.size)
+
+# %% ../../nbs/data/30_cub.ipynb #6f1a6c9f
+@patch(cls_method=True)
+def open(
+    cls: CUB,
+    root: str | Path | None = None,  # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
+    split: str = "train",  # "train", "test" (the data set's own) or "all"
+    size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
+    seed: int = 0,  # photographs do not depend on it
+    categories: Sequence[int] | None = None,  # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
+    min_visible: int = 0,  # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
+) -> CUB:
+    "Open a split. `InputError` when a list does not fit or a photograph is missing."
+    return cls(find_cub(root), split, size, categories, min_visible)
+
+
+@patch(cls_method=True)
+def present(cls: CUB, root: str | Path | None = None) -> bool:
+    try:
+        return bool(find_cub(root))
+    except InputError:
+        return False
+
+# %% ../../nbs/data/30_cub.ipynb #6a0b9b70
+@patch
+def counts(self: CUB) -> dict[str, int]:
+    "Counts over all splits; reads every photograph's header, and holds boxes and landmarks against its size."
+    a, kept, grey = self.annotations, self.kept, 0
+    for n in progress(kept, "checking photographs"):
+        H, W, mode = read_header(self.root / "images" / a.files[n], upright=False)
+        self._fit(n, H, W)
+        grey += mode in ("1", "L", "LA", "I;16")
+        if self.masks is not None:
+            size = read_header(self._mask_path(n), upright=False)[:2]
+            require(size == (H, W), _mask_size(self._mask_path(n), size, (H, W)))
+    return {
+        "images": len(kept), "train": int(a.training[kept].sum()), "test": int((~a.training[kept]).sum()), "categories": len(self.category_names),
+        "landmarks": len(self.landmark_names), "visible landmarks": int(a.visible[kept].sum()), "greyscale images": grey,
+        "masks": len(kept) if self.masks is not None else 0, "lines of other images, ignored": a.ignored,
+    }

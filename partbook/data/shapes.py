@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['WORD', 'GOLDEN', 'LANDMARKS', 'PARTS', 'BEAK', 'HEAD', 'BODY', 'WING', 'TAIL', 'LEGS', 'STANCES', 'PROPORTIONS',
            'SPECIES', 'EXTENT', 'OCCLUDERS', 'COLOURS', 'SPLITS', 'BUDGET', 'NEUTRAL', 'scramble', 'hashed', 'Stream',
-           'smoothstep', 'wave', 'mix', 'cos_sin', 'polar', 'turned', 'unit', 'on_grid', 'limb', 'fan', 'blend',
-           'cover', 'paint', 'hsv', 'natural_hue', 'lattice_noise', 'grid_noise', 'fractal', 'bird_parameters',
-           'skeleton', 'Layer', 'bird_layers', 'bird_landmarks', 'role', 'Frame', 'frame_bird', 'Limbs', 'occluders',
-           'distractors', 'bird_palette', 'coat_colours', 'Scene', 'surface', 'bird_scene', 'seen_landmarks', 'plumage',
-           'background', 'surroundings', 'dress', 'paint_eye', 'Drawing', 'draw_birds', 'expose', 'tight_boxes',
-           'photograph', 'Birds', 'join', 'pose_bird']
+           'smoothstep', 'wave', 'mix', 'cos_sin', 'polar', 'turned', 'unit', 'on_grid', 'axial', 'limb', 'fan',
+           'blend', 'cover', 'paint', 'hsv', 'natural_hue', 'lattice_noise', 'grid_noise', 'fractal', 'proportions',
+           'posture', 'viewpoint', 'bird_parameters', 'on_trunk', 'trunk_joints', 'head_joints', 'wing_joints',
+           'leg_joints', 'skeleton', 'Layer', 'wing_layer', 'leg_layer', 'body_layer', 'head_layer', 'tail_layer',
+           'beak_layer', 'bird_layers', 'bird_landmarks', 'role', 'undo', 'Frame', 'frame_bird', 'Limbs', 'occluders',
+           'distractors', 'bird_palette', 'coat_colours', 'Scene', 'surface', 'seen_landmarks', 'bird_scene', 'plumage',
+           'ground_colours', 'greenery', 'clutter', 'background', 'surroundings', 'dress', 'paint_eye', 'paint_bird',
+           'paint_occluders', 'brightness', 'Drawing', 'draw_birds', 'expose', 'tight_boxes', 'photograph', 'Birds',
+           'join', 'pose_bird']
 
 # %% ../../nbs/data/20_shapes.ipynb #46c14c40
 import zlib
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
@@ -35,7 +39,7 @@ def scramble(x: Tensor) -> Tensor:  # int64 in [0, 2^32) -> the same
     x = ((x ^ (x >> 15)) * 0x735A2D97) & WORD
     return x ^ (x >> 15)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #235190fc
 def hashed(*words: Tensor | int) -> Tensor:
     "One 32-bit word from several, in order; tensors broadcast."
     state = torch.zeros((), dtype=torch.int64)
@@ -43,7 +47,7 @@ def hashed(*words: Tensor | int) -> Tensor:
         state = scramble((state + word + GOLDEN) & WORD)
     return state
 
-# %% ../../nbs/data/20_shapes.ipynb #70049ddd
+# %% ../../nbs/data/20_shapes.ipynb #a0246da2
 class Stream:
     "Random numbers for B pictures at once; each is a function of (seed, index, name, element) and of nothing else."
 
@@ -67,17 +71,23 @@ class Stream:
         own = hashed(self.state, zlib.crc32(name.encode()))
         return hashed(own[:, None], torch.arange(count, device=self.device)).reshape(len(self), *shape)
 
-    def uniform(self, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
-        "(B, *shape) float32 in [low, high): the upper 24 bits, so the same on every device."
-        return (self.words(name, shape) >> 8).float() * 2.0**-24 * (high - low) + low
+# %% ../../nbs/data/20_shapes.ipynb #915b4fc4
+@patch
+def uniform(self: Stream, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
+    "(B, *shape) float32 in [low, high): the upper 24 bits, so the same on every device."
+    return (self.words(name, shape) >> 8).float() * 2.0**-24 * (high - low) + low
 
-    def chance(self, name: str, p: float | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-        "(B, *shape) bool, true with probability p."
-        return self.uniform(name, shape=shape) < p
+# %% ../../nbs/data/20_shapes.ipynb #2d52e1ec
+@patch
+def chance(self: Stream, name: str, p: float | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    "(B, *shape) bool, true with probability p."
+    return self.uniform(name, shape=shape) < p
 
-    def choice(self, name: str, n: int, shape: tuple[int, ...] = ()) -> Tensor:
-        "(B, *shape) int64 in 0..n-1."
-        return (self.words(name, shape) * n) >> 32
+
+@patch
+def choice(self: Stream, name: str, n: int, shape: tuple[int, ...] = ()) -> Tensor:
+    "(B, *shape) int64 in 0..n-1."
+    return (self.words(name, shape) * n) >> 32
 
 # %% ../../nbs/data/20_shapes.ipynb #139be889
 def smoothstep(x: Tensor) -> Tensor:
@@ -96,7 +106,7 @@ def mix(a: Tensor | float, b: Tensor | float, t: Tensor) -> Tensor:
     "a where t = 0, b where t = 1."
     return a + (b - a) * t
 
-
+# %% ../../nbs/data/20_shapes.ipynb #dd807df1
 def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:  # radians
     "Cosine and sine by Taylor series: sums and products round alike everywhere, library sines do not."
     x = angle - (angle * 0.15915494309189535).round() * 6.283185307179586
@@ -108,7 +118,7 @@ def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:  # radians
         sine, cosine = 2 * sine * cosine, 1 - 2 * sine * sine
     return cosine, sine
 
-
+# %% ../../nbs/data/20_shapes.ipynb #d2ec63d0
 def polar(angle: Tensor, length: Tensor | float = 1.0) -> Tensor:
     "(..., 2) vectors of the given angles and lengths."
     return torch.stack(cos_sin(angle), -1) * (length[..., None] if isinstance(length, Tensor) else length)
@@ -124,12 +134,25 @@ def unit(v: Tensor) -> Tensor:
     "(..., 2) vectors divided by their lengths."
     return v / (v * v).sum(-1, keepdim=True).sqrt().clamp(min=1e-6)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #feef6b9f
 def on_grid(v: Tensor) -> Tensor:
     "(B,) or (B,C) parameters, ready to meet (B,H,W) or (B,C,H,W) planes."
     return v[..., None, None]
 
-# %% ../../nbs/data/20_shapes.ipynb #dd807df1
+# %% ../../nbs/data/20_shapes.ipynb #da49eb56
+def axial(
+    x: Tensor, y: Tensor,  # (B,H,W) coordinates
+    start: Tensor, end: Tensor,  # (B,2) the axis
+) -> tuple[Tensor, Tensor, Tensor]:
+    "Coordinates u along and v across an axis, (B,H,W), and its length, (B,1,1)."
+    axis = end - start
+    length = (axis * axis).sum(-1).sqrt().clamp(min=1e-6)
+    e = axis / length[:, None]
+    ex, ey = on_grid(e[:, 0]), on_grid(e[:, 1])
+    dx, dy = x - on_grid(start[:, 0]), y - on_grid(start[:, 1])
+    return dx * ex + dy * ey, dy * ex - dx * ey, on_grid(length)
+
+# %% ../../nbs/data/20_shapes.ipynb #93e8532d
 def limb(
     x: Tensor, y: Tensor,  # (B,H,W) coordinates
     start: Tensor, end: Tensor,  # (B,2) the axis
@@ -140,12 +163,7 @@ def limb(
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Signed distance (B,H,W) to a bent, tapered capsule; also t in [0,1] along it and the position across, in radii."
     r0, r1, bulge, bend = (on_grid(v) if isinstance(v, Tensor) else v for v in (r0, r1, bulge, bend))
-    axis = end - start
-    length = (axis * axis).sum(-1).sqrt().clamp(min=1e-6)
-    e = axis / length[:, None]
-    ex, ey, length = on_grid(e[:, 0]), on_grid(e[:, 1]), on_grid(length)
-    dx, dy = x - on_grid(start[:, 0]), y - on_grid(start[:, 1])
-    u, v = dx * ex + dy * ey, dy * ex - dx * ey
+    u, v, length = axial(x, y, start, end)
     t = (u / length).clamp(0, 1)
     hump = 4 * t * (1 - t)
     v = v - bend * hump
@@ -155,7 +173,7 @@ def limb(
     along = u - t * length
     return (along * along + v * v).sqrt() - r, t, (v / r.clamp(min=1e-4)).clamp(-1, 1)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #8c177286
 def fan(
     x: Tensor, y: Tensor,  # (B,H,W)
     start: Tensor, end: Tensor,  # (B,2)
@@ -163,12 +181,7 @@ def fan(
     fork: Tensor,  # (B,) > 0: outer feathers longer; < 0: rounded
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Signed distance to a trapezium whose far end is notched or rounded; also t along and the position across."
-    axis = end - start
-    length = (axis * axis).sum(-1).sqrt().clamp(min=1e-6)
-    e = axis / length[:, None]
-    ex, ey, length = on_grid(e[:, 0]), on_grid(e[:, 1]), on_grid(length)
-    dx, dy = x - on_grid(start[:, 0]), y - on_grid(start[:, 1])
-    u, v = dx * ex + dy * ey, dy * ex - dx * ey
+    u, v, length = axial(x, y, start, end)
     t = (u / length).clamp(0, 1.3)
     w = on_grid(w0) + on_grid(w1 - w0) * t
     side = v / w
@@ -178,7 +191,7 @@ def fan(
     outside = (across.clamp(min=0) ** 2 + torch.maximum(beyond, -u).clamp(min=0) ** 2).sqrt()
     return torch.where(inside < 0, inside, outside), t.clamp(0, 1), side.clamp(-1, 1)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #ab79a70f
 def blend(a: Tensor, b: Tensor, k: float) -> Tensor:
     "Smooth union of two distances: a fillet of width k where they meet."
     h = (0.5 + (b - a) * (0.5 / k)).clamp(0, 1)
@@ -204,7 +217,7 @@ def hsv(h: Tensor, s: Tensor, v: Tensor) -> Tensor:
 
     return torch.stack([channel(5), channel(3), channel(1)], -1).clamp(0, 1)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #ae24ae95
 def natural_hue(u: Tensor) -> Tensor:  # uniform in [0,1) -> hue
     "Hues as often as outdoors: half of them red to yellow, then greens and blues, few purples."
     at = torch.tensor([0.0, 0.14, 0.38, 0.50, 0.66, 1.0], device=u.device)
@@ -212,7 +225,7 @@ def natural_hue(u: Tensor) -> Tensor:  # uniform in [0,1) -> hue
     i = torch.bucketize(u, share, right=True).clamp(1, len(share) - 1)
     return at[i - 1] + (at[i] - at[i - 1]) * (u - share[i - 1]) / (share[i] - share[i - 1])
 
-
+# %% ../../nbs/data/20_shapes.ipynb #6fdd9754
 def lattice_noise(
     table: Tensor,  # (B,G,G) random values at lattice points, repeated beyond
     x: Tensor, y: Tensor,  # (B,H,W) coordinates in lattice steps
@@ -230,7 +243,7 @@ def lattice_noise(
 
     return mix(mix(value(iy, ix), value(iy, jx), x), mix(value(jy, ix), value(jy, jx), x), y)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #212f47b2
 def grid_noise(table: Tensor, size: int) -> Tensor:  # (B,G,G) -> (B,S,S)
     "The same noise over a whole picture, one axis at a time."
     G = table.shape[-1] - 1
@@ -240,7 +253,7 @@ def grid_noise(table: Tensor, size: int) -> Tensor:  # (B,G,G) -> (B,S,S)
     rows = mix(table[:, i], table[:, i + 1], t[:, None])
     return mix(rows[..., i], rows[..., i + 1], t)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #572775e7
 def fractal(stream: Stream, name: str, size: int, octaves: Sequence[int] = (3, 6, 12, 24), fall: float = 0.55) -> Tensor:
     "(B,S,S) noise of several octaves in [0,1], mean one half."
     total, weight, norm = 0.0, 1.0, 0.0
@@ -269,18 +282,18 @@ SPECIES = {  # lengths in bird units: the trunk is about one unit long
 }
 
 # %% ../../nbs/data/20_shapes.ipynb #edf53d26
-def bird_parameters(
-    stream: Stream,
-    species: int | None = None,  # drawn unless given
-) -> dict[str, Tensor]:
-    "What makes one bird this bird: named (B,) numbers, all independent of the picture's size."
-    u, device = stream.uniform, stream.device
-    kind = stream.choice("species", len(SPECIES))
-    p = {"species": kind if species is None else torch.full_like(kind, species), "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0)}
-    table = torch.tensor(list(SPECIES.values()), device=device)[p["species"]]
-    p |= dict(zip(PROPORTIONS, table.unbind(1)))
+def proportions(stream: Stream, species: Tensor) -> dict[str, Tensor]:
+    "The numbers of the species' row of `SPECIES`, and how far this bird departs from them."
+    table = torch.tensor(list(SPECIES.values()), device=stream.device)[species]
+    p = dict(zip(PROPORTIONS, table.unbind(1)))
     for name in ("beak", "depth", "head", "round", "leg", "tail", "spread"):
-        p[name] = p[name] * u("own " + name, 0.88, 1.12)
+        p[name] = p[name] * stream.uniform("own " + name, 0.88, 1.12)
+    return p
+
+# %% ../../nbs/data/20_shapes.ipynb #ac7a721e
+def posture(stream: Stream) -> dict[str, Tensor]:
+    "What the bird does: its stance, and the angles of its parts."
+    u, p = stream.uniform, {}
     p["stance"] = (u("stance") > 0.5).long() + (u("stance") > 0.86).long()
     flying, perching = p["stance"] == 2, p["stance"] == 1
     p["pitch"] = torch.where(flying, u("pitch", -0.15, 0.3), torch.where(perching, u("pitch", 0.3, 0.85), u("pitch", 0.05, 0.55)))
@@ -294,54 +307,89 @@ def bird_parameters(
     p["flap"] = torch.where(stream.chance("down beat", 0.3) & flying, u("flap", -1.2, -0.7), u("flap", 0.8, 2.0))
     p["swing near"], p["swing far"] = u("swing near", -0.3, 0.3), u("swing far", -0.3, 0.3)
     p["tuck"] = torch.where(flying, u("tuck", 0.8, 1.5), u("tuck", -0.15, 0.15))
+    return p
+
+# %% ../../nbs/data/20_shapes.ipynb #47521cc3
+def viewpoint(stream: Stream, flying: Tensor) -> dict[str, Tensor]:  # (B,) bool
+    "Size, place and rotation in the picture, foreshortening and perspective."
+    u, p = stream.uniform, {}
     p["fill"] = u("fill", 0.7, 0.98)
     p["x"], p["y"] = u("x", -1, 1), u("y", -1, 1)
-    p["roll"] = u("roll", -0.15, 0.15) + torch.where(flying, u("roll more", -0.25, 0.25), torch.zeros(len(stream), device=device))
+    p["roll"] = u("roll", -0.15, 0.15) + torch.where(flying, u("roll more", -0.25, 0.25), torch.zeros(len(stream), device=stream.device))
     p["shear"], p["squeeze"] = u("shear", -0.12, 0.12), u("squeeze", 0.85, 1.0)
     p["tilt x"], p["tilt y"] = u("tilt x", -0.15, 0.15), u("tilt y", -0.15, 0.15)
     return p
 
-# %% ../../nbs/data/20_shapes.ipynb #ac7a721e
-def skeleton(p: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Joints (B,2) in bird coordinates: facing right, y downwards, the trunk one unit long, its middle at the origin."
-    def vec(forward, down):
-        forward, down = (v if isinstance(v, Tensor) else torch.full_like(p["pitch"], v) for v in (forward, down))
-        return torch.stack([forward, down], -1)
+# %% ../../nbs/data/20_shapes.ipynb #516f3f67
+def bird_parameters(
+    stream: Stream,
+    species: int | None = None,  # drawn unless given
+) -> dict[str, Tensor]:
+    "What makes one bird this bird: named (B,) numbers, all independent of the picture's size."
+    kind = stream.choice("species", len(SPECIES))
+    p = {"species": kind if species is None else torch.full_like(kind, species), "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0)}
+    p |= proportions(stream, p["species"]) | posture(stream)
+    return p | viewpoint(stream, p["stance"] == 2)
 
-    def body(forward, down):  # from the trunk's axes to the bird's
-        return turned(vec(forward, down), -p["pitch"])
+# %% ../../nbs/data/20_shapes.ipynb #b2a575e0
+def on_trunk(p: dict[str, Tensor], forward: float, down: float) -> Tensor:
+    "(B,2) a step along the axes of the trunk, in bird coordinates."
+    pitch = p["pitch"]
+    return turned(torch.stack([torch.full_like(pitch, forward), torch.full_like(pitch, down)], -1), -pitch)
 
-    j = {"chest": body(0.2, 0.02), "rump": body(-0.42, -0.03), "shoulder": body(0.14, -0.02), "neck": body(0.3, -0.1)}
-    r = p["head"]
-    j["head"] = j["neck"] + polar(-p["neck angle"] - 0.25 * p["pitch"], p["neck"] + 0.75 * r)
-    j["mid neck"] = 0.5 * (j["neck"] + j["head"])
-    look = p["head angle"]
-    j["look"], j["up"] = polar(look), polar(look - 1.5708)
-    j["face"] = j["head"] + j["look"] * (0.25 * r)[:, None]
-    j["gape"] = j["head"] + (j["look"] * 0.75 + j["up"] * -0.1) * r[:, None]
-    reach = p["beak"] + 0.45 * r
-    j["upper tip"] = j["gape"] + polar(look - 0.35 * p["gape"], reach)
-    j["lower tip"] = j["gape"] + polar(look + 0.65 * p["gape"] + 0.06, 0.86 * reach)
-    j["crest"] = j["head"] + j["up"] * (0.75 * r)[:, None] + turned(j["look"], torch.full_like(r, 0.45)) * -(1.2 * r + p["crest"])[:, None]
-    j["eye"] = j["head"] + (j["look"] * 0.36 + j["up"] * 0.22) * r[:, None]
-    j["tail root"] = body(-0.38, -0.02)
+
+def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Trunk and tail."
+    j = {"chest": on_trunk(p, 0.2, 0.02), "rump": on_trunk(p, -0.42, -0.03), "shoulder": on_trunk(p, 0.14, -0.02), "neck": on_trunk(p, 0.3, -0.1)}
+    j["tail root"] = on_trunk(p, -0.38, -0.02)
     j["tail tip"] = j["tail root"] + polar(3.14159 - p["pitch"] + p["tail angle"], p["tail"] + 0.14)
+    return j
+
+# %% ../../nbs/data/20_shapes.ipynb #267d179b
+def head_joints(p: dict[str, Tensor], neck: Tensor) -> dict[str, Tensor]:  # (B,2) where it leaves the trunk
+    "Neck, head, beak, eye and crest; *look* and *up* are directions."
+    r, angle = p["head"], p["head angle"]
+    head = neck + polar(-p["neck angle"] - 0.25 * p["pitch"], p["neck"] + 0.75 * r)
+    look, up = polar(angle), polar(angle - 1.5708)
+    gape, reach = head + (look * 0.75 + up * -0.1) * r[:, None], p["beak"] + 0.45 * r
+    return {
+        "head": head, "mid neck": 0.5 * (neck + head), "look": look, "up": up, "face": head + look * (0.25 * r)[:, None],
+        "gape": gape, "upper tip": gape + polar(angle - 0.35 * p["gape"], reach),
+        "lower tip": gape + polar(angle + 0.65 * p["gape"] + 0.06, 0.86 * reach),
+        "crest": head + up * (0.75 * r)[:, None] + turned(look, torch.full_like(r, 0.45)) * -(1.2 * r + p["crest"])[:, None],
+        "eye": head + (look * 0.36 + up * 0.22) * r[:, None],
+    }
+
+# %% ../../nbs/data/20_shapes.ipynb #d8a0b7da
+def wing_joints(p: dict[str, Tensor], shoulder: Tensor) -> dict[str, Tensor]:
+    "Roots and tips of both wings: folded along the trunk, or spread where `flap` points."
+    j, spread = {}, p["wing"]
     for which, offset, turn in (("near", 0.0, 0.0), ("far", 0.06, 0.22)):
-        spread = p["wing"]
         angle = 3.14159 - p["pitch"] + mix(-0.1, p["flap"] + turn * p["flap"].sign(), spread)
-        root = j["shoulder"] + body(offset, 0.0)
+        root = shoulder + on_trunk(p, offset, 0.0)
         j[which + " wing root"] = root
         j[which + " wing tip"] = root + polar(angle, mix(0.66, 1.0 - 0.5 * offset, spread))
+    return j
+
+
+def leg_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Hip, ankle, foot, toe and heel of both legs."
+    j, down, tucked = {}, 1.5708 + p["tuck"], (p["tuck"] > 0.5).float()
+    length = p["leg"] * mix(1.0, 0.75, tucked)
     for which, offset in (("near", -0.04), ("far", 0.09)):
-        hip = body(offset, 0.16)
-        down = 1.5708 + p["tuck"]
-        length = p["leg"] * mix(1.0, 0.75, (p["tuck"] > 0.5).float())
+        hip = on_trunk(p, offset, 0.16)
         ankle = hip + polar(down + 0.3 + p["swing " + which], 0.20 + 0.4 * length)
         foot = ankle + polar(down - 0.12 + p["swing " + which], 0.6 * length)
         j[which + " hip"], j[which + " ankle"], j[which + " foot"] = hip, ankle, foot
-        j[which + " toe"] = foot + polar(down - 1.35 + 0.9 * (p["tuck"] > 0.5).float(), torch.full_like(r, 0.17))
-        j[which + " heel"] = foot + polar(down + 1.7, torch.full_like(r, 0.08))
+        j[which + " toe"] = foot + polar(down - 1.35 + 0.9 * tucked, torch.full_like(length, 0.17))
+        j[which + " heel"] = foot + polar(down + 1.7, torch.full_like(length, 0.08))
     return j
+
+# %% ../../nbs/data/20_shapes.ipynb #2a61ccf5
+def skeleton(p: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Joints (B,2) in bird coordinates: facing right, y downwards, the trunk one unit long, its middle at the origin."
+    trunk = trunk_joints(p)
+    return trunk | head_joints(p, trunk["neck"]) | wing_joints(p, trunk["shoulder"]) | leg_joints(p)
 
 # %% ../../nbs/data/20_shapes.ipynb #9cc943f9
 @dataclass
@@ -355,47 +403,64 @@ class Layer:
     along: Tensor  # (B,H,W) in [0,1]
     across: Tensor  # (B,H,W) in [-1,1]
 
+# %% ../../nbs/data/20_shapes.ipynb #eca012ac
+def wing_layer(which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    spread, ends = p["wing"], (which + " wing root", which + " wing tip")
+    root, tip = (j[name] for name in ends)
+    _, t, _ = limb(x, y, root, tip, 1.0, 1.0)
+    notches = on_grid(0.3 * spread) * (1 - wave(t * 6.0 + 0.2)) * smoothstep(t * 3 - 0.4)
+    shape = limb(x, y, root, tip, mix(0.135, 0.13, spread), 0.022, mix(0.04, 0.06, spread), mix(0.02, 0.07, spread),
+                 trailing=on_grid(mix(1.05, 1.55, spread)) * (1 - notches))
+    return Layer(which + " wing", WING, ends, *shape)
 
+# %% ../../nbs/data/20_shapes.ipynb #334c846f
+def leg_layer(which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    hip, ankle, foot, toe, heel = (j[f"{which} {joint}"] for joint in ("hip", "ankle", "foot", "toe", "heel"))
+    d, t, s = limb(x, y, hip, ankle, 0.115, 0.046)
+    for start, end, r0, r1 in ((ankle, foot, 0.042, 0.038), (foot, toe, 0.044, 0.03), (foot, heel, 0.042, 0.03)):
+        d = torch.minimum(d, limb(x, y, start, end, r0, r1)[0])
+    return Layer(which + " leg", LEGS, (which + " hip", which + " foot"), d, t, s)
+
+# %% ../../nbs/data/20_shapes.ipynb #bbff7c16
+def body_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    fat = p["round"]
+    trunk, t, s = limb(x, y, j["rump"], j["chest"], 0.12 * fat, 0.285 * fat, 0.075 * fat, 0.02)
+    collar = limb(x, y, j["neck"], j["mid neck"], 0.15 + 0.02 * fat, 0.4 * (p["head"] + 0.14))[0]
+    return Layer("body", BODY, ("rump", "chest"), blend(trunk, collar, 0.08), t, s)
+
+
+def head_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    r = p["head"]
+    head, t, s = limb(x, y, j["head"], j["face"], r, 0.8 * r)
+    throat = limb(x, y, j["mid neck"], j["head"], 0.4 * (r + 0.14), 0.85 * r)[0]
+    skull = blend(head, throat, 0.05)
+    crest = limb(x, y, j["head"] + j["up"] * (0.5 * r)[:, None], j["crest"], 0.45 * r, 0.02)[0]
+    return Layer("head", HEAD, ("head", "face"), torch.where(on_grid(p["crest"] > 0), blend(skull, crest, 0.04), skull), t, s)
+
+# %% ../../nbs/data/20_shapes.ipynb #cd639cb9
+def tail_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    root, tip = 0.09 * mix(1.0, 1.15, p["fan"]), p["spread"] * mix(1.0, 2.0, p["fan"])  # half widths
+    return Layer("tail", TAIL, ("tail root", "tail tip"), *fan(x, y, j["tail root"], j["tail tip"], root, tip, p["fork"] * 0.35))
+
+
+def beak_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+    depth, hook = p["depth"], p["hook"]
+    upper, t, s = limb(x, y, j["gape"], j["upper tip"], depth * 0.85, 0.012, depth * 0.1, -hook)
+    lower = limb(x, y, j["gape"], j["lower tip"], depth * 0.6, 0.012, 0.0, -0.7 * hook)[0]
+    return Layer("beak", BEAK, ("gape", "upper tip"), torch.minimum(upper, lower), t, s)
+
+# %% ../../nbs/data/20_shapes.ipynb #ba698edf
 def bird_layers(
     p: dict[str, Tensor],
     j: dict[str, Tensor],  # joints
     x: Tensor, y: Tensor,  # (B,H,W) bird coordinates, or (B,1,L) for single points
 ) -> list[Layer]:
     "All pieces of the bird, from the back to the front."
-    def wing(which):
-        spread = p["wing"]
-        root, tip = j[which + " wing root"], j[which + " wing tip"]
-        _, t, _ = limb(x, y, root, tip, 1.0, 1.0)
-        notches = on_grid(0.3 * spread) * (1 - wave(t * 6.0 + 0.2)) * smoothstep(t * 3 - 0.4)
-        return limb(x, y, root, tip, mix(0.135, 0.13, spread), 0.022, mix(0.04, 0.06, spread), mix(0.02, 0.07, spread),
-                    trailing=on_grid(mix(1.05, 1.55, spread)) * (1 - notches))
+    place = p, j, x, y
+    return [wing_layer("far", *place), leg_layer("far", *place), tail_layer(*place), leg_layer("near", *place),
+            body_layer(*place), beak_layer(*place), head_layer(*place), wing_layer("near", *place)]
 
-    def leg(which):
-        a, b, c = j[which + " hip"], j[which + " ankle"], j[which + " foot"]
-        tibia, t, s = limb(x, y, a, b, 0.115, 0.046)
-        d = torch.minimum(tibia, limb(x, y, b, c, 0.042, 0.038)[0])
-        d = torch.minimum(d, limb(x, y, c, j[which + " toe"], 0.044, 0.03)[0])
-        return torch.minimum(d, limb(x, y, c, j[which + " heel"], 0.042, 0.03)[0]), t, s
-
-    half = p["spread"] * mix(1.0, 2.0, p["fan"])
-    tail = fan(x, y, j["tail root"], j["tail tip"], 0.09 * mix(1.0, 1.15, p["fan"]), half, p["fork"] * 0.35)
-    trunk, t, s = limb(x, y, j["rump"], j["chest"], 0.12 * p["round"], 0.285 * p["round"], 0.075 * p["round"], 0.02)
-    r = p["head"]
-    collar = limb(x, y, j["neck"], j["mid neck"], 0.15 + 0.02 * p["round"], 0.4 * (r + 0.14))[0]
-    body = blend(trunk, collar, 0.08)
-    head, ht, hs = limb(x, y, j["head"], j["face"], r, 0.8 * r)
-    throat = limb(x, y, j["mid neck"], j["head"], 0.4 * (r + 0.14), 0.85 * r)[0]
-    skull = blend(head, throat, 0.05)
-    crest = limb(x, y, j["head"] + j["up"] * (0.5 * r)[:, None], j["crest"], 0.45 * r, 0.02)[0]
-    skull = torch.where(on_grid(p["crest"] > 0), blend(skull, crest, 0.04), skull)
-    upper, bt, bs = limb(x, y, j["gape"], j["upper tip"], p["depth"] * 0.85, 0.012, p["depth"] * 0.1, -p["hook"])
-    lower = limb(x, y, j["gape"], j["lower tip"], p["depth"] * 0.6, 0.012, 0.0, -0.7 * p["hook"])[0]
-    return [Layer("far wing", WING, ("far wing root", "far wing tip"), *wing("far")), Layer("far leg", LEGS, ("far hip", "far foot"), *leg("far")),
-            Layer("tail", TAIL, ("tail root", "tail tip"), *tail), Layer("near leg", LEGS, ("near hip", "near foot"), *leg("near")),
-            Layer("body", BODY, ("rump", "chest"), body, t, s), Layer("beak", BEAK, ("gape", "upper tip"), torch.minimum(upper, lower), bt, bs),
-            Layer("head", HEAD, ("head", "face"), skull, ht, hs), Layer("near wing", WING, ("near wing root", "near wing tip"), *wing("near"))]
-
-# %% ../../nbs/data/20_shapes.ipynb #eca012ac
+# %% ../../nbs/data/20_shapes.ipynb #80bd6f53
 def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tuple[Tensor, str]]:
     "Each landmark's place (B,2) in bird coordinates, and the layer on which it must be seen (none for the far eye)."
     r, fat, look, up = p["head"][:, None], p["round"][:, None], j["look"], j["up"]
@@ -423,13 +488,20 @@ def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tupl
         "throat": (j["face"] + (up * -0.75 + look * 0.1) * 0.8 * r, "head"),
     }
 
-
+# %% ../../nbs/data/20_shapes.ipynb #bf43e10f
 def role(name: str, facing: str) -> str:
     "Which of our near and far things a left or right one is: a bird facing left shows its left side."
     side, _, thing = name.rpartition(" ")
     return name if not side else ("near " if side == facing else "far ") + thing
 
 # %% ../../nbs/data/20_shapes.ipynb #d48089c8
+def undo(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,2,2) with (B,), or (B,2,2,1,1) with (B,H,W)
+    "The vectors that the matrix turns into (x,y), by Cramer's rule."
+    (a, b), (c, d) = (row.unbind(1) for row in matrix.unbind(1))
+    det = a * d - b * c
+    return (d * x - b * y) / det, (a * y - c * x) / det
+
+# %% ../../nbs/data/20_shapes.ipynb #5b0c5e33
 @dataclass
 class Frame:
     "How bird coordinates b and picture coordinates q (the picture is the unit square) go into each other."
@@ -439,27 +511,29 @@ class Frame:
     place: Tensor  # (B,2) picture coordinates
     tilt: Tensor  # (B,2) perspective
 
-    def to_picture(self, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
-        b = b - self.centre[:, None]
-        q = (self.matrix[:, None] * b[:, :, None]).sum(-1)
-        return q / (1 + (q * self.tilt[:, None]).sum(-1, keepdim=True)) + self.place[:, None]
-
-    def to_bird(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> bird coordinates
-        (x0, y0), (kx, ky), (cx, cy) = ([on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre))
-        (a, b), (c, d) = ([on_grid(v) for v in w.unbind(-1)] for w in self.matrix.unbind(-2))
-        x, y = x - x0, y - y0
-        w = 1 - kx * x - ky * y
-        x, y = x / w, y / w
-        det = a * d - b * c
-        return (d * x - b * y) / det + cx, (a * y - c * x) / det + cy
-
     @property
     def scale(self) -> Tensor:
         "(B,) picture widths per bird unit."
         (a, b), (c, d) = (w.unbind(-1) for w in self.matrix.unbind(-2))
         return (a * d - b * c).abs().sqrt()
 
+# %% ../../nbs/data/20_shapes.ipynb #f377f8de
+@patch
+def to_picture(self: Frame, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
+    b = b - self.centre[:, None]
+    q = (self.matrix[:, None] * b[:, :, None]).sum(-1)
+    return q / (1 + (q * self.tilt[:, None]).sum(-1, keepdim=True)) + self.place[:, None]
 
+
+@patch
+def to_bird(self: Frame, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> bird coordinates
+    (x0, y0), (kx, ky), (cx, cy) = ([on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre))
+    x, y = x - x0, y - y0
+    w = 1 - kx * x - ky * y
+    x, y = undo(on_grid(self.matrix), x / w, y / w)
+    return x + cx, y + cy
+
+# %% ../../nbs/data/20_shapes.ipynb #81f11fbc
 EXTENT = {"chest": .27, "rump": .12, "head": .2, "upper tip": 0.0, "lower tip": 0.0, "crest": 0.0, "tail tip": .1, "near toe": .03, "far toe": .03,
           "near wing tip": .08, "far wing tip": .08}
 
@@ -476,9 +550,7 @@ def frame_bird(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
     side = (high - low).amax(-1)
     scale = p["fill"] / side
     middle = 0.5 * (low + high)
-    a, b, c, d = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1]
-    det = a * d - b * c
-    centre = torch.stack([(d * middle[:, 0] - b * middle[:, 1]) / det, (a * middle[:, 1] - c * middle[:, 0]) / det], -1)
+    centre = torch.stack(undo(matrix, *middle.unbind(-1)), -1)
     room = (1 - (high - low) * scale[:, None]) * 0.5 + 0.015
     place = 0.5 + room * torch.stack([p["x"], p["y"]], -1)
     return Frame(matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1))
@@ -501,7 +573,7 @@ class Limbs:
         d, t, side = limb(x, y, self.start[:, n], self.end[:, n], *self.radii[:, n].unbind(-1))
         return torch.where(on_grid(self.there[:, n]), d, 9.0), t, side
 
-
+# %% ../../nbs/data/20_shapes.ipynb #14f4a60e
 def occluders(stream: Stream, middle: Tensor, side: Tensor) -> Limbs:  # (B,2) and (B,) of the bird, in picture coordinates
     "Branches, leaves, reeds and blobs in front of the bird: none in half of the pictures, then one or two."
     n, u = OCCLUDERS, stream.uniform
@@ -518,7 +590,7 @@ def occluders(stream: Stream, middle: Tensor, side: Tensor) -> Limbs:  # (B,2) a
     colour = hsv(natural_hue(u("occluder hue", 0, 0.75, (n,))), u("occluder saturation", 0.1, 0.6, (n,)), u("occluder value", 0.15, 0.8, (n,)))
     return Limbs(centre - arm, centre + arm, torch.cat([table, bend], -1), there, colour)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #c06f8a2d
 def distractors(stream: Stream, palette: Tensor, n: int = 5) -> Limbs:  # palette (B,C,3)
     "Shapes behind the bird, some of them in its own colours."
     u = stream.uniform
@@ -545,7 +617,7 @@ def bird_palette(stream: Stream, hue: Tensor, saturation: Tensor) -> Tensor:  # 
     v = (ladder + u("value each", -0.07, 0.07, shape)).clamp(0.06, 1)
     return hsv(base, s, v)
 
-
+# %% ../../nbs/data/20_shapes.ipynb #c3d8676f
 def coat_colours(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,7,3)
     "The colour of each part (row 0 unused), drawn anew for each bird, so that no colour means a part."
     own = stream.choice("part colour", COLOURS, (7,))
@@ -576,7 +648,7 @@ class Scene:
     landmarks: Tensor  # (B,15,2) in picture coordinates, [0,1] inside
     visible: Tensor  # (B,15) bool
 
-
+# %% ../../nbs/data/20_shapes.ipynb #12bf46e2
 def surface(scene: Scene, x: Tensor, y: Tensor, layers: list[Layer]) -> Tensor:
     "(B,H,W) index of the front-most layer plus one; 0 where the background or an occluder shows."
     top = torch.zeros_like(x, dtype=torch.int64)
@@ -586,7 +658,23 @@ def surface(scene: Scene, x: Tensor, y: Tensor, layers: list[Layer]) -> Tensor:
         top = torch.where(scene.front.distance(n, x, y)[0] < 0, 0, top)
     return top
 
+# %% ../../nbs/data/20_shapes.ipynb #ac642190
+def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
+    "(B,15,2) places in the picture and (B,15) whether the layer in front there is the landmark's own."
+    marks = bird_landmarks(scene.pose, scene.joints)
+    places = scene.frame.to_picture(torch.stack([place for place, _ in marks.values()], 1))
+    x, y = places[:, None, :, 0], places[:, None, :, 1]
+    layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_bird(x, y))
+    number = {layer.name: i + 1 for i, layer in enumerate(layers)}
+    wanted = torch.tensor([number.get(layer, -1) for _, layer in marks.values()], device=x.device)
+    visible = (surface(scene, x, y, layers)[:, 0] == wanted) & ((places >= 0) & (places < 1)).all(-1)
+    names = list(marks)
+    columns = {facing: [names.index(role(name, facing)) for name in LANDMARKS] for facing in ("left", "right")}
+    left = scene.pose["facing"][:, None] < 0
+    return (torch.where(left[..., None], places[:, columns["left"]], places[:, columns["right"]]),
+            torch.where(left, visible[:, columns["left"]], visible[:, columns["right"]]))
 
+# %% ../../nbs/data/20_shapes.ipynb #18908520
 def bird_scene(
     stream: Stream,
     colours: Stream | None = None,  # where the bird's colours come from, if not from `stream`
@@ -609,27 +697,10 @@ def bird_scene(
     landmarks, visible = seen_landmarks(scene)
     return replace(scene, landmarks=landmarks, visible=visible)
 
-
-def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
-    "(B,15,2) places in the picture and (B,15) whether the layer in front there is the landmark's own."
-    marks = bird_landmarks(scene.pose, scene.joints)
-    places = scene.frame.to_picture(torch.stack([place for place, _ in marks.values()], 1))
-    x, y = places[:, None, :, 0], places[:, None, :, 1]
-    layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_bird(x, y))
-    number = {layer.name: i + 1 for i, layer in enumerate(layers)}
-    wanted = torch.tensor([number.get(layer, -1) for _, layer in marks.values()], device=x.device)
-    visible = (surface(scene, x, y, layers)[:, 0] == wanted) & ((places >= 0) & (places < 1)).all(-1)
-    names = list(marks)
-    columns = {facing: [names.index(role(name, facing)) for name in LANDMARKS] for facing in ("left", "right")}
-    left = scene.pose["facing"][:, None] < 0
-    return (torch.where(left[..., None], places[:, columns["left"]], places[:, columns["right"]]),
-            torch.where(left, visible[:, columns["left"]], visible[:, columns["right"]]))
-
 # %% ../../nbs/data/20_shapes.ipynb #eaeee3ec
 def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     "(B,2,H,W) two patterns in [0,1] over bird coordinates, blind to parts: bars, spots, patches or a gradient."
-    u = stream.uniform
-    patterns = []
+    u, patterns = stream.uniform, []
     for k in range(2):
         def own(name, *a, **b):
             return on_grid(u(f"pattern {k} {name}", *a, **b))
@@ -649,6 +720,45 @@ def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack(patterns, 1)
 
 # %% ../../nbs/data/20_shapes.ipynb #698f4229
+def ground_colours(
+    stream: Stream,
+    palette: Tensor,  # (B,6,3) of the bird
+    part_light: Tensor,  # (B,) how bright the bird is; the ground is mostly darker or lighter
+) -> Tensor:
+    "(B,5,3) colours of the ground: neighbouring hues, apart from the bird in brightness, now and then one of its own."
+    u = stream.uniform
+    hue = natural_hue(u("ground hue", 0, 1, (1,))) + u("ground hue each", -0.08, 0.08, (5,))
+    hidden = stream.chance("camouflage", 0.15)[:, None]
+    bird = part_light[:, None]
+    away = torch.where(bird > u("away", 0.3, 0.7, (1,)), -1.0, 1.0) * u("ground apart", 0.18, 0.5, (5,))
+    value = torch.where(hidden, u("ground value", 0.2, 0.9, (5,)), bird + away).clamp(0.08, 0.95)
+    colours = hsv(hue, u("ground saturation", 0.05, 0.7, (5,)) * (1.15 - 0.65 * value), value)
+    own = palette.gather(1, stream.choice("ground own", COLOURS, (5,))[..., None].expand(-1, -1, 3))
+    return torch.where(stream.chance("ground like bird", 0.15, (5, 1)), own, colours)
+
+# %% ../../nbs/data/20_shapes.ipynb #b4614394
+def greenery(stream: Stream, canvas: Tensor, colours: Tensor, coarse: Tensor, fine: Tensor, focus: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    "Leaves and reeds over the (B,3,S,S) canvas; coarse and fine are (B,S,S) noise, focus is (B,1,1)."
+    u = stream.uniform
+    edge = (0.15 + 0.85 * focus) / on_grid(u("leaf edge", 0.08, 0.4))
+    leaves = smoothstep((fine - on_grid(u("leaf share", 0.45, 0.75))) * edge + 0.5)
+    canvas = paint(canvas, on_grid(colours[:, 2]), leaves * on_grid(stream.chance("leaves", 0.6).float()))
+    c, s = (on_grid(v) for v in cos_sin(u("reed angle", -0.5, 0.5)))
+    stalks = wave((x * c + y * s) * on_grid(u("reeds per side", 2, 14)) + (coarse - 0.5) * on_grid(u("reed warp", 0, 3)))
+    reeds = smoothstep((stalks - on_grid(u("reed share", 0.4, 0.8))) * (1 + 3 * focus))
+    return paint(canvas, on_grid(colours[:, 3]), reeds * on_grid(stream.chance("reeds", 0.35).float() * u("reed strength", 0.3, 1.0)))
+
+# %% ../../nbs/data/20_shapes.ipynb #00b6f5a2
+def clutter(stream: Stream, canvas: Tensor, palette: Tensor, focus: Tensor, x: Tensor, y: Tensor, pixel: float) -> Tensor:
+    "The distractors over the (B,3,S,S) canvas, rounded by a little shading, blurred out of focus."
+    shapes = distractors(stream, palette)
+    soft = on_grid(stream.uniform("distractor blur", 0.0, 0.05)) + 0.12 * (1 - focus) + pixel
+    for n in range(shapes.there.shape[1]):
+        d, _, side = shapes.distance(n, x, y)
+        canvas = paint(canvas, on_grid(shapes.colour[:, n]) * (1.05 - 0.25 * side * side)[:, None], cover(d, soft))
+    return canvas
+
+# %% ../../nbs/data/20_shapes.ipynb #42c18a20
 def background(
     stream: Stream,
     palette: Tensor,  # (B,6,3) of the bird
@@ -658,36 +768,17 @@ def background(
 ) -> Tensor:
     "(B,3,S,S): gradients of sky and water, foliage, reeds, noise, and distracting shapes."
     u, size = stream.uniform, x.shape[-1]
-    hue = natural_hue(u("ground hue", 0, 1, (1,))) + u("ground hue each", -0.08, 0.08, (5,))
-    hidden = stream.chance("camouflage", 0.15)[:, None]
-    bird = part_light[:, None]
-    away = torch.where(bird > u("away", 0.3, 0.7, (1,)), -1.0, 1.0) * u("ground apart", 0.18, 0.5, (5,))
-    value = torch.where(hidden, u("ground value", 0.2, 0.9, (5,)), bird + away).clamp(0.08, 0.95)
-    colours = hsv(hue, u("ground saturation", 0.05, 0.7, (5,)) * (1.15 - 0.65 * value), value)
-    own = palette.gather(1, stream.choice("ground own", COLOURS, (5,))[..., None].expand(-1, -1, 3))
-    colours = torch.where(stream.chance("ground like bird", 0.15, (5, 1)), own, colours)
-    def colour(i):
-        return on_grid(colours[:, i])
-
+    colours = ground_colours(stream, palette, part_light)
     focus = on_grid(torch.where(stream.chance("focus", 0.35), 1.0, u("defocus", 0.0, 0.4)))
     coarse = fractal(stream, "coarse", size)
     fine = mix(coarse, fractal(stream, "fine", size, (7, 14, 28, 56), 0.75), focus)
     slope = on_grid(u("gradient", -1.2, 1.2))
     c, s = (on_grid(v) for v in cos_sin(u("gradient angle", 0.9, 2.2)))
     across = (x - 0.5) * c + (y - 0.5) * s
-    canvas = mix(colour(0), colour(1), smoothstep(0.5 + slope * across + (coarse - 0.5) * on_grid(u("clouds", 0.2, 2.5)))[:, None])
-    edge = (0.15 + 0.85 * focus) / on_grid(u("leaf edge", 0.08, 0.4))
-    leaves = smoothstep((fine - on_grid(u("leaf share", 0.45, 0.75))) * edge + 0.5)
-    canvas = paint(canvas, colour(2), leaves * on_grid(stream.chance("leaves", 0.6).float()))
-    c, s = (on_grid(v) for v in cos_sin(u("reed angle", -0.5, 0.5)))
-    stalks = wave((x * c + y * s) * on_grid(u("reeds per side", 2, 14)) + (coarse - 0.5) * on_grid(u("reed warp", 0, 3)))
-    reeds = smoothstep((stalks - on_grid(u("reed share", 0.4, 0.8))) * (1 + 3 * focus))
-    canvas = paint(canvas, colour(3), reeds * on_grid(stream.chance("reeds", 0.35).float() * u("reed strength", 0.3, 1.0)))
-    shapes = distractors(stream, palette)
-    soft = on_grid(u("distractor blur", 0.0, 0.05)) + 0.12 * (1 - focus) + pixel
-    for n in range(shapes.there.shape[1]):
-        d, _, side = shapes.distance(n, x, y)
-        canvas = paint(canvas, on_grid(shapes.colour[:, n]) * (1.05 - 0.25 * side * side)[:, None], cover(d, soft))
+    sky = smoothstep(0.5 + slope * across + (coarse - 0.5) * on_grid(u("clouds", 0.2, 2.5)))
+    canvas = mix(on_grid(colours[:, 0]), on_grid(colours[:, 1]), sky[:, None])
+    canvas = greenery(stream, canvas, colours, coarse, fine, focus, x, y)
+    canvas = clutter(stream, canvas, palette, focus, x, y, pixel)
     return canvas * (1 + (fine - 0.5) * on_grid(u("grain", 0.0, 0.7)) * focus)[:, None]
 
 # %% ../../nbs/data/20_shapes.ipynb #4e0bc23e
@@ -734,7 +825,7 @@ def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer],
 
     return coat
 
-
+# %% ../../nbs/data/20_shapes.ipynb #05d9b9ab
 def paint_eye(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
     "Iris, pupil and glint."
     own, place, r = scene.colours, scene.joints["eye"], on_grid(scene.pose["head"])
@@ -745,7 +836,42 @@ def paint_eye(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor)
         canvas = paint(canvas, on_grid(colour), cover(away * r, pixel))
     return canvas
 
-# %% ../../nbs/data/20_shapes.ipynb #05d9b9ab
+# %% ../../nbs/data/20_shapes.ipynb #a2ea5367
+def paint_bird(scene: Scene, canvas: Tensor, layers: list[Layer], base: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+    "The bird on the (B,3,S,S) canvas, and (B,S,S) where it is. `base` (B,7,3) are the parts' colours, (x,y) bird coordinates."
+    p, j, u = scene.pose, scene.joints, scene.stream.uniform
+    coat = dress(scene, base, x, y)
+    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.3)) * torch.stack([p["facing"], torch.ones_like(p["facing"])], -1)
+    rim, shadow = on_grid(u("rim", 0.1, 0.35)), on_grid(u("shadow", 0.15, 0.6))
+    whole = torch.zeros_like(x, dtype=torch.bool)
+    for layer in layers:
+        axis = unit(j[layer.ends[1]] - j[layer.ends[0]])
+        toward = axis[:, 0] * light[:, 1] - axis[:, 1] * light[:, 0]
+        shade = 1.03 - rim * layer.across * layer.across + on_grid(toward) * layer.across
+        canvas = canvas * (1 - shadow * (1 - (layer.distance * 14).clamp(0, 1)) * whole)[:, None]  # on what lies behind
+        canvas = paint(canvas, coat(layer) * shade[:, None], cover(layer.distance, pixel))
+        whole = whole | (layer.distance < 0)
+        if layer.name == "head":
+            canvas = paint_eye(scene, canvas, x, y, pixel)
+    return canvas, whole
+
+# %% ../../nbs/data/20_shapes.ipynb #c4883ffb
+def paint_occluders(scene: Scene, canvas: Tensor, whole: Tensor, X: Tensor, Y: Tensor) -> Tensor:
+    "What stands in front, over the (B,3,S,S) canvas; (X,Y) are picture coordinates."
+    for n in range(OCCLUDERS):
+        d, t, side = scene.front.distance(n, X, Y)
+        bark = on_grid(scene.front.colour[:, n]) * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]
+        canvas = canvas * (1 - 0.35 * (1 - (d * 30).clamp(0, 1)) * whole)[:, None]
+        canvas = paint(canvas, bark, cover(d, 1.0 / X.shape[-1]))
+    return canvas
+
+# %% ../../nbs/data/20_shapes.ipynb #04e81935
+def brightness(base: Tensor) -> Tensor:  # (B,7,3) -> (B,)
+    "Luminance of the bird: half of it body, a quarter each wing and head."
+    tone = base[:, BODY] * 0.5 + (base[:, WING] + base[:, HEAD]) * 0.25
+    return tone[:, 0] * 0.3 + tone[:, 1] * 0.6 + tone[:, 2] * 0.1
+
+# %% ../../nbs/data/20_shapes.ipynb #13804589
 @dataclass
 class Drawing:
     "What comes out of a scene at one size."
@@ -761,39 +887,17 @@ def draw_birds(
     plain: bool = False,  # the bird alone, on white, in even light
 ) -> Drawing:
     "Paint the scene: background, perch, layers from back to front, occluders, light."
-    stream, p, j = scene.stream, scene.pose, scene.joints
-    u, device, B = stream.uniform, stream.device, len(stream)
+    stream, device, B = scene.stream, scene.stream.device, len(scene.stream)
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
-    base = coat_colours(scene.colours, scene.palette)
-    tone = base[:, BODY] * 0.5 + (base[:, WING] + base[:, HEAD]) * 0.25
-    bright = tone[:, 0] * 0.3 + tone[:, 1] * 0.6 + tone[:, 2] * 0.1
     x, y = scene.frame.to_bird(X, Y)
     pixel = on_grid(1.0 / (scene.frame.scale * size))
-    layers = bird_layers(p, j, x, y)
-    canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else surroundings(scene, bright, X, Y, x, y, pixel)
-
-    coat = dress(scene, base, x, y)
-    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.3)) * torch.stack([p["facing"], torch.ones(B, device=device)], -1)
-    rim, shadow = on_grid(u("rim", 0.1, 0.35)), on_grid(u("shadow", 0.15, 0.6))
-    whole = torch.zeros((B, size, size), dtype=torch.bool, device=device)
-    for layer in layers:
-        axis = unit(j[layer.ends[1]] - j[layer.ends[0]])
-        toward = axis[:, 0] * light[:, 1] - axis[:, 1] * light[:, 0]
-        shade = 1.03 - rim * layer.across * layer.across + on_grid(toward) * layer.across
-        canvas = canvas * (1 - shadow * (1 - (layer.distance * 14).clamp(0, 1)) * whole)[:, None]  # on what lies behind
-        canvas = paint(canvas, coat(layer) * shade[:, None], cover(layer.distance, pixel))
-        whole = whole | (layer.distance < 0)
-        if layer.name == "head":
-            canvas = paint_eye(scene, canvas, x, y, pixel)
-
-    top = surface(scene, X, Y, layers)
-    parts = torch.tensor([0] + [layer.part for layer in layers], device=device)[top]
-    for n in range(OCCLUDERS):
-        d, t, side = scene.front.distance(n, X, Y)
-        bark = on_grid(scene.front.colour[:, n]) * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]
-        canvas = canvas * (1 - 0.35 * (1 - (d * 30).clamp(0, 1)) * whole)[:, None]
-        canvas = paint(canvas, bark, cover(d, 1.0 / size))
+    base = coat_colours(scene.colours, scene.palette)
+    layers = bird_layers(scene.pose, scene.joints, x, y)
+    canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else surroundings(scene, brightness(base), X, Y, x, y, pixel)
+    canvas, whole = paint_bird(scene, canvas, layers, base, x, y, pixel)
+    canvas = paint_occluders(scene, canvas, whole, X, Y)
+    parts = torch.tensor([0] + [layer.part for layer in layers], device=device)[surface(scene, X, Y, layers)]
     return Drawing(canvas.clamp(0, 1) if plain else expose(stream, canvas, X, Y, size), parts, whole)
 
 # %% ../../nbs/data/20_shapes.ipynb #9bafd214
@@ -813,7 +917,7 @@ def expose(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor, size: int) -> T
     noise = (stream.uniform(f"noise {size}", -1, 1, (size, size)) + stream.uniform(f"noise again {size}", -1, 1, (size, size)))[:, None]
     return (canvas + noise * on_grid(u("noise", 0.0, 0.035, (1,)))).clamp(0, 1)
 
-# %% ../../nbs/data/20_shapes.ipynb #eb29c899
+# %% ../../nbs/data/20_shapes.ipynb #c3c4654f
 def tight_boxes(masks: Tensor) -> Tensor:  # (B,H,W) bool -> (B,4)
     "The smallest box (x,y,w,h) around each mask; the whole picture where the mask is empty."
     def span(line):  # (B,N) bool
@@ -826,18 +930,18 @@ def tight_boxes(masks: Tensor) -> Tensor:  # (B,H,W) bool -> (B,4)
     (x0, x1), (y0, y1) = span(masks.any(-2)), span(masks.any(-1))
     return torch.stack([x0, y0, x1 - x0, y1 - y0], -1).float()
 
-
+# %% ../../nbs/data/20_shapes.ipynb #6cdec74f
 def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -> Batch:
     "A scene drawn at one size, with its annotations in pixels."
     drawing = draw_birds(scene, size, plain)
     masks = drawing.parts > 0
     return Batch(drawing.images, names, masks, drawing.parts, scene.landmarks * size, scene.visible, tight_boxes(masks), scene.pose["species"])
 
-# %% ../../nbs/data/20_shapes.ipynb #58b1e30b
+# %% ../../nbs/data/20_shapes.ipynb #b8204c4d
 SPLITS = {"train": (0, 2000), "val": (1_000_000, 300), "test": (2_000_000, 500)}  # first bird, number of birds
 BUDGET = 2**18  # pixels drawn at once: what stays in a processor's cache
 
-
+# %% ../../nbs/data/20_shapes.ipynb #fb0f794e
 @collections.register("birds")
 class Birds(Collection):
     "Birds drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
@@ -864,37 +968,21 @@ class Birds(Collection):
     def __len__(self) -> int:
         return SPLITS[self.split][1]
 
-    def scene(self, indices: Sequence[int], **overrides) -> Scene:
-        "What will be drawn, before any pixel: the same for every size."
-        indices = torch.as_tensor(indices, dtype=torch.int64)
-        bad = (indices < 0) | (indices >= len(self))
-        require(not bad.any(), f"There is no bird {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
-        return bird_scene(Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device)), **overrides)
+# %% ../../nbs/data/20_shapes.ipynb #71a884ef
+@patch
+def counts(self: Birds) -> dict[str, int]:
+    return {"samples": len(self), "species": len(SPECIES), "landmarks": len(LANDMARKS), "parts": len(PARTS)}
 
-    def batch(self, indices: Sequence[int], **overrides) -> Batch:
-        "Birds `indices`, drawn together."
-        indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-        require(len(indices) > 0, "A batch needs at least one index.")
-        several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
-        return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
+# %% ../../nbs/data/20_shapes.ipynb #4aba8cde
+@patch
+def scene(self: Birds, indices: Sequence[int], **overrides) -> Scene:
+    "What will be drawn, before any pixel: the same for every size."
+    indices = torch.as_tensor(indices, dtype=torch.int64)
+    bad = (indices < 0) | (indices >= len(self))
+    require(not bad.any(), f"There is no bird {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
+    return bird_scene(Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device)), **overrides)
 
-    def _draw(self, indices: list[int], **overrides) -> Batch:
-        return photograph(self.scene(indices, **overrides), self.size, [f"bird {self.seed}-{self.split}-{i}" for i in indices])
-
-    def take(self, indices: Sequence[int]) -> list[Sample]:
-        "Birds `indices` one by one, drawn together all the same."
-        return self.batch(indices).samples() if len(indices) else []
-
-    def counts(self) -> dict[str, int]:
-        return {"samples": len(self), "species": len(SPECIES), "landmarks": len(LANDMARKS), "parts": len(PARTS)}
-
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.batch([index]).samples()[0]
-
-
+# %% ../../nbs/data/20_shapes.ipynb #62459dc6
 def join(batches: list[Batch]) -> Batch:
     "Batches of one collection, one after the other."
     def merged(name):
@@ -903,12 +991,42 @@ def join(batches: list[Batch]) -> Batch:
 
     return Batch(**{f.name: merged(f.name) for f in fields(Batch)})
 
+# %% ../../nbs/data/20_shapes.ipynb #c10b66cb
+@patch
+def batch(self: Birds, indices: Sequence[int], **overrides) -> Batch:
+    "Birds `indices`, drawn together."
+    indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
+    require(len(indices) > 0, "A batch needs at least one index.")
+    several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
+    return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
+
+
+@patch
+def _draw(self: Birds, indices: list[int], **overrides) -> Batch:
+    return photograph(self.scene(indices, **overrides), self.size, [f"bird {self.seed}-{self.split}-{i}" for i in indices])
+
+# %% ../../nbs/data/20_shapes.ipynb #dc47b34d
+@patch
+def take(self: Birds, indices: Sequence[int]) -> list[Sample]:
+    "Birds `indices` one by one, drawn together all the same."
+    return self.batch(indices).samples() if len(indices) else []
+
+
+@patch
+def __getitem__(self: Birds, index: int) -> Sample:
+    return self.batch([index]).samples()[0]
+
+
+@patch
+def __iter__(self: Birds):
+    return (self[i] for i in range(len(self)))
+
 # %% ../../nbs/data/20_shapes.ipynb #079aadd5
 NEUTRAL = {"stance": 0, "pitch": 0.4, "neck angle": 0.9, "head angle": 0.0, "gape": 0.0, "tail angle": 0.0, "fan": 0.2, "wing": 0.0, "flap": 1.4,
            "swing near": 0.12, "swing far": -0.1, "tuck": 0.0, "fill": 0.9, "x": 0.0, "y": 0.0, "roll": 0.0, "shear": 0.0, "squeeze": 1.0,
            "tilt x": 0.0, "tilt y": 0.0}
 
-
+# %% ../../nbs/data/20_shapes.ipynb #6d13fa22
 def pose_bird(
     species: str = "finch",
     facing: str = "right",

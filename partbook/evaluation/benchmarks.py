@@ -8,6 +8,7 @@ __all__ = ['resident_megabytes', 'stream', 'memory_benchmark', 'timed', 'overlap
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #2eeb875c
 import argparse
+import inspect
 import os
 import statistics
 import sys
@@ -41,7 +42,7 @@ def resident_megabytes() -> float:
     except ImportError:
         return float("nan")
 
-
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #8393aa27
 def stream(
     batches: int,
     side: int = 256,  # of the label maps
@@ -58,16 +59,18 @@ def stream(
         peak = max(peak, resident_megabytes())
     return table, peak
 
-
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #1e28a8ad
 def memory_benchmark(
     batches: int = 20,  # for the short run; the long one has ten times as many
     device: torch.device | str = "cpu",
     **options: Any,  # side, size, K of `stream`
 ) -> dict[str, Any]:
     "Peak memory of a short and of a ten times longer evaluation."
-    stream(2, device=device, **options)  # the first batches load libraries
-    (short, low), (long, high) = (stream(n, device=device, **options) for n in (batches, 10 * batches))
-    return {"benchmark": "streaming memory", "pixels": len(long), "pixels_short": len(short), "peak_mb": high, "peak_mb_short": low}
+    chosen = {name: p.default for name, p in inspect.signature(stream).parameters.items() if name in ("side", "size", "K")} | options
+    stream(2, device=device, **chosen)  # the first batches load libraries
+    (short, low), (long, high) = (stream(n, device=device, **chosen) for n in (batches, 10 * batches))
+    return {"benchmark": "streaming memory", "pixels": len(long), "pixels_short": len(short), "peak_mb": high, "peak_mb_short": low,
+            "settings": {"batches": batches, **chosen}}
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #88a9a66b
 def timed(call: Callable[[], Any], repeats: int = 1) -> tuple[Any, float]:
@@ -79,7 +82,7 @@ def timed(call: Callable[[], Any], repeats: int = 1) -> tuple[Any, float]:
         seconds.append(time.perf_counter() - start)
     return result, statistics.median(seconds)
 
-
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #03eb7b5d
 def overlap_benchmark(
     labels: int = 20_000_000,
     K: int = 8,
@@ -104,7 +107,8 @@ def overlap_benchmark(
     p, t = pred.numpy(), true.numpy()
     (sk_nmi, sk_ari), slow = timed(lambda: (normalized_mutual_info_score(t, p), adjusted_rand_score(t, p)))
     return {"benchmark": "NMI and ARI", "labels": labels, "seconds_ours": fast, "seconds_sklearn": slow, "ratio": slow / fast,
-            "difference": max(abs(nmi - sk_nmi), abs(ari - sk_ari)), "nmi": nmi, "ari": float(ari)}
+            "difference": max(abs(nmi - sk_nmi), abs(ari - sk_ari)), "nmi": nmi, "ari": float(ari),
+            "settings": {"labels": labels, "K": K, "P": P}, "seed": seed}
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #0a5b4297
 def landmark_check(
@@ -123,7 +127,7 @@ def landmark_check(
 
     train, test = ((load(f"{split}_pred_kp"), load(f"{split}_gt_kp")) for split in ("train", "test"))
     scale = interocular(test[1], 0, 1)
-    return [{"benchmark": "SCOPS landmark check", "method": name, "source": "recomputed",
+    return [{"benchmark": "SCOPS landmark check", "method": name, "source": "recomputed", "settings": {"standardise": standardise},
              "landmark_error": landmark_error(LandmarkRegression(standardise).fit(*train).predict(test[0]), test[1], None, scale)}
             for name, standardise in (("standardised, or with an offset", True), ("through the origin", False))]
 
@@ -144,31 +148,41 @@ def public_frame(
     extent = (boxes[:, 2:] * factor).minimum(inner.flip(-1))
     return points * factor[:, None] - shift[:, None], torch.cat([corner, extent], 1), inner
 
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #fe7184c7
+def _birds(root: str | Path, categories: tuple[int, ...]) -> tuple:
+    "Points, boxes, sizes (height and width), visibility, training or not and category of the birds of some categories; the throat's number."
+    folder = find_cub(root)
+    a = read_annotations(folder)
+    rows = np.flatnonzero(np.isin(a.classes, categories))
+    require(len(rows) > 0, f"{folder}: none of the categories {categories} is listed in image_class_labels.txt.")
+    sizes = torch.tensor([image_size(folder / "images" / a.files[i]) for i in rows], dtype=torch.float64)
+    points, boxes, visible, training, classes = (torch.from_numpy(v[rows]) for v in (a.points, a.boxes, a.visible, a.training, a.classes))
+    return points, boxes, sizes, visible, training, classes, a.landmark_names.index("throat")
 
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #4b802674
+def _guesses(points: Tensor, sizes: Tensor, visible: Tensor, throat: int, as_published: bool) -> dict[str, Tensor]:
+    return {
+        "image midpoint": midpoint(sizes, as_published),
+        "mean of true landmarks": mean_landmark(points, visible, as_published),
+        "throat only": one_landmark(points, visible, throat, as_published),
+    }
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #f56290ae
 def cub_baselines(
     root: str | Path,  # the CUB_200_2011 folder; only its lists and the size of each picture are read
     categories: tuple[int, ...] = (1, 2, 3),  # fitted on together, tested one by one
 ) -> list[dict[str, Any]]:
     "Landmark error of the trivial baselines on CUB, as described and as published."
-    folder = find_cub(root)
-    a = read_annotations(folder)
-    used = np.isin(a.classes, categories)
-    require(used.any(), f"{folder}: none of the categories {categories} is listed in image_class_labels.txt.")
-    rows = np.flatnonzero(used)
-    sizes = torch.tensor([image_size(folder / "images" / a.files[i]) for i in rows], dtype=torch.float64)
-    boxes, points = torch.from_numpy(a.boxes[rows]), torch.from_numpy(a.points[rows])
-    visible, training, classes = torch.from_numpy(a.visible[rows]), torch.from_numpy(a.training[rows]), torch.from_numpy(a.classes[rows])
-    throat = a.landmark_names.index("throat")
+    points, boxes, sizes, visible, training, classes, throat = _birds(root, categories)
     result = []
     for source, published in (("recomputed, as described", False), ("recomputed, as published (inferred)", True)):
         p, b, s = public_frame(points, boxes, sizes) if published else (points, boxes, sizes)
-        centre = box_frame(midpoint(s), b)[:, 0]
-        corner = torch.where(visible[..., None], p, 0.0)
-        for name, guess in {"image midpoint": midpoint(s, published), "mean of true landmarks": mean_landmark(corner, visible, published),
-                            "throat only": one_landmark(corner, visible, throat, published)}.items():
-            c, l = box_frame(guess, b), box_frame(p, b)
+        centre, l = box_frame(midpoint(s), b)[:, 0], box_frame(p, b)
+        for name, guess in _guesses(p, s, visible, throat, published).items():
+            c = box_frame(guess, b)
             fitted = LandmarkRegression().fit(c[training], l[training], visible[training], centre[training])
-            row = {"benchmark": "CUB landmark regression", "method": name, "source": source}
+            row = {"benchmark": "CUB landmark regression", "method": name, "source": source,
+                   "settings": {"categories": list(categories), "as_published": published}}
             for k in categories:
                 test = ~training & (classes == k)
                 row[f"cub_{k:03}"] = landmark_error(fitted.predict(c[test], centre[test]), l[test], visible[test] & fitted.known)
@@ -176,8 +190,7 @@ def cub_baselines(
     return result
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #22162f33
-def main(arguments: list[str] | None = None) -> int:
-    "Run a benchmark, print it, and with --write add it to results/. Wrong input: one sentence, status 2."
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m partbook.evaluation.benchmarks", description="Measure the metrics of partbook.")
     commands = parser.add_subparsers(dest="what", required=True)
     overlap = commands.add_parser("overlap", help="NMI and ARI against scikit-learn, and the memory of a long evaluation")
@@ -190,31 +203,55 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (overlap, landmarks):
         command.add_argument("--write", action="store_true", help="append the rows to the results folder")
         command.add_argument("--results", metavar="FOLDER", default="results", help="where to (default: results)")
-    given = parser.parse_args(arguments)
+    return parser
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #1d877f50
+def _measure(given: argparse.Namespace) -> tuple[list[dict[str, Any]], str, torch.device]:
+    "The rows, the file they belong in, and where they were measured."
+    if given.what == "overlap":
+        require(given.labels > 0 and given.batches > 0, "--labels and --batches must be positive.")
+        device = pick_device(given.device)
+        return [memory_benchmark(given.batches, device), overlap_benchmark(given.labels, device=device)], "benchmarks.csv", device
+    require(given.check or given.cub, "There is nothing to do: give --check FOLDER, --cub FOLDER, or both.")
+    rows = (landmark_check(given.check) if given.check else []) + (cub_baselines(given.cub) if given.cub else [])
+    return rows, "landmarks.csv", torch.device("cpu")
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #b9cadf0a
+def _show(rows: list[dict[str, Any]]) -> None:
+    for kind in dict.fromkeys(r["benchmark"] for r in rows):
+        print(f"\n{kind}")
+        print_table([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items() if k not in ("benchmark", "settings", "seed")}
+                     for r in rows if r["benchmark"] == kind])
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #e20f17a4
+def _command(given: argparse.Namespace) -> str:
+    if given.what == "overlap":
+        options = " ".join(f"--{k} {getattr(given, k)}" for k in ("labels", "batches", "device"))
+    else:
+        options = " ".join(f"--{k} FOLDER" for k in ("check", "cub") if getattr(given, k))
+    return f"python -m partbook.evaluation.benchmarks {given.what} {options} --write"
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #6ea89576
+def _write(rows: list[dict[str, Any]], path: Path, command: str, device: torch.device) -> None:
+    for row in rows:
+        measured = {k: v for k, v in row.items() if k not in ("settings", "seed")}
+        append_row(path, measured, settings=row["settings"], seed=row.get("seed"), command=command, device=device)
+    print(f"\nwritten to {path}")
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #401a618a
+def main(arguments: list[str] | None = None) -> int:
+    "Run a benchmark, print it, and with --write add it to results/. Wrong input: one sentence, status 2."
+    given = _parser().parse_args(arguments)
     try:
-        if given.what == "overlap":
-            require(given.labels > 0 and given.batches > 0, "--labels and --batches must be positive.")
-            device, name = pick_device(given.device), "benchmarks.csv"
-            rows = [memory_benchmark(given.batches, device), overlap_benchmark(given.labels, device=device)]
-        else:
-            require(given.check or given.cub, "There is nothing to do: give --check FOLDER, --cub FOLDER, or both.")
-            device, name = torch.device("cpu"), "landmarks.csv"
-            rows = (landmark_check(given.check) if given.check else []) + (cub_baselines(given.cub) if given.cub else [])
-        for kind in dict.fromkeys(r["benchmark"] for r in rows):
-            same = [r for r in rows if r["benchmark"] == kind]
-            print(f"\n{kind}")
-            print_table([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items() if k != "benchmark"} for r in same])
+        rows, name, device = _measure(given)
+        _show(rows)
         if given.write:
-            options = " ".join(f"--{k} {v}" for k, v in vars(given).items() if k in ("labels", "batches", "device")) if given.what == "overlap" else \
-                " ".join(f"--{k} FOLDER" for k in ("check", "cub") if getattr(given, k))
-            for row in rows:
-                append_row(Path(given.results) / name, row, command=f"{parser.prog} {given.what} {options} --write", device=device)
-            print(f"\nwritten to {Path(given.results) / name}")
+            _write(rows, Path(given.results) / name, _command(given), device)
         return 0
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
 
-
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #d59d7f3a
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook
     sys.exit(main())

@@ -10,6 +10,7 @@ __all__ = ['BLOCK', 'Contingency', 'entropy', 'nmi', 'ari', 'purity', 'labels_at
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import InputError, require
@@ -27,70 +28,6 @@ class Contingency:
         require(n_pred >= 1 and n_true >= 1, f"A contingency table needs at least one label on each side, not {n_pred} x {n_true}.")
         self.table = torch.zeros(n_pred, n_true, dtype=torch.int64, device=device)  # (n_pred, n_true) counts
 
-    @classmethod
-    def from_table(cls, table: Tensor) -> "Contingency":
-        "Wrap counts that already exist."
-        counts = torch.as_tensor(_counts(table, allow_empty=True), device=table.device if isinstance(table, Tensor) else "cpu")
-        new = cls(*counts.shape, device=counts.device)
-        new.table += counts
-        return new
-
-    def update(
-        self,
-        pred: Tensor,  # integers of any shape
-        true: Tensor,  # integers of the same shape
-        where: Tensor | None = None,  # bool of that shape: count only these points
-    ) -> "Contingency":
-        "Count one batch. `InputError` (and no change) for wrong shapes, types or labels out of range."
-        _check_labels("predicted", pred)
-        _check_labels("true", true)
-        require(pred.shape == true.shape,
-                f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} must have one shape; resize or crop them alike.")
-        require(where is None or (where.shape == pred.shape and where.dtype == torch.bool),
-                "The mask of counted points must be boolean and of the labels' shape.")
-        new = torch.zeros_like(self.table)
-        for p, t, m in _blocks(pred, true, where):
-            new += self._count(p.to(new.device), t.to(new.device), None if m is None else m.to(new.device))
-        self.table += new
-        return self
-
-    def _count(self, pred: Tensor, true: Tensor, where: Tensor | None) -> Tensor:
-        n_pred, n_true = self.table.shape
-        if where is not None:  # points that do not count may hold anything (255 for "void"): give them a cell of their own
-            pred, true = pred.masked_fill(~where, 0), true.masked_fill(~where, 0)
-        for word, values, n in (("predicted", pred, n_pred), ("true", true, n_true)):
-            low, high = (int(v) for v in values.aminmax())
-            require(low >= 0 and high < n, f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
-                                           f"make it larger, or mask out labels that do not count.")
-        cell = torch.add(true.long(), pred.long(), alpha=n_true)
-        if where is not None:
-            cell = cell.masked_fill(~where, n_pred * n_true)
-        return torch.bincount(cell, minlength=n_pred * n_true + 1)[:n_pred * n_true].view(n_pred, n_true)
-
-    def merge(self, other: "Contingency") -> "Contingency":
-        "Add the counts of another table of the same labels (another batch, process or machine)."
-        require(self.table.shape == other.table.shape,
-                f"Tables of {tuple(self.table.shape)} and {tuple(other.table.shape)} labels cannot be merged; they count different things.")
-        self.table += other.table.to(self.table.device)
-        return self
-
-    def foreground(
-        self,
-        prediction: bool = False,  # also drop points predicted as background
-    ) -> "Contingency":
-        "A copy without the points whose true label is background (0)."
-        new = Contingency.from_table(self.table)
-        new.table[:, 0] = 0
-        if prediction:
-            new.table[0] = 0
-        return new
-
-    def __len__(self) -> int:
-        return int(self.table.sum())
-
-    def __repr__(self) -> str:
-        return f"Contingency({self.table.shape[0]} predicted x {self.table.shape[1]} true labels, {len(self)} points)"
-
     def nmi(self) -> float:
         "Normalised mutual information, a fraction."
         return nmi(self.table)
@@ -103,14 +40,35 @@ class Contingency:
         "Purity, a fraction."
         return purity(self.table)
 
-    def scores(
-        self,
-        prefix: str = "",  # "fg_" for tables of foreground points
-    ) -> dict[str, float]:
-        "All three in percent, as they stand in the papers' tables."
-        return {f"{prefix}{f.__name__}": 100 * f(self.table) for f in (nmi, ari, purity)}
+# %% ../../nbs/evaluation/10_overlap.ipynb #5abab075
+@patch
+def __len__(self: Contingency) -> int:
+    return int(self.table.sum())
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #0dd3aaa1
+
+@patch
+def __repr__(self: Contingency) -> str:
+    return f"Contingency({self.table.shape[0]} predicted x {self.table.shape[1]} true labels, {len(self)} points)"
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #7aa7c22b
+def _check_range(word: str, labels: Tensor, n: int) -> None:
+    low, high = torch.stack(labels.aminmax()).tolist()
+    require(low >= 0 and high < n, f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
+                                   f"make it larger, or mask out labels that do not count.")
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #9d92d245
+def _histogram(pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_true: int) -> Tensor:
+    "(n_pred, n_true) counts of the pairs in flat labels."
+    if where is not None:
+        pred, true = pred.masked_fill(~where, 0), true.masked_fill(~where, 0)
+    _check_range("predicted", pred, n_pred)
+    _check_range("true", true, n_true)
+    cell = torch.add(true.long(), pred.long(), alpha=n_true)
+    if where is not None:
+        cell = cell.masked_fill(~where, n_pred * n_true)
+    return torch.bincount(cell, minlength=n_pred * n_true + 1)[:n_pred * n_true].view(n_pred, n_true)
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #0f2e0614
 BLOCK = 1 << 14  # points counted at once on a processor: small enough to stay in its cache
 
 
@@ -121,13 +79,43 @@ def _blocks(pred: Tensor, true: Tensor, where: Tensor | None):
     for start in range(0, n, block):
         yield tuple(None if v is None else v[start:start + block] for v in flat)
 
-
+# %% ../../nbs/evaluation/10_overlap.ipynb #a7b24c05
 def _check_labels(word: str, labels: Tensor) -> None:
     whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
     require(whole, f"The {word} labels must be a tensor of integers, not {found}; take the argmax of part maps first.")
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #07040f23
+# %% ../../nbs/evaluation/10_overlap.ipynb #3ca6d868
+@patch
+def update(
+    self: Contingency,
+    pred: Tensor,  # integers of any shape
+    true: Tensor,  # integers of the same shape
+    where: Tensor | None = None,  # bool of that shape: count only these points
+) -> Contingency:
+    "Count one batch. `InputError` (and no change) for wrong shapes, types or labels out of range."
+    _check_labels("predicted", pred)
+    _check_labels("true", true)
+    require(pred.shape == true.shape,
+            f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} must have one shape; resize or crop them alike.")
+    require(where is None or (where.shape == pred.shape and where.dtype == torch.bool),
+            "The mask of counted points must be boolean and of the labels' shape.")
+    new = torch.zeros_like(self.table)
+    for block in _blocks(pred, true, where):
+        new += _histogram(*(None if v is None else v.to(new.device) for v in block), *new.shape)
+    self.table += new
+    return self
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #abb689f3
+@patch
+def merge(self: Contingency, other: Contingency) -> Contingency:
+    "Add the counts of another table of the same labels (another batch, process or machine)."
+    require(self.table.shape == other.table.shape,
+            f"Tables of {tuple(self.table.shape)} and {tuple(other.table.shape)} labels cannot be merged; they count different things.")
+    self.table += other.table.to(self.table.device)
+    return self
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #0f4d75ca
 def _counts(table, allow_empty: bool = False) -> np.ndarray:
     counts = table.detach().cpu().numpy() if isinstance(table, Tensor) else np.asarray(table)
     require(counts.ndim == 2 and counts.size > 0, f"A contingency table has two dimensions, not shape {counts.shape}.")
@@ -137,7 +125,29 @@ def _counts(table, allow_empty: bool = False) -> np.ndarray:
             "The contingency table is empty: no point was counted; check that masks, visibility or true parts are not all off.")
     return counts
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #9d1766a3
+@patch(cls_method=True)
+def from_table(cls: Contingency, table: Tensor) -> Contingency:
+    "Wrap counts that already exist."
+    counts = torch.as_tensor(_counts(table, allow_empty=True), device=table.device if isinstance(table, Tensor) else "cpu")
+    new = cls(*counts.shape, device=counts.device)
+    new.table += counts
+    return new
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #21d86ad5
+@patch
+def foreground(
+    self: Contingency,
+    prediction: bool = False,  # also drop points predicted as background
+) -> Contingency:
+    "A copy without the points whose true label is background (0)."
+    new = Contingency(*self.table.shape, self.table.device).merge(self)
+    new.table[:, 0] = 0
+    if prediction:
+        new.table[0] = 0
+    return new
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #07040f23
 def entropy(
     sizes: np.ndarray,  # (K,) counts of a partition
 ) -> float:
@@ -145,7 +155,7 @@ def entropy(
     share = sizes[sizes > 0] / sizes.sum()
     return float(-(share * np.log(share)).sum())
 
-
+# %% ../../nbs/evaluation/10_overlap.ipynb #b64b74d9
 def nmi(
     table: Tensor,  # (n_pred, n_true) counts
 ) -> float:
@@ -160,6 +170,10 @@ def nmi(
     return max(0.0, min(1.0, 2 * MI / (entropy(a) + entropy(b))))
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #75ae51c2
+def _pairs(n: np.ndarray) -> np.ndarray:
+    return n * (n - 1) // 2
+
+
 def ari(
     table: Tensor,  # (n_pred, n_true) counts
 ) -> float:
@@ -169,10 +183,6 @@ def ari(
     top, bottom = 2 * (S * M - A * B), (A + B) * M - 2 * A * B
     return top / bottom if bottom else 1.0  # zero only when both partitions are one class, or both all singletons
 
-
-def _pairs(n: np.ndarray) -> np.ndarray:
-    return n * (n - 1) // 2
-
 # %% ../../nbs/evaluation/10_overlap.ipynb #b4a5de3a
 def purity(
     table: Tensor,  # (n_pred, n_true) counts
@@ -181,18 +191,33 @@ def purity(
     n = _counts(table).astype(object)
     return int(n.max(1).sum()) / int(n.sum())
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #38313e2a
+@patch
+def scores(
+    self: Contingency,
+    prefix: str = "",  # "fg_" for tables of foreground points
+) -> dict[str, float]:
+    "All three in percent, as they stand in the papers' tables."
+    return {f"{prefix}{f.__name__}": 100 * f(self.table) for f in (nmi, ari, purity)}
+
 # %% ../../nbs/evaluation/10_overlap.ipynb #c63716c5
 def _pixel(landmarks: Tensor, size: tuple[int, int]) -> Tensor:
     "(B,L,2) coordinates to the (x,y) index of the pixel below each, clamped to the picture."
-    H, W = size
-    return landmarks.nan_to_num(0.0).floor().long().clamp(min=0).minimum(torch.tensor([W - 1, H - 1], device=landmarks.device))
+    x, y = landmarks.nan_to_num(0.0).floor().long().unbind(-1)
+    return torch.stack([x.clamp(0, size[1] - 1), y.clamp(0, size[0] - 1)], -1)
 
-
+# %% ../../nbs/evaluation/10_overlap.ipynb #22d38e97
 def _nearest(index: Tensor, n: int, N: int) -> Tensor:
     "The cell, of n, below the centre of pixel `index`, of N: nearest-neighbour enlarging in exact integers."
     return (2 * index + 1) * n // (2 * N)
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #d30873ef
+def _check_points(landmarks: Tensor, B: int) -> None:
+    require(isinstance(landmarks, Tensor) and landmarks.ndim == 3 and landmarks.shape[2] == 2 and len(landmarks) == B,
+            f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, "
+            f"not {tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__}.")
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #8a7b760d
 def labels_at(
     labels: Tensor,  # (B,h,w) integer labels, of any resolution
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
@@ -207,7 +232,7 @@ def labels_at(
     batch = torch.arange(len(labels), device=labels.device)[:, None]
     return labels[batch, _nearest(y, h, size[0]), _nearest(x, w, size[1])]
 
-
+# %% ../../nbs/evaluation/10_overlap.ipynb #94a5171c
 def maps_at(
     maps: Tensor,  # (B,K,h,w) part maps, of any resolution
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
@@ -216,17 +241,19 @@ def maps_at(
     "Part maps at each landmark's pixel, as if they had been enlarged to `size` bilinearly (align_corners=False)."
     _check_points(landmarks, len(maps))
     require(maps.ndim == 4, f"Part maps must have shape (B,K,h,w), not {tuple(maps.shape)}.")
-    extent = torch.tensor([size[1], size[0]], device=maps.device, dtype=maps.dtype)
-    grid = (2 * _pixel(landmarks, size) + 1) / extent - 1
+    x, y = _pixel(landmarks, size).to(maps.dtype).unbind(-1)
+    grid = torch.stack([(2 * x + 1) / size[1], (2 * y + 1) / size[0]], -1) - 1
     return F.grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0].transpose(1, 2)
 
+# %% ../../nbs/evaluation/10_overlap.ipynb #30575e7d
+def _read(labels, landmarks, visible, size):
+    _check_points(landmarks, len(labels))
+    require(visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool,
+            f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {visible.dtype} {tuple(visible.shape)}.")
+    read = labels if labels.shape == visible.shape else labels_at(labels, landmarks, size)
+    return read, torch.arange(1, visible.shape[1] + 1, device=read.device).expand_as(visible)
 
-def _check_points(landmarks: Tensor, B: int) -> None:
-    require(isinstance(landmarks, Tensor) and landmarks.ndim == 3 and landmarks.shape[2] == 2 and len(landmarks) == B,
-            f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, "
-            f"not {tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__}.")
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #95d234a8
+# %% ../../nbs/evaluation/10_overlap.ipynb #6adab7bc
 def keypoint_labels(
     labels: Tensor,  # (B,h,w) predicted labels, or (B,L) already read at the landmarks
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
@@ -237,7 +264,7 @@ def keypoint_labels(
     read, number = _read(labels, landmarks, visible, size)
     return read[visible], number[visible]
 
-
+# %% ../../nbs/evaluation/10_overlap.ipynb #41e77403
 def update_from_keypoints(
     table: Contingency,  # of K+1 predicted and L+1 true labels
     labels: Tensor,  # (B,h,w) predicted labels, or (B,L) already read at the landmarks
@@ -248,14 +275,6 @@ def update_from_keypoints(
     "Count the visible landmarks of a batch. The true label of landmark i is i+1."
     read, number = _read(labels, landmarks, visible, size)
     return table.update(read, number, where=visible)
-
-
-def _read(labels, landmarks, visible, size):
-    _check_points(landmarks, len(labels))
-    require(visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool,
-            f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {visible.dtype} {tuple(visible.shape)}.")
-    read = labels if labels.shape == visible.shape else labels_at(labels, landmarks, size)
-    return read, torch.arange(1, visible.shape[1] + 1, device=read.device).expand_as(visible)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #8a75c016
 def update_from_pixels(

@@ -12,10 +12,10 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ TEXT = ("command", "date", "hardware", "revision", "method", "collection", "sour
 def _is_text(column: str) -> bool:
     return column in TEXT or column.startswith("versions.")
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #fb0547a6
 def _to_cell(value: Any) -> str:
     if value is None:
         return ""
@@ -38,7 +38,7 @@ def _to_cell(value: Any) -> str:
         value = value.item()
     return repr(value) if isinstance(value, float) else str(value)
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #2303c033
 def _from_cell(text: str, column: str) -> Any:
     if text == "":
         return None
@@ -58,7 +58,18 @@ def _from_cell(text: str, column: str) -> Any:
             pass
     return text
 
+# %% ../../nbs/evaluation/30_results.ipynb #e9ffafd9
+def _parsed(file: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
+    lines = csv.reader(file, strict=True)
+    header = next(lines, None)
+    require(header, f"{path} is empty: a results file starts with a line of column names.")
+    require(all(header) and len(set(header)) == len(header), f"{path}, line 1: column names must be distinct and not empty.")
+    for cells in lines:
+        require(len(cells) == len(header), f"{path}, line {lines.line_num}: {len(cells)} fields where the first line names {len(header)}; "
+                                           "repair the line or remove it.")
+        yield {c: _from_cell(t, c) for c, t in zip(header, cells)}
 
+# %% ../../nbs/evaluation/30_results.ipynb #6dd39b4c
 def read_rows(
     path: str | Path,  # of a CSV file; a missing one has no rows
 ) -> list[dict[str, Any]]:
@@ -68,22 +79,13 @@ def read_rows(
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.reader(file, strict=True)
-            header = next(lines, None)
-            require(header, f"{path} is empty: a results file starts with a line of column names.")
-            require(all(header) and len(set(header)) == len(header), f"{path}, line 1: column names must be distinct and not empty.")
-            rows = []
-            for cells in lines:
-                require(len(cells) == len(header), f"{path}, line {lines.line_num}: {len(cells)} fields where the first line names {len(header)}; "
-                                                   "repair the line or remove it.")
-                rows.append({c: _from_cell(t, c) for c, t in zip(header, cells)})
-            return rows
+            return list(_parsed(file, path))
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error}).") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #7c2c1d6f
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     "Replace the file by these rows, atomically; columns are the union of theirs, in order of appearance."
     columns = list(dict.fromkeys(c for row in rows for c in row))
@@ -108,7 +110,7 @@ def revision(
     except (OSError, subprocess.SubprocessError):
         return None
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #0e0fec0c
 @contextmanager
 def _alone(folder: Path):
     "Hold a lock on the folder while rows are read, extended and replaced (where the system has such locks)."
@@ -119,15 +121,18 @@ def _alone(folder: Path):
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
+        with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks
-            pass
         yield
     finally:
         os.close(handle)
 
+# %% ../../nbs/evaluation/30_results.ipynb #e63bcb0c
+def _command() -> str:
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return " ".join([program, *sys.argv[1:]])
 
+# %% ../../nbs/evaluation/30_results.ipynb #00e6b16b
 def append_row(
     path: str | Path,  # results/NAME.csv, made when missing
     row: Mapping[str, Any],  # metrics and names, flat
@@ -157,12 +162,7 @@ def append_row(
         write_rows(path, [*read_rows(path), full])
     return full
 
-
-def _command() -> str:
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    return " ".join([program, *sys.argv[1:]])
-
-
+# %% ../../nbs/evaluation/30_results.ipynb #80925561
 def find_results(
     name: str,  # "benchmarks.csv"
 ) -> Path:
@@ -175,6 +175,12 @@ def find_results(
     return next((p / name for p in places if (p / name).exists()), Path("results") / name)
 
 # %% ../../nbs/evaluation/30_results.ipynb #2320ee65
+def _average(values: list[float], metric: str) -> tuple[float | None, float | None]:
+    "Mean and sample deviation; None for what too few runs cannot say."
+    require(all(isinstance(v, (int, float)) for v in values), f"The column {metric!r} holds {values[:1]}, which is not a number.")
+    return float(np.mean(values)) if values else None, float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+# %% ../../nbs/evaluation/30_results.ipynb #657c03a8
 def mean_std(
     rows: Iterable[Mapping[str, Any]],
     by: str | Sequence[str],  # columns that tell groups apart: "method", or ["method", "settings.K"]
@@ -192,10 +198,7 @@ def mean_std(
     for members in groups.values():
         entry = {**{c: members[0].get(c) for c in by}, "runs": len(members)}
         for metric in metrics:
-            values = [row[metric] for row in members if row.get(metric) is not None]
-            require(all(isinstance(v, (int, float)) for v in values), f"The column {metric!r} holds {values[:1]}, which is not a number.")
-            entry[metric] = float(np.mean(values)) if values else None
-            entry[f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            entry[metric], entry[f"{metric}_std"] = _average([row[metric] for row in members if row.get(metric) is not None], metric)
         result.append(entry)
     return result
 
@@ -208,7 +211,7 @@ def _format(row: Mapping[str, Any], column: str, digits: int) -> str:
         return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
     return str(value)
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #21fed32d
 def _cells(rows, columns, digits):
     rows = list(rows)
     if columns is None:
@@ -220,7 +223,7 @@ def _cells(rows, columns, digits):
     numeric = {c for c in names if all(r.get(c) is None or isinstance(r[c], (int, float)) for r in rows) and rows}
     return names, numeric, [[_format(r, c, digits) for c in names] for r in rows]
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #51b61781
 def as_table(
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str] | Mapping[str, str] | None = None,  # which, in order; a mapping also gives headings
@@ -231,7 +234,7 @@ def as_table(
     lines = [list(names.values()), ["--:" if c in numeric else "---" for c in names], *body]
     return "\n".join("| " + " | ".join(str(x).replace("|", "\\|").replace("\n", " ") for x in line) + " |" for line in lines)
 
-
+# %% ../../nbs/evaluation/30_results.ipynb #3cf405a5
 def print_table(
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str] | Mapping[str, str] | None = None,
