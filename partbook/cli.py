@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DISCOVER', 'NOTES', 'Parser', 'main', 'resolve_collection', 'settings_from', 'build_method', 'extra_setting',
-           'kinds_of', 'trivial_methods', 'measure', 'all_rows', 'discover', 'learn', 'describe', 'conclude',
-           'open_splits', 'say', 'report', 'check_folder', 'draw_parts', 'gather', 'segment', 'segment_image', 'data',
-           'build_parser']
+           'kinds_of', 'trivial_methods', 'measure', 'all_rows', 'discover', 'learn', 'watch_validation', 'describe',
+           'conclude', 'open_splits', 'say', 'report', 'check_folder', 'draw_parts', 'gather', 'segment',
+           'segment_image', 'data', 'build_parser']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Sequence, get_args, get_origin
+from typing import Any, Callable, Sequence, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -90,8 +90,7 @@ def settings_from(args: argparse.Namespace, cls: type[Method]) -> Any:
     for name in given:
         require(name in known, f"--{name} means nothing to the method {cls.registered_name!r}; leave it out.")
     given.update(extra_setting(text, cls) for text in args.set)
-    given.setdefault("size", cls.default_size(given.get("features", known["features"].default)))
-    return cls.Settings(**given)
+    return cls.Settings(**{**cls.defaults(given.get("features", known["features"].default)), **given})
 
 # %% ../nbs/30_cli.ipynb #5769c258
 def build_method(args: argparse.Namespace, device: torch.device) -> Method:
@@ -159,7 +158,7 @@ def discover(args: argparse.Namespace) -> Path:
     train, test = open_splits(cls, root, method.settings.size)
     say(f"{train.registered_name}: {len(train)} pictures to learn from, {len(test)} to test on; foreground: {train.foreground}")
     report(train)
-    if not learn(args, method, object_view(train, method.settings.size), device):
+    if not learn(args, method, object_view(train, method.settings.size), device, watch_validation(args, cls, root, method, device)):
         return out
     rows = all_rows(args, method, train, test, device)
     draw_parts(method, test, out / "parts.png", device)
@@ -174,7 +173,7 @@ def discover(args: argparse.Namespace) -> Path:
     return out
 
 # %% ../nbs/30_cli.ipynb #03776480
-def learn(args: argparse.Namespace, method: Method, pictures: Collection, device: torch.device) -> bool:
+def learn(args: argparse.Namespace, method: Method, pictures: Collection, device: torch.device, watch: Callable | None = None) -> bool:
     "Fit or train the method; whether this process goes on to evaluate it."
     if not isinstance(method, Trained):
         require(not args.resume, f"--resume: the method {args.method!r} is not trained step by step, so there is nothing to take up; leave it out.")
@@ -182,12 +181,24 @@ def learn(args: argparse.Namespace, method: Method, pictures: Collection, device
         return True
     from partbook.training.fit import fit, is_main_process
 
-    log = fit(method, pictures, args.out, device, args.resume, args.every, args.precision)
+    log = fit(method, pictures, args.out, device, args.resume, args.every, args.precision, watch)
     if not is_main_process():
         return False
     say("  ".join(f"{k} {v:.3g}" for k, v in log.rows[-1].items() if k.startswith("L")) + f"   after {method.settings.steps} steps")
     method.to(device)
     return True
+
+# %% ../nbs/30_cli.ipynb #23b8ec99
+def watch_validation(args: argparse.Namespace, cls: type[Collection], root: str | None, method: Method, device: torch.device) -> Callable | None:
+    "What `fit` should call after each step; None without --validate."
+    if not args.validate:
+        return None
+    require(isinstance(method, Trained), f"--validate: the method {args.method!r} is not trained step by step; leave it out.")
+    require("val" in cls.splits, f"--validate: {cls.registered_name} has no validation split (it has: {', '.join(cls.splits)}); leave it out.")
+    from partbook.training.fit import validate
+
+    split = cls.open(root, "val", size=None if cls.crop_to_box else method.settings.size)
+    return validate(split, args.validate, Path(args.out) / "validation.csv", device, args.resume)[0]
 
 # %% ../nbs/30_cli.ipynb #f9e49505
 def describe(args: argparse.Namespace, method: Method, facts: dict[str, Any], rows: dict[str, dict[str, float]], test: Collection,
@@ -377,6 +388,7 @@ def _discover_arguments(commands) -> None:
     p.add_argument("--out", default="partbook-out", metavar="DIR", help="where the results go (default: partbook-out)")
     p.add_argument("--resume", action="store_true", help="take up a training run that was stopped, from the checkpoint in --out")
     p.add_argument("--every", type=int, default=100, metavar="N", help="training steps between checkpoints (default: 100)")
+    p.add_argument("--validate", type=int, default=0, metavar="N", help="measure on the validation split every N training steps (default: never)")
     p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision while training (default: no)")
     p.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave out the trivial baselines: quicker")
     p.add_argument("--record", metavar="CSV", help="also append the result as a row to a results file")

@@ -35,16 +35,18 @@ def rows(out):
 def alone(tmp_path_factory):
     "The folder of a run that nobody disturbed."
     out = tmp_path_factory.mktemp("alone")
-    subprocess.run([*PROGRAM, "discover", *TINY, "--out", str(out)], check=True, env=environment(), capture_output=True)
+    subprocess.run([*PROGRAM, "discover", *TINY, "--validate", "30", "--out", str(out)], check=True, env=environment(), capture_output=True)
     return out
 
 
 def test_the_run_leaves_what_it_should(alone):
-    assert {p.name for p in alone.iterdir()} == {"checkpoint", "log.csv", "metrics.json", "model", "parts.png"}
+    assert {p.name for p in alone.iterdir()} == {"checkpoint", "log.csv", "metrics.json", "model", "parts.png", "validation.csv"}
     log = rows(alone)
     assert [int(r["step"]) for r in log] == list(range(STEPS)) and {"L_f", "L_c", "L_v", "L_e", "L", "gradient", "rate"} <= set(log[0])
     for r in log:
         assert float(r["L"]) == pytest.approx(sum(float(r[k]) for k in ("L_f", "L_c", "L_v", "L_e")), rel=1e-5)
+    with open(alone / "validation.csv", newline="") as file:
+        assert [int(r["step"]) for r in csv.DictReader(file)] == [30, STEPS]
     state = load_tensors(next((alone / "checkpoint").glob("*.safetensors")))
     assert not [k for k in state if "extractor" in k and "weight" in k]  # what is frozen is not written again and again
 
@@ -107,6 +109,7 @@ def test_training_on_a_gpu(tmp_path):
     (["--set", "compare=all"], "choose pictures, l2 or views"),
     (["--set", "batch=1"], "it needs a batch of at least 2"),
     (["--method", "kmeans", "--resume"], "nothing to take up"),
+    (["--method", "kmeans", "--validate", "5"], "is not trained step by step"),
 ])
 def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
     assert main(["discover", "--method", "contrastive", "--size", "32", "--out", str(tmp_path / "new"), *words]) == 2

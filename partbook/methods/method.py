@@ -65,9 +65,9 @@ class Method(nn.Module):
         return self.settings.parts
 
     @classmethod
-    def default_size(cls, features: str) -> int:
-        "The size of pictures, in pixels, when nobody asks for one."
-        return extractors[features].default_size
+    def defaults(cls, features: str) -> dict[str, Any]:
+        "Settings that go with certain features, when nobody asks for others: the size of pictures at least."
+        return {"size": extractors[features].default_size}
 
     def logits(self, images: Tensor) -> Tensor:  # (B,3,H,W) in [0,1] -> (B,K[+1],h,w)
         "Scores whose softmax over channels is the part maps."

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..core import InputError, generator, is_small, pick_device, read_json, require, write_atomic, write_json
 from ..data.sample import Batch, Collection, Kept
 from ..evaluation.protocols import default_protocols, protocols
-from ..evaluation.results import write_rows
+from ..evaluation.results import read_rows, write_rows
 from ..methods.method import Step, Trained, save_tensors
 from ..parts.plots import part_sheet
 from ..weights import load_into, load_tensors
@@ -286,7 +286,7 @@ def fit(
 def steps_of(run: Run, first: int, log: Log, folder: Path | None, facts: dict[str, Any], every: int, fetch: int = 10) -> Iterator[int]:
     "Take the steps from `first` on, with log, progress and checkpoints; yields the number of each step taken."
     total, quiet = run.method.settings.steps, is_small() or not run.accelerator.is_main_process
-    bar = tqdm(total=total, initial=first, desc="training", delay=2, leave=False, disable=quiet)
+    bar = tqdm(total=total, initial=first, desc="training", delay=2, mininterval=1, leave=False, disable=quiet)
     for number in range(first, total):
         log.add(number, *run.advance(number))
         done = number + 1
@@ -306,7 +306,7 @@ def live_parts(
     every: int = 50,  # steps between redrawings
 ) -> Callable[[int, Trained, dict[str, float]], None]:
     "A `watch` for `fit` in a notebook: the parts of `pictures`, drawn anew in the same place."
-    from IPython.display import display
+    from IPython.display import Image, display
 
     places = {}
 
@@ -317,11 +317,11 @@ def live_parts(
         method.eval()
         labels = method.labels(pictures.images.to(device), None if pictures.masks is None else pictures.masks.to(device)).cpu()
         method.train()
-        figure = part_sheet(pictures.images, labels, method.parts, columns=len(pictures))
+        shown = Image(part_sheet(pictures.images, labels, method.parts, columns=len(pictures))._repr_png_())
         if "parts" in places:
-            places["parts"].update(figure)
+            places["parts"].update(shown)
         else:
-            places["parts"] = display(figure, display_id=True)
+            places["parts"] = display(shown, display_id=True)
 
     return watch
 
@@ -331,9 +331,10 @@ def validate(
     every: int,  # steps between evaluations
     path: str | Path | None = None,  # a CSV file for the rows
     device: str | torch.device = "cpu",
+    resume: bool = False,  # whether to go on with the rows in the file
 ) -> tuple[Callable[[int, Trained, dict[str, float]], None], list[dict[str, float]]]:
     "A `watch` for `fit` that evaluates by the collection's overlap protocol, and the list its rows go to."
-    kept, rows = Kept(collection), []
+    kept, rows = Kept(collection), read_rows(path) if resume and path is not None and Path(path).exists() else []
     names = [n for n in default_protocols(collection) if "fg_nmi" in protocols[n].headline]
     require(names, "The collection has neither true parts nor landmarks, so nothing can be validated on it; watch the pictures instead.")
 
@@ -341,6 +342,7 @@ def validate(
         if (step + 1) % every and step + 1 != method.settings.steps:
             return
         method.eval()
+        rows[:] = [r for r in rows if r["step"] <= step]
         rows.append({"step": step + 1, **protocols[names[0]]().evaluate(method, kept, kept, device)})
         method.train()
         if path is not None:
