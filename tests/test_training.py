@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from partbook.cli import main
 from partbook.weights import load_tensors
@@ -49,6 +50,13 @@ def test_the_run_leaves_what_it_should(alone):
         assert [int(r["step"]) for r in csv.DictReader(file)] == [30, STEPS]
     state = load_tensors(next((alone / "checkpoint").glob("*.safetensors")))
     assert not [k for k in state if "extractor" in k and "weight" in k]  # what is frozen is not written again and again
+
+
+def test_its_model_labels_new_pictures(alone, tmp_path):
+    picture = Image.open(alone / "parts.png")
+    assert main(["segment", str(alone / "model"), str(alone / "parts.png"), "--out", str(tmp_path)]) == 0
+    labels = Image.open(tmp_path / "parts.png")
+    assert labels.size == picture.size and labels.mode == "P" and labels.getextrema()[1] <= 3
 
 
 @pytest.mark.parametrize("after", [3, 17])
