@@ -63,5 +63,5 @@ def test_the_command_helps(installed):
 
 def test_metadata(installed):
     code = "from importlib.metadata import metadata as m\nx = m('partbook')\nprint(x['License-Expression'] or x['License'], x['Requires-Python'], x.get_all('Provides-Extra'))"
-    assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev']"
+    assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev', 'dino']"
     assert list(installed.glob("partbook-*.dist-info/**/LICENSE"))
