@@ -11,14 +11,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
-import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import InputError, progress, require
 from .pictures import IMAGE_ENDINGS, UnreadablePicture, image_size, read_image, read_mask
-from .sample import Batch, Collection, Sample, collections, resize
+from .sample import Collection, Sample, collections
 
 # %% ../../nbs/data/40_folder.ipynb #f2363cb4
 def natural_key(

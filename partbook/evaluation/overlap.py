@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import InputError, require
+from ..core import require
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #c54bb7ab
 class Contingency:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from ..core import InputError, Registry, pick_device, require
+from ..core import Registry, pick_device, require
 
 # %% ../../nbs/features/10_extractor.ipynb #11bc4d74
 extractors = Registry("feature extractor", "partbook.features")

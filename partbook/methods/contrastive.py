@@ -25,7 +25,7 @@ from ..features.extractor import Extractor, load_extractor
 from .method import Step, Trained, TrainSettings, methods
 from ..parts.maps import adjoint, interpolation, upsample
 from ..parts.networks import networks
-from ..parts.warps import Jitter, Warp, random_affine, random_jitter
+from ..parts.warps import Warp, random_affine, random_jitter
 
 # %% ../../nbs/methods/30_contrastive.ipynb #ba459e93
 def part_descriptors(

@@ -8,7 +8,6 @@ __all__ = ['Block', 'Body', 'Light', 'load_body']
 # %% ../../nbs/parts/50_light.ipynb #e6f89111
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn

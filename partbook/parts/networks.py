@@ -10,7 +10,7 @@ __all__ = ['networks', 'GRIDS', 'NORMS', 'Network', 'dilated_resnet50', 'Paralle
 import importlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
