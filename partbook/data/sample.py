@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ..core import InputError, Registry, generator, require
@@ -35,6 +36,8 @@ class Sample:
     visible: Tensor | None = None  # (L,) bool
     box: Tensor | None = None  # (4,) float, (x,y,w,h) in pixels
     category: int | None = None  # index of the species or class
+    part_boxes: Tensor | None = None  # (N,4) float, (x,y,w,h) in pixels; a part may have several boxes, or none
+    box_parts: Tensor | None = None  # (N,) int64, the part in each box: 1..P
 
     def __post_init__(self):
         check_sample(self)
@@ -52,6 +55,7 @@ def check_sample(s: Sample) -> None:
     _check_labels(s, who)
     _check_points(s, who)
     _check_box(s, who)
+    _check_part_boxes(s, who)
 
 # %% ../../nbs/data/10_sample.ipynb #9d8407b2
 def _check_image(s: Sample, who: str) -> None:
@@ -104,6 +108,19 @@ def _check_box(s: Sample, who: str) -> None:
     require(bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
             f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.")
 
+# %% ../../nbs/data/10_sample.ipynb #b8140ac6
+def _check_part_boxes(s: Sample, who: str) -> None:
+    boxes, parts = s.part_boxes, s.box_parts
+    require((boxes is None) == (parts is None), f"{who}: part_boxes and box_parts go together; give both or none.")
+    if boxes is None:
+        return
+    require(isinstance(boxes, Tensor) and boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.is_floating_point(),
+            f"{who}: part_boxes must be floats of shape (N,4), not {_shape(boxes)}.")
+    require(isinstance(parts, Tensor) and parts.shape == boxes.shape[:1] and parts.dtype == torch.int64,
+            f"{who}: box_parts must be int64 of shape ({len(boxes)},), one for each box, not {_shape(parts)}.")
+    require(bool(boxes.isfinite().all()) and bool((boxes[:, 2:] > 0).all()) and bool((parts > 0).all()),
+            f"{who}: part boxes (x,y,w,h) need finite numbers, a positive width and height, and parts counted from 1.")
+
 # %% ../../nbs/data/10_sample.ipynb #ca14b311
 def _window(s: Sample, box: Tensor, pad: float, square: bool) -> tuple[int, int, int, int]:  # left, top, right, bottom
     x, y, w, h = box.tolist()
@@ -142,7 +159,18 @@ def crop(
         points = points - shift
         seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(1)
     own = None if s.box is None else torch.cat([s.box[:2] - shift, s.box[2:]])
+    s = _keep_boxes(s, shift, torch.tensor([right - left, bottom - top]))
     return replace(s, image=cut(s.image, 0.5), mask=cut(s.mask, False), parts=cut(s.parts, 0), landmarks=points, visible=seen, box=own)
+
+
+def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
+    "Part boxes whose middle stays inside the window, seen from its corner; they are not clipped."
+    if s.part_boxes is None:
+        return s
+    corner = s.part_boxes[:, :2] - shift
+    middle = corner + s.part_boxes[:, 2:] / 2
+    inside = ((middle >= 0) & (middle <= size)).all(1)
+    return replace(s, part_boxes=torch.cat([corner, s.part_boxes[:, 2:]], 1)[inside], box_parts=s.box_parts[inside])
 
 # %% ../../nbs/data/10_sample.ipynb #a9f79848
 def resize(
@@ -167,6 +195,7 @@ def resize(
         s, image=image, mask=nearest(s.mask), parts=nearest(s.parts),
         landmarks=None if s.landmarks is None else s.landmarks * scale,
         box=None if s.box is None else s.box * scale.repeat(2),
+        part_boxes=None if s.part_boxes is None else s.part_boxes * scale.repeat(2),
     )
 
 # %% ../../nbs/data/10_sample.ipynb #bee49921
@@ -182,6 +211,8 @@ class Batch:
     visible: Tensor | None = None  # (B,L) bool
     boxes: Tensor | None = None  # (B,4) pixels
     categories: Tensor | None = None  # (B,) int64
+    part_boxes: Tensor | None = None  # (B,N,4) pixels, filled up with zeros to the longest list
+    box_parts: Tensor | None = None  # (B,N) int64; 0 where there is no box
 
     def __len__(self) -> int:
         return len(self.images)
@@ -200,8 +231,12 @@ def samples(self: Batch) -> list[Sample]:
     def pick(value, i):
         return None if value is None else value[i]
 
+    def boxes(value, i):
+        return None if value is None else value[i][self.box_parts[i] > 0]
+
     return [Sample(self.images[i], self.names[i], pick(self.masks, i), pick(self.parts, i), pick(self.landmarks, i),
-                   pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]))
+                   pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]),
+                   boxes(self.part_boxes, i), boxes(self.box_parts, i))
             for i in range(len(self))]
 
 # %% ../../nbs/data/10_sample.ipynb #653e0d4e
@@ -211,7 +246,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     first = samples[0]
     for s in samples:
         require(s.size == first.size, f"Samples {first.name!r} and {s.name!r} have sizes {first.size} and {s.size}; resize them to one size.")
-        for f in ("mask", "parts", "landmarks", "box", "category"):
+        for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes"):
             require((getattr(s, f) is None) == (getattr(first, f) is None), f"Of samples {first.name!r} and {s.name!r} only one has a {f}; give it to both or to none.")
         if first.landmarks is not None:
             require(s.landmarks.shape == first.landmarks.shape,
@@ -221,7 +256,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
         return None if getattr(first, field) is None else torch.stack([getattr(s, field) for s in samples])
 
     categories = None if first.category is None else torch.tensor([s.category for s in samples])
-    return Batch(stack("image"), [s.name for s in samples], stack("mask"), stack("parts"), stack("landmarks"), stack("visible"), stack("box"), categories)
+    def pad(field):
+        return None if getattr(first, field) is None else pad_sequence([getattr(s, field) for s in samples], batch_first=True)
+
+    return Batch(stack("image"), [s.name for s in samples], stack("mask"), stack("parts"), stack("landmarks"), stack("visible"), stack("box"), categories,
+                 pad("part_boxes"), pad("box_parts"))
 
 # %% ../../nbs/data/10_sample.ipynb #63217cd2
 collections = Registry("collection", "partbook.data")
@@ -239,6 +278,7 @@ class Collection(Dataset):
     foreground: str = "true masks"  # where masks come from; printed beside every number that uses them
     held_out: bool = True  # whether the test split has other pictures than the training split
     crop_to_box: bool = False  # whether methods should see pictures cropped to the true box (photographs with a small object)
+    fitting: str = "train"  # the split landmark regressions are fitted on
     eyes: tuple[int, int] | None = None  # landmarks whose distance is the unit of landmark error; None: the box
 
     @classmethod
