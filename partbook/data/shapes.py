@@ -24,6 +24,7 @@ from typing import Callable, Sequence
 import torch
 from fastcore.basics import patch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..core import require
 from .sample import Batch, Collection, Sample, collections
@@ -984,9 +985,13 @@ def scene(self: Birds, indices: Sequence[int], **overrides) -> Scene:
 
 # %% ../../nbs/data/20_shapes.ipynb #62459dc6
 def join(batches: list[Batch]) -> Batch:
-    "Batches of one collection, one after the other."
+    "Batches of one collection, one after the other; lists of part boxes are filled up to the longest."
     def merged(name):
         values = [getattr(b, name) for b in batches]
+        if values[0] is None:
+            return None
+        if name in ("part_boxes", "box_parts"):
+            return pad_sequence([row for v in values for row in v], batch_first=True)
         return sum(values, []) if name == "names" else torch.cat(values)
 
     return Batch(**{f.name: merged(f.name) for f in fields(Batch)})

@@ -273,7 +273,8 @@ def fit(
     method.to(device).train()
     optimiser = make_optimiser(method)
     folder, first, log = None if out is None else Path(out) / "checkpoint", 0, Log()
-    facts = {"method": method.registered_name, "collection": getattr(collection, "registered_name", type(collection).__name__), "pictures": len(collection), "precision": precision}
+    facts = {"method": method.registered_name, "collection": getattr(collection, "registered_name", type(collection).__name__), "pictures": len(collection),
+             "precision": precision, "foreground": collection.foreground}
     if folder is not None:
         log = Log(Path(out) / "log.csv" if accelerator.is_main_process else None)
         first = load_checkpoint(folder, method, optimiser, facts) if resume else 0
