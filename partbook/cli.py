@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OWN', 'DISCOVER', 'NOTES', 'Parser', 'main', 'resolve_collection', 'collection_options', 'Source', 'tested',
            'settings_from', 'build_method', 'extra_setting', 'read_value', 'kinds_of', 'trivial_methods', 'measure',
-           'all_rows', 'discover', 'learned_from', 'learn', 'watch_validation', 'describe', 'conclude', 'say', 'report',
-           'check_folder', 'draw_parts', 'evaluate', 'record_metrics', 'gather', 'segment', 'segment_image', 'data',
-           'build_parser']
+           'all_rows', 'discover', 'cached', 'learned_from', 'learn', 'watch_validation', 'describe', 'conclude', 'say',
+           'report', 'check_folder', 'draw_parts', 'evaluate', 'record_metrics', 'gather', 'segment', 'segment_image',
+           'data', 'build_parser']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, fields
 from collections import abc
 from pathlib import Path
 from types import UnionType
-from typing import Any, Callable, Sequence, get_args, get_origin
+from typing import Any, Callable, Sequence, Union, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from .data.pictures import UnreadablePicture, read_image
 from .data.sample import Collection, Kept, collections
 from .evaluation.protocols import annotation_baselines, check_fits, default_protocols, object_view, protocols
 from .evaluation.results import append_row, print_table
+from .features.cache import remember
 from .features.extractor import extractors
 from .features.foreground import AXES, estimated
 from .methods.method import Method, Trained, load_method, methods, save_method
@@ -160,14 +161,15 @@ def read_value(text: str, annotation: Any, option: str) -> Any:
     except (ValueError, SyntaxError):
         read = text
     read = float(read) if float in kinds and type(read) is int else tuple(read) if isinstance(read, list) else read
-    fits = type(read) in kinds or isinstance(read, tuple) and any(issubclass(k, abc.Sequence) and k is not str for k in kinds)
-    require(fits, f"{option}={text}: expected a value of type {' or '.join(k.__name__ for k in kinds)}.")
+    several = any(issubclass(k, abc.Sequence) and k is not str for k in kinds)
+    read = (read,) if several and type(read) is int else read
+    require(type(read) in kinds or several and isinstance(read, tuple), f"{option}={text}: expected a value of type {' or '.join(k.__name__ for k in kinds)}.")
     return read
 
 
 def kinds_of(annotation: Any) -> list[type]:
     "The plain types in a field's annotation: `tuple[float, ...] | None` has tuple and NoneType."
-    options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return [get_origin(o) or o for o in options]
 
 # %% ../nbs/30_cli.ipynb #5b528d21
@@ -204,7 +206,7 @@ def discover(args: argparse.Namespace) -> Path:
     start = time.perf_counter()
     out, device = Path(args.out), pick_device(args.device)
     source = Source.of(args.data, args.root, args.option)
-    method = build_method(args, device)
+    method = cached(args, build_method(args, device))
     check_folder(out)
     fitting, test = tested(source, method.settings.size)
     train = fitting if source.cls.fitting == "train" or not source.cls.held_out else source.open("train", method.settings.size)
@@ -226,6 +228,16 @@ def discover(args: argparse.Namespace) -> Path:
         append_row(args.record, row, asdict(method.settings), method.settings.seed, record["seconds"], args.command, device)
     conclude(rows, train, out)
     return out
+
+# %% ../nbs/30_cli.ipynb #d9845bd2
+def cached(args: argparse.Namespace, method: Method) -> Method:
+    "The method, whose pictures and features are remembered if there is a --cache."
+    if args.cache:
+        check_folder(Path(args.cache))
+        os.environ["PARTBOOK_CACHE"] = str(Path(args.cache).expanduser())
+        if hasattr(method, "extractor"):
+            remember(method.extractor, os.environ["PARTBOOK_CACHE"])
+    return method
 
 # %% ../nbs/30_cli.ipynb #b9f15f75
 def learned_from(args: argparse.Namespace, method: Method, train: Collection, device: torch.device) -> Collection:
@@ -324,6 +336,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     "Measure a saved model; the metrics by protocol, in percent."
     start, device = time.perf_counter(), pick_device(args.device)
     method, facts = load_method(args.model, device)
+    cached(args, method)
     source = Source.of(args.data or facts.get("collection", "birds"), args.root, args.option)
     fitting, test = tested(source, method.settings.size)
     names = args.protocol or default_protocols(test)
@@ -484,6 +497,7 @@ def _discover_arguments(commands) -> None:
     p.add_argument("--validate", type=int, default=0, metavar="N", help="measure on the validation split every N training steps (default: never)")
     p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision while training (default: no)")
     p.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave out the trivial baselines: quicker")
+    p.add_argument("--cache", metavar="DIR", help="keep decoded pictures and frozen features here, for this run and later ones")
     p.add_argument("--record", metavar="CSV", help="also append the result as a row to a results file")
     p.set_defaults(run=discover)
 
@@ -497,6 +511,7 @@ def _evaluate_arguments(commands) -> None:
     p.add_argument("--protocol", action="append", metavar="NAME", help=f"one of: {', '.join(protocols.names())}; may be repeated")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     p.add_argument("--out", metavar="JSON", help="also write the metrics, with settings and versions, to a file")
+    p.add_argument("--cache", metavar="DIR", help="keep decoded pictures and frozen features here, for this run and later ones")
     p.add_argument("--record", metavar="CSV", help="also append a row for each protocol to a results file")
     p.set_defaults(run=evaluate)
 

@@ -141,7 +141,12 @@ WRONG = {
     "missing weights": (["discover", "--features", "squeezenet1_1", "--weights", "nowhere.safetensors"], "no weights file nowhere.safetensors"),
     "unknown layer": (["discover", "--features", "vgg19", "--weights", "random", "--layers", "relu9_9"], "relu9_9"),
     "data unknown": (["data", "unicorns"], "'unicorns' is neither a collection"),
-    "data root alone": (["data", "--root", "."], "--root goes with a collection's name"),
+    "data root alone": (["data", "--root", "."], "--root and --option go with a collection's name"),
+    "unknown option": (["data", "birds", "--option", "colour=red"], "has no such option; it has: "),
+    "option without value": (["discover", "--data", "cub", "--root", ".", "--option", "min_visible"], "must be NAME=VALUE"),
+    "option of another kind": (["data", "cub", "--root", ".", "--option", "min_visible=many"], "expected a value of type int"),
+    "foreground unknown": (["discover", "--foreground", "guess"], "invalid choice: 'guess'"),
+    "evaluate no model": (["evaluate", "nowhere"], "nowhere is not a model folder"),
     "segment without out": (["segment", "m", "i.png"], "--out"),
     "segment no model": (["segment", "nowhere", "i.png", "--out", "o"], "nowhere is not a model folder"),
 }
@@ -154,6 +159,68 @@ def test_wrong_arguments(case, capsys, tmp_path, monkeypatch):
     words, expected = WRONG[case]
     assert expected in sentence(capsys, *words)
     assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_evaluate_measures_what_discover_measured(tmp_path, capsys, monkeypatch):
+    from partbook.data.sample import collections
+
+    monkeypatch.setattr(collections["birds"], "__len__", lambda self: 12)
+    assert run("discover", "--features", "position", "--steps", 1, "--no-baselines", "--out", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    words = ["evaluate", tmp_path / "out" / "model"]
+    capsys.readouterr()
+    assert run(*words, "--protocol", "pixels", "--protocol", "landmark-overlap", "--out", tmp_path / "m.json", "--record", tmp_path / "rows.csv") == 0
+    found = json.loads((tmp_path / "m.json").read_text())["protocols"]
+    assert found["pixels"] == {k: record[k] for k in found["pixels"]} and list(found) == ["pixels", "landmark-overlap"]
+    rows = read_rows(tmp_path / "rows.csv")
+    assert [r["protocol"] for r in rows] == list(found) and rows[1]["fg_nmi"] == found["landmark-overlap"]["fg_nmi"] != rows[0]["fg_nmi"]
+    said = capsys.readouterr().out
+    assert said.index("pixels: Choudhury") < said.index("landmark-overlap: Choudhury")
+    assert "no protocol named 'taste'" in sentence(capsys, *words, "--protocol", "taste")
+    assert run(*words) == 0 and "pixels: " in capsys.readouterr().out
+
+
+def test_a_protocol_that_does_not_fit(album, model, capsys):
+    assert "needs parts annotations" in sentence(capsys, "evaluate", model, "--data", album, "--protocol", "pixels")
+    assert "no annotations that a protocol needs" in sentence(capsys, "evaluate", model, "--data", album)
+
+
+def test_options_choose_the_pictures(tmp_path, capsys):
+    from partbook.data.cub import write_cub_fixture
+
+    write_cub_fixture(tmp_path / "CUB_200_2011", n=8)
+    counted = {}
+    for least in (0, 11):
+        assert run("data", "cub", "--root", tmp_path, "--option", f"min_visible={least}") == 0
+        counted[least] = [int(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if " images " in line][0]
+    assert 0 < counted[11] < counted[0] == 8
+    words = ["--data", "cub", "--root", tmp_path, "--option", "categories=1", "--features", "rgb", "--size", 16, "--parts", 2, "--steps", 0]
+    assert run("discover", *words, "--no-baselines", "--out", tmp_path / "o") == 0
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["options"] == {"categories": [1]}
+
+
+def test_the_cache_is_read_and_changes_nothing(album, tmp_path, monkeypatch):
+    from partbook.features.extractor import extractors
+
+    monkeypatch.setenv("PARTBOOK_CACHE", "")  # set by the command, taken back afterwards
+    words = ["discover", "--data", album, "--size", 16, "--parts", 2, "--steps", 1]
+    assert run(*words, "--out", tmp_path / "plain") == 0
+    assert run(*words, "--cache", tmp_path / "cache", "--out", tmp_path / "first") == 0
+    assert len(list(tmp_path.glob("cache/features/*/*.safetensors"))) == 3
+    monkeypatch.setattr(extractors["equivariant"], "describe", None)  # not to be called again
+    monkeypatch.setattr("partbook.data.pictures.decode", None)
+    assert run(*words, "--cache", tmp_path / "cache", "--out", tmp_path / "again") == 0
+    models = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("plain", "first", "again")]
+    assert models[1] == models[2] and len(models[0]) == len(models[1])
+
+
+def test_learning_inside_a_guessed_foreground(album, tmp_path, capsys):
+    words = ["discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 2, "--steps", 1]
+    for how in ("border", "component"):
+        assert run(*words, "--foreground", how, "--out", tmp_path / how) == 0
+    record = json.loads((tmp_path / "border" / "metrics.json").read_text())
+    assert record["learned_inside"] == "features unlike the border's" != record["foreground"]
+    assert "have masks already" in sentence(capsys, "discover", "--foreground", "border", "--features", "rgb", "--size", 16, "--out", tmp_path / "x")
 
 
 class Evil:

@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGE_ENDINGS', 'FORMATS', 'SIGNATURES', 'UPRIGHT', 'UnreadablePicture', 'recognise', 'explain', 'opened',
-           'orientation', 'rgb', 'read_image', 'Header', 'read_header', 'image_size', 'read_mask']
+           'orientation', 'rgb', 'read_image', 'decode', 'remembered', 'Header', 'read_header', 'image_size',
+           'read_mask']
 
 # %% ../../nbs/data/15_pictures.ipynb #35acbb36
+import hashlib
+import os
 import struct
 import warnings
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..core import InputError, require
+from ..core import InputError, require, write_atomic
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # told from a file's first bytes, whatever its ending says
@@ -141,6 +144,15 @@ def read_image(
     upright: bool = True,  # obey EXIF's orientation; False where annotations refer to the pixels as stored
 ) -> Tensor:  # (3,H,W) float in [0,1]
     "Decode a picture. `UnreadablePicture` (an `InputError`) names the file and says why it cannot be."
+    folder = os.environ.get("PARTBOOK_CACHE")
+    values = torch.from_numpy(remembered(Path(folder), path, at_least, upright) if folder else decode(path, at_least, upright))
+    if values.ndim == 2:
+        return values.expand(3, -1, -1).contiguous()
+    return values.permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def decode(path: str | Path, at_least: int | None, upright: bool) -> np.ndarray:  # (H,W,3) uint8, or (H,W) float32 of deep greys
+    "What `read_image` reads, as the decoder gives it."
     with opened(path) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
@@ -155,10 +167,24 @@ def read_image(
             picture = picture.reduce(factor)
         if turn in UPRIGHT:
             picture = picture.transpose(UPRIGHT[turn])
-        values = torch.from_numpy(np.array(picture))
-    if values.ndim == 2:
-        return values.expand(3, -1, -1).contiguous()
-    return values.permute(2, 0, 1).contiguous().float().div_(255)
+        return np.array(picture)
+
+# %% ../../nbs/data/15_pictures.ipynb #d8154c29
+def remembered(folder: Path, path: str | Path, at_least: int | None, upright: bool) -> np.ndarray:
+    "What `decode` gives, from the cache in `folder` if it is there, else put there."
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return decode(path, at_least, upright)  # which says what is wrong
+    name = hashlib.blake2b(content + f"{at_least} {upright}".encode(), digest_size=20).hexdigest()
+    entry = folder / "decoded" / name[:2] / f"{name}.npy"
+    try:
+        return np.load(entry, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        values = decode(path, at_least, upright)
+        write_atomic(entry, lambda p: np.save(p, values))
+        return values
 
 # %% ../../nbs/data/15_pictures.ipynb #4fe3e6d2
 class Header(NamedTuple):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core import Registry, progress, require
+from ..data.loading import loaded
 from ..data.sample import Batch, Collection, View, batches, cropped, resize, resized
 from .landmarks import LandmarkErrors, LandmarkRegression, box_scale, interocular, mean_landmark, midpoint, one_landmark
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
@@ -70,7 +71,7 @@ class Protocol:
 
     def stream(self, view: Collection, device, batch_size: int, what: str):
         "Batches with progress."
-        return progress(batches(view, batch_size, device=device), what, total=-(-len(view) // batch_size))
+        return progress(loaded(view, batch_size, device=device), what, total=-(-len(view) // batch_size))
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #34635178
 def default_protocols(collection: Collection) -> list[str]:

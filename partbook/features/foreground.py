@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import progress, require
-from ..data.sample import Collection, Sample, View, batches
+from ..data.sample import Collection, View, batches
 from .extractor import Extractor
 
 # %% ../../nbs/features/35_foreground.ipynb #f7456f07

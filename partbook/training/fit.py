@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core import InputError, generator, is_small, pick_device, read_json, require, write_atomic, write_json
+from ..data.loading import WORKERS, Ahead
 from ..data.sample import Batch, Collection, Kept
 from ..evaluation.protocols import default_protocols, protocols
 from ..evaluation.results import read_rows, write_rows
@@ -218,13 +219,18 @@ class Run:
     collection: Collection
     accelerator: Accelerator
     device: torch.device
+    ahead: Ahead | None = None  # loads in advance
 
     def batch(self, number: int) -> Batch:
         "This process's pictures of a step, on its device."
+        return (self.load(number) if self.ahead is None else self.ahead.get(number)).to(self.device)
+
+    def load(self, number: int) -> Batch:
+        "The same, as they are read."
         s, world, rank = self.method.settings, self.accelerator.num_processes, self.accelerator.process_index
         mine = s.batch // world
         indices = pictures_of_step(number, s.batch, len(self.collection), s.seed)[rank * mine:(rank + 1) * mine]
-        return self.collection.batch(indices).to(self.device)
+        return self.collection.batch(indices)
 
 # %% ../../nbs/training/10_fit.ipynb #ed581b64
 @patch
@@ -263,6 +269,7 @@ def fit(
     resume: bool = False,  # take up the run in `out` where its checkpoint left it
     every: int = 100,  # steps between checkpoints
     precision: str = "no",  # "bf16" or "fp16" for mixed precision
+    workers: int = WORKERS,  # threads that load ahead; the numbers do not depend on them
     watch: Callable[[int, Trained, dict[str, float]], None] | None = None,  # called with the step, the method and the last row of the log
 ) -> Log:
     "Train `method` in place. The same settings and machine give the same numbers, whether or not the run was interrupted."
@@ -283,9 +290,10 @@ def fit(
         method.prepare(collection, device)
     objective, optimiser = accelerator.prepare(Objective(method), optimiser)
     run = Run(method, objective, optimiser, collection, accelerator, device)
-    for number in steps_of(run, first, log, folder, facts, every):
-        if watch is not None and accelerator.is_main_process:
-            watch(number, method, log.rows[-1] if log.rows else {})
+    with Ahead(run.load, method.settings.steps, workers) as run.ahead:
+        for number in steps_of(run, first, log, folder, facts, every):
+            if watch is not None and accelerator.is_main_process:
+                watch(number, method, log.rows[-1] if log.rows else {})
     method.eval()
     return log
 
