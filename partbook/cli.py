@@ -7,7 +7,7 @@ __all__ = ['OWN', 'DISCOVER', 'NOTES', 'Parser', 'main', 'resolve_collection', '
            'settings_from', 'build_method', 'extra_setting', 'read_value', 'kinds_of', 'trivial_methods', 'measure',
            'all_rows', 'discover', 'cached', 'learned_from', 'learn', 'watch_validation', 'describe', 'conclude', 'say',
            'report', 'check_folder', 'draw_parts', 'evaluate', 'record_metrics', 'gather', 'segment', 'segment_image',
-           'data', 'build_parser']
+           'data', 'unpack_archives', 'build_parser']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -28,7 +28,9 @@ import torch
 from torch import Tensor
 
 from .core import InputError, hardware, pick_device, progress, require, versions, write_atomic, write_json
+from .data.archives import unpack
 from .data.folder import Folder, find_pictures
+from .data.loading import WORKERS
 from .data.pictures import UnreadablePicture, read_image
 from .data.sample import Collection, Kept, collections
 from .evaluation.protocols import annotation_baselines, check_fits, default_protocols, object_view, protocols
@@ -257,7 +259,7 @@ def learn(args: argparse.Namespace, method: Method, pictures: Collection, device
         return True
     from partbook.training.fit import fit, is_main_process
 
-    log = fit(method, pictures, args.out, device, args.resume, args.every, args.precision, watch)
+    log = fit(method, pictures, args.out, device, args.resume, args.every, args.precision, watch, args.workers)
     if not is_main_process():
         return False
     say("  ".join(f"{k} {v:.3g}" for k, v in log.rows[-1].items() if k.startswith("L")) + f"   after {method.settings.steps} steps")
@@ -442,6 +444,15 @@ def data(args: argparse.Namespace) -> None:
             say(f"{split:6s} {what:34s} {number}")
         say(f"{split:6s} {'foreground':34s} {collection.foreground}")
 
+# %% ../nbs/30_cli.ipynb #ae101ac9
+def unpack_archives(args: argparse.Namespace) -> list[Path]:
+    "Unpack archives into one folder; what is there now."
+    found = []
+    for archive in args.archives:
+        found += unpack(archive, args.out)
+        say(f"{archive}: {', '.join(str(p) for p in found[-8:])}")
+    return found
+
 # %% ../nbs/30_cli.ipynb #790aee66
 DISCOVER = """Find the parts of a collection of pictures of one kind of object, without part labels.
 
@@ -470,6 +481,7 @@ def build_parser() -> Parser:
     _evaluate_arguments(commands)
     _segment_arguments(commands)
     _data_arguments(commands)
+    _unpack_arguments(commands)
     return parser
 
 # %% ../nbs/30_cli.ipynb #7d1b0c26
@@ -496,6 +508,7 @@ def _discover_arguments(commands) -> None:
     p.add_argument("--every", type=int, default=100, metavar="N", help="training steps between checkpoints (default: 100)")
     p.add_argument("--validate", type=int, default=0, metavar="N", help="measure on the validation split every N training steps (default: never)")
     p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision while training (default: no)")
+    p.add_argument("--workers", type=int, default=WORKERS, metavar="N", help=f"threads that load ahead while training (default: {WORKERS}); the result is the same")
     p.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave out the trivial baselines: quicker")
     p.add_argument("--cache", metavar="DIR", help="keep decoded pictures and frozen features here, for this run and later ones")
     p.add_argument("--record", metavar="CSV", help="also append the result as a row to a results file")
@@ -532,6 +545,13 @@ def _data_arguments(commands) -> None:
     p.add_argument("--root", metavar="PATH", help="where it lies on disk")
     p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a variant or filter of the collection; may be repeated")
     p.set_defaults(run=data)
+
+
+def _unpack_arguments(commands) -> None:
+    p = commands.add_parser("unpack", help="unpack a data set's archives safely", description="Nothing is overwritten, nothing leaves the folder, all or nothing.")
+    p.add_argument("archives", nargs="+", metavar="ARCHIVE", help=".zip, .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz")
+    p.add_argument("--out", required=True, metavar="DIR", help="the folder to unpack into")
+    p.set_defaults(run=unpack_archives)
 
 # %% ../nbs/30_cli.ipynb #c036fd10
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook

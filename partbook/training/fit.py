@@ -269,8 +269,8 @@ def fit(
     resume: bool = False,  # take up the run in `out` where its checkpoint left it
     every: int = 100,  # steps between checkpoints
     precision: str = "no",  # "bf16" or "fp16" for mixed precision
-    workers: int = WORKERS,  # threads that load ahead; the numbers do not depend on them
     watch: Callable[[int, Trained, dict[str, float]], None] | None = None,  # called with the step, the method and the last row of the log
+    workers: int = WORKERS,  # threads that load ahead; the numbers do not depend on them
 ) -> Log:
     "Train `method` in place. The same settings and machine give the same numbers, whether or not the run was interrupted."
     accelerator = launch(pick_device(str(device)), precision)
