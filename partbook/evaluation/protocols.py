@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['protocols', 'OVERLAP', 'object_view', 'whole_view', 'inside_box', 'Protocol', 'default_protocols', 'check_fits',
            'PixelOverlap', 'method_labels', 'overlap_metrics', 'LandmarkOverlap', 'centres_in_view', 'frame_of',
-           'LandmarkError', 'annotation_baselines']
+           'LandmarkError', 'annotation_baselines', 'CoSegmentation', 'iou', 'RegionGrouping']
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #078e0023
 import torch
@@ -56,9 +56,13 @@ class Protocol:
     "Base of all protocols: subclass, register a name, say the source, what is needed, and how to evaluate."
 
     source: str = ""  # paper and section
+    crop: str = ""  # what of each picture the method sees
+    points: str = ""  # what is counted, and when it counts as visible
+    unit: str = ""  # of the metrics
     needs: tuple[str, ...] = ()  # fields a sample must have
     order: int = 0  # where several fit, the lowest gives a collection its headline metrics
     headline: tuple[str, ...] = ()  # the metrics it returns; protocols that share one are alternatives
+    on_request: bool = False  # only when asked for by name, because it says little about most methods
 
     def fits(self, collection: Collection) -> bool:
         "Whether the collection has what the protocol needs."
@@ -79,7 +83,7 @@ def default_protocols(collection: Collection) -> list[str]:
     chosen, taken = [], set()
     for name in sorted(protocols.names(), key=lambda n: protocols[n].order):
         protocol = protocols[name]()
-        if protocol.fits(collection) and not taken & set(protocol.headline):
+        if not protocol.on_request and protocol.fits(collection) and not taken & set(protocol.headline):
             chosen.append(name)
             taken |= set(protocol.headline)
     return chosen
@@ -101,6 +105,7 @@ class PixelOverlap(Protocol):
     "NMI and ARI over the pixels of true part masks."
 
     source = "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
+    crop, points, unit = "cropped to the true box where the collection asks for it", "all pixels of true parts; full: all pixels", "percent"
     needs, order, headline = ("parts",), 1, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -138,6 +143,7 @@ class LandmarkOverlap(Protocol):
     "NMI and ARI over visible landmarks."
 
     source = "Choudhury et al. 2021, Sec. 4.1 (visible landmarks; FG: cropped to the true box; full: uncropped)"
+    crop, points, unit = "FG: the true box; full: whole pictures", "visible landmarks of all test pictures at once", "percent"
     needs, order, headline = ("landmarks", "box"), 2, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -178,6 +184,8 @@ class LandmarkError(Protocol):
     "Landmarks by linear regression from part centres."
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.1 and 4.2: linear regression from part centres, normalised L2"
+    crop, points = "cropped to the true box where the collection asks for it", "landmarks visible inside the crop"
+    unit = "percent of the inter-ocular distance, or of the box's width and height, axis by axis"
     needs, order, headline = ("landmarks", "box"), 3, ("landmark_error",)
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -216,3 +224,50 @@ def annotation_baselines(
         for name, guess in guesses.items():
             errors[name].update(fits[name].predict(guess(batch), view / 2), batch.landmarks, batch.visible, scale)
     return {name: {"landmark_error": e.percent()} for name, e in errors.items()}
+
+# %% ../../nbs/evaluation/40_protocols.ipynb #4b9c542a
+@protocols.register("co-segmentation")
+class CoSegmentation(Protocol):
+    "IoU of the union of all parts with the true mask, and that of everything."
+
+    source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask"
+    crop, points, unit = "cropped to the true box where the collection asks for it", "all pixels, picture by picture", "percent"
+    needs, order, headline, on_request = ("mask",), 6, ("iou",), True
+
+    def fits(self, collection: Collection) -> bool:
+        return super().fits(collection) and collection.foreground.startswith("true masks")
+
+    def evaluate(self, method, train, test, device="cpu", batch_size=32):
+        check_fits(self, test)
+        sums, count = torch.zeros(2, device=device), 0
+        for batch in self.stream(object_view(test, method.settings.size), device, batch_size, "evaluating the union of parts"):
+            with torch.no_grad():
+                found = method.labels(batch.images) > 0
+            sums += torch.stack([iou(found, batch.masks), iou(torch.ones_like(found), batch.masks)])
+            count += len(batch)
+        return dict(zip(("iou", "iou_everything"), (100 * sums / count).tolist()))
+
+
+def iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> their sum over the batch
+    "Intersection over union, added over pictures; two empty masks agree."
+    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0).sum()
+
+# %% ../../nbs/evaluation/40_protocols.ipynb #2260e5bf
+@protocols.register("region-grouping")
+class RegionGrouping(Protocol):
+    "NMI and ARI over visible landmarks of whole pictures, with the method's own background as one more cluster."
+
+    source = "Huang and Li 2020; van der Klis et al. 2023 (PDiscoNet): visible landmarks, whole pictures, the model's own background"
+    crop, points, unit = "whole pictures", "visible landmarks of all test pictures at once", "percent"
+    needs, order, headline, on_request = ("landmarks",), 5, ("nmi_own", "ari_own"), True
+
+    def evaluate(self, method, train, test, device="cpu", batch_size=32):
+        check_fits(self, test)
+        table = Contingency(method.parts + 1, len(test.landmark_names) + 1, device)
+        for batch in self.stream(resized(test, method.settings.size), device, batch_size, "evaluating on whole pictures"):
+            with torch.no_grad():
+                labels = method.read_labels(upsample(method.logits(batch.images), tuple(batch.images.shape[-2:])))
+            update_from_keypoints(table, labels, batch.landmarks, batch.visible)
+        scores = table.scores()
+        return {"nmi_own": scores["nmi"], "ari_own": scores["ari"]}

@@ -4,23 +4,30 @@
 
 # %% auto #0
 __all__ = ['paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'step_benchmark',
-           'literal_losses', 'peak_megabytes', 'memory_benchmark', 'settings_of', 'run_benchmark', 'main']
+           'literal_losses', 'peak_megabytes', 'memory_benchmark', 'pass_over', 'loading_benchmark', 'settings_of',
+           'run_benchmark', 'main']
 
 # %% ../../nbs/training/20_benchmarks.ipynb #ef6df9ba
 import argparse
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Sequence
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from ..core import InputError, generator, pick_device, require
-from ..data.sample import Batch, Collection, Kept, Sample
+from ..data.cub import LANDMARKS, write_cub
+from ..data.loading import loaded
+from ..data.sample import Batch, Collection, Kept, Sample, collections
 from ..evaluation.benchmarks import timed
+from ..evaluation.protocols import object_view
 from ..evaluation.results import append_row, print_table
 from ..methods.contrastive import Contrastive, ContrastiveSettings, feature_loss, literal_feature_loss, literal_visual_loss, visual_loss
 from ..methods.method import Step
@@ -140,6 +147,29 @@ def memory_benchmark(settings: ContrastiveSettings, weights: str | None = "rando
     return {"benchmark": "memory of a step", "network": settings.network, "size": settings.size, "batch": settings.batch, "parts": settings.parts,
             "peak_mb": found["step"], "peak_mb_literal": found["literal"], "ratio": found["step"] / found["literal"]}
 
+# %% ../../nbs/training/20_benchmarks.ipynb #4e569877
+def pass_over(view: Collection, batch: int, workers: int) -> float:
+    "Pictures a second of one pass."
+    seconds = timed(lambda: sum(len(b) for b in loaded(view, batch, workers=workers)))[1]
+    return len(view) / seconds
+
+
+def loading_benchmark(settings: ContrastiveSettings, weights: str | None = "random", repeats: int = 3, device: torch.device | str = "cpu",
+                      count: int = 96, pixels: int = 640, workers: int = 2) -> dict[str, Any]:
+    "Pictures a second of the loader and of a training step."
+    step = step_benchmark(settings, weights, repeats, device)
+    with tempfile.TemporaryDirectory() as folder:
+        birds = collections["birds"].open(size=pixels).take(range(count))
+        root = write_cub(Path(folder) / "CUB_200_2011", [replace(s, category=0) for s in birds], ["001.Drawn"], LANDMARKS, [True] * count)
+        view = object_view(collections["cub"].open(root), settings.size)
+        fresh = pass_over(view, settings.batch, workers)
+        with mock.patch.dict(os.environ, PARTBOOK_CACHE=folder):
+            pass_over(view, settings.batch, workers)
+            cached = pass_over(view, settings.batch, workers)
+    return {"benchmark": "loading", "network": step["network"], "size": settings.size, "batch": settings.batch, "workers": workers,
+            "images_per_second_loader": fresh, "images_per_second_cached": cached, "images_per_second": step["images_per_second"],
+            "ratio": fresh / step["images_per_second"]}
+
 # %% ../../nbs/training/20_benchmarks.ipynb #39612005
 def settings_of(given: argparse.Namespace) -> ContrastiveSettings:
     "The paper's networks at its size, or the light ones."
@@ -155,13 +185,15 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     weights = None if given.light else "random"
     if given.what == "memory":
         return memory_benchmark(settings_of(given), weights)
+    if given.what == "loading":
+        return loading_benchmark(settings_of(given), weights, given.repeats, given.device)
     return step_benchmark(settings_of(given), weights, given.repeats, given.device)
 
 # %% ../../nbs/training/20_benchmarks.ipynb #de94617f
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run a benchmark, print its row, and with --write add it to results/. Wrong input: one sentence, status 2."
     parser = argparse.ArgumentParser(prog="python -m partbook.training.benchmarks", description="Measure the training of partbook.")
-    parser.add_argument("what", choices=("losses", "step", "memory"))
+    parser.add_argument("what", choices=("losses", "step", "memory", "loading"))
     parser.add_argument("--light", action="store_true", help="the networks for two cores instead of the paper's")
     parser.add_argument("--batch", type=int, default=6, help="pictures in a step (default 6)")
     parser.add_argument("--repeats", type=int, default=3, help="steps to take the median of (default 3)")
