@@ -52,6 +52,13 @@ def test_the_run_leaves_what_it_should(alone):
     assert not [k for k in state if "extractor" in k and "weight" in k]  # what is frozen is not written again and again
 
 
+@pytest.mark.parametrize("workers", ["0", "5"])
+def test_the_number_of_workers_changes_nothing(alone, tmp_path, workers):
+    subprocess.run([*PROGRAM, "discover", *TINY, "--workers", workers, "--out", str(tmp_path)], check=True, env=environment(), capture_output=True)
+    assert rows(tmp_path) == rows(alone)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (alone / "model" / "model.safetensors").read_bytes()
+
+
 def test_its_model_labels_new_pictures(alone, tmp_path):
     picture = Image.open(alone / "parts.png")
     assert main(["segment", str(alone / "model"), str(alone / "parts.png"), "--out", str(tmp_path)]) == 0
