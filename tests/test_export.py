@@ -73,7 +73,7 @@ def test_every_layer_is_a_folder_or_a_module():
 
 def test_contributors_tools_are_imported_late():
     "What only contributors install (nbdev, nbclient, ...) is imported inside functions."
-    allowed = {"partbook", "torch", "torchvision", "numpy", "matplotlib", "sklearn", "ipywidgets", "IPython", "accelerate", "fastcore", "safetensors", "tqdm", "PIL"} | sys.stdlib_module_names
+    allowed = {"partbook", "torch", "torchvision", "numpy", "matplotlib", "sklearn", "scipy", "ipywidgets", "IPython", "accelerate", "fastcore", "safetensors", "tqdm", "PIL"} | sys.stdlib_module_names
     found = []
     for name in sorted(modules(ROOT)):
         for node in ast.parse((ROOT / "partbook" / name).read_text(encoding="utf-8")).body:
