@@ -58,7 +58,7 @@ class Protocol:
     source: str = ""  # paper and section
     crop: str = ""  # what of each picture the method sees
     points: str = ""  # what is counted, and when it counts as visible
-    unit: str = ""  # of the metrics
+    units: str = ""  # of the metrics
     needs: tuple[str, ...] = ()  # fields a sample must have
     order: int = 0  # where several fit, the lowest gives a collection its headline metrics
     headline: tuple[str, ...] = ()  # the metrics it returns; protocols that share one are alternatives
@@ -95,6 +95,8 @@ def check_fits(protocol: Protocol, collection: Collection) -> None:
     missing = [f for f in protocol.needs if getattr(sample, f) is None]
     require(not missing, f"The protocol {protocol.registered_name!r} needs {missing[0] if missing else ''} annotations, which the collection does not have; "
                          f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.")
+    require(protocol.fits(collection), f"The protocol {protocol.registered_name!r} does not fit the collection: what it needs is not there, or not true ({protocol.units}); "
+                                       f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.")
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #0f4d10c6
 OVERLAP = ("fg_nmi", "fg_ari", "nmi", "ari", "purity")
@@ -105,7 +107,7 @@ class PixelOverlap(Protocol):
     "NMI and ARI over the pixels of true part masks."
 
     source = "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
-    crop, points, unit = "cropped to the true box where the collection asks for it", "all pixels of true parts; full: all pixels", "percent"
+    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels of true parts; full: all pixels", "percent"
     needs, order, headline = ("parts",), 1, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -143,7 +145,7 @@ class LandmarkOverlap(Protocol):
     "NMI and ARI over visible landmarks."
 
     source = "Choudhury et al. 2021, Sec. 4.1 (visible landmarks; FG: cropped to the true box; full: uncropped)"
-    crop, points, unit = "FG: the true box; full: whole pictures", "visible landmarks of all test pictures at once", "percent"
+    crop, points, units = "FG: the true box; full: whole pictures", "visible landmarks of all test pictures at once", "percent"
     needs, order, headline = ("landmarks", "box"), 2, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -185,8 +187,11 @@ class LandmarkError(Protocol):
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.1 and 4.2: linear regression from part centres, normalised L2"
     crop, points = "cropped to the true box where the collection asks for it", "landmarks visible inside the crop"
-    unit = "percent of the inter-ocular distance, or of the box's width and height, axis by axis"
-    needs, order, headline = ("landmarks", "box"), 3, ("landmark_error",)
+    units = "percent of the inter-ocular distance, or of the box's width and height, axis by axis"
+    needs, order, headline = ("landmarks",), 3, ("landmark_error",)
+
+    def fits(self, collection: Collection) -> bool:
+        return super().fits(collection) and (collection.eyes is not None or collection[0].box is not None)
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
@@ -231,7 +236,7 @@ class CoSegmentation(Protocol):
     "IoU of the union of all parts with the true mask, and that of everything."
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask"
-    crop, points, unit = "cropped to the true box where the collection asks for it", "all pixels, picture by picture", "percent"
+    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture", "percent"
     needs, order, headline, on_request = ("mask",), 6, ("iou",), True
 
     def fits(self, collection: Collection) -> bool:
@@ -259,7 +264,7 @@ class RegionGrouping(Protocol):
     "NMI and ARI over visible landmarks of whole pictures, with the method's own background as one more cluster."
 
     source = "Huang and Li 2020; van der Klis et al. 2023 (PDiscoNet): visible landmarks, whole pictures, the model's own background"
-    crop, points, unit = "whole pictures", "visible landmarks of all test pictures at once", "percent"
+    crop, points, units = "whole pictures", "visible landmarks of all test pictures at once", "percent"
     needs, order, headline, on_request = ("landmarks",), 5, ("nmi_own", "ari_own"), True
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
