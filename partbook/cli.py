@@ -120,12 +120,12 @@ class Source:
         return self.cls.open(self.root, split, size=None if self.cls.crop_to_box else size, **self.options)
 
 # %% ../nbs/30_cli.ipynb #aec98b3c
-def tested(source: Source, size: int) -> tuple[Collection, Collection]:
+def tested(source: Source, size: int, split: str = "test") -> tuple[Collection, Collection]:
     "The split that landmark regressions are fitted on, and the one to test on."
     if not source.cls.held_out:
         whole = source.open("train", size)
         return whole, whole
-    return Kept(source.open(source.cls.fitting, size)), Kept(source.open("test", size))
+    return Kept(source.open(source.cls.fitting, size)), Kept(source.open(split, size))
 
 # %% ../nbs/30_cli.ipynb #ee8ad8bf
 def settings_from(args: argparse.Namespace, cls: type[Method]) -> Any:
@@ -340,7 +340,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     method, facts = load_method(args.model, device)
     cached(args, method)
     source = Source.of(args.data or facts.get("collection", "birds"), args.root, args.option)
-    fitting, test = tested(source, method.settings.size)
+    fitting, test = tested(source, method.settings.size, args.split)
     names = args.protocol or default_protocols(test)
     require(names, f"The collection {source.cls.registered_name!r} has no annotations that a protocol needs; look at the parts with `partbook segment`.")
     for name in names:
@@ -357,7 +357,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 # %% ../nbs/30_cli.ipynb #604c373f
 def record_metrics(args: argparse.Namespace, method: Method, source: Source, found: dict[str, dict[str, float]], seconds: float, device: torch.device) -> None:
     "Write what was found, if asked to: all of it to --out, a row for each protocol to --record."
-    about = {"collection": source.cls.registered_name, "method": method.registered_name, "model": Path(args.model).name}
+    about = {"collection": source.cls.registered_name, "split": args.split, "method": method.registered_name, "model": Path(args.model).name}
     if args.out:
         write_json(args.out, {**about, "options": source.options, "protocols": found, "settings": asdict(method.settings), "versions": versions(),
                               "hardware": hardware(device), "command": args.command, "seconds": round(seconds, 1)})
@@ -521,6 +521,7 @@ def _evaluate_arguments(commands) -> None:
     p.add_argument("--data", metavar="NAME", help="a collection (default: the one the model learned from)")
     p.add_argument("--root", metavar="PATH", help="where it lies on disk")
     p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a variant or filter of the collection; may be repeated")
+    p.add_argument("--split", default="test", metavar="NAME", help="the pictures to measure on (default: test)")
     p.add_argument("--protocol", action="append", metavar="NAME", help=f"one of: {', '.join(protocols.names())}; may be repeated")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     p.add_argument("--out", metavar="JSON", help="also write the metrics, with settings and versions, to a file")

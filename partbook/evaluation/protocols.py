@@ -239,9 +239,6 @@ class CoSegmentation(Protocol):
     crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture", "percent"
     needs, order, headline, on_request = ("mask",), 6, ("iou",), True
 
-    def fits(self, collection: Collection) -> bool:
-        return super().fits(collection) and collection.foreground.startswith("true masks")
-
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         sums, count = torch.zeros(2, device=device), 0
