@@ -4,29 +4,27 @@
 
 # %% auto #0
 __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'UPPER', 'MIDDLE', 'LOWER', 'NECK', 'CLOTHES', 'HOME', 'Numbers', 'SKINS', 'HAIRS',
-           'STYLES', 'BALD', 'SHORT', 'BOB', 'LONG', 'CURLS', 'BUN', 'CHEEK', 'DEPTH', 'SPLITS', 'PEOPLE', 'PERSONS',
-           'BUDGET', 'NEUTRAL', 'ramp', 'own_colours', 'own_head', 'own_hair', 'look', 'worn', 'turn', 'Outline',
-           'outline', 'Chart', 'chart', 'unchart', 'Piece', 'pair', 'face_thirds', 'cap', 'front_hair', 'back_hair',
-           'locks', 'body_place', 'torso', 'ear', 'hat', 'hand', 'pieces', 'front_most', 'FaceScene', 'face_landmarks',
-           'frame_face', 'face_scene', 'features', 'relief', 'Light', 'lamps', 'lit', 'shaded', 'strands',
-           'hair_colours', 'spot', 'complexion', 'Mouth', 'mouth_lines', 'paint_lips', 'paint_inside', 'paint_beard',
-           'eyeball', 'paint_eyes', 'paint_brows', 'paint_nose', 'fallen', 'paint_torso', 'fabric', 'paint_ears',
-           'paint_face', 'paint_glasses', 'paint_hat', 'paint_hand', 'portrait', 'bystander', 'lights', 'develop',
-           'draw_faces', 'photograph', 'Faces', 'pose_face']
+           'STYLES', 'BALD', 'SHORT', 'BOB', 'LONG', 'CURLS', 'BUN', 'CHEEK', 'DEPTH', 'PEOPLE', 'PERSONS', 'NEUTRAL',
+           'ramp', 'own_colours', 'own_head', 'own_hair', 'look', 'worn', 'turn', 'Outline', 'outline', 'Chart',
+           'chart', 'unchart', 'Piece', 'pair', 'face_thirds', 'cap', 'front_hair', 'back_hair', 'locks', 'body_place',
+           'torso', 'ear', 'hat', 'hand', 'pieces', 'front_most', 'FaceScene', 'face_landmarks', 'frame_face',
+           'face_scene', 'features', 'relief', 'Light', 'lamps', 'lit', 'shaded', 'strands', 'hair_colours', 'spot',
+           'complexion', 'Mouth', 'mouth_lines', 'paint_lips', 'paint_inside', 'paint_beard', 'eyeball', 'paint_eyes',
+           'paint_brows', 'paint_nose', 'fallen', 'paint_torso', 'fabric', 'paint_ears', 'paint_face', 'paint_glasses',
+           'paint_hat', 'paint_hand', 'portrait', 'bystander', 'lights', 'develop', 'draw_faces', 'photograph', 'Faces',
+           'pose_face']
 
 # %% ../../nbs/data/22_faces.ipynb #1259b709
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Sequence
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
-from .sample import Batch, Collection, Sample, collections
-from .shapes import (Frame, Stream, background, blend, cos_sin, cover, expose, hsv, join, lattice_noise, limb, mix, natural_hue, on_grid,
-                                  paint, polar, smoothstep, tight_boxes, turned, wave)
+from .sample import Batch, Sample, collections
+from .shapes import (SPLITS, Drawn, Frame, Stream, background, blend, cos_sin, cover, expose, hsv, lattice_noise, limb, mix, natural_hue,
+                                  on_grid, paint, polar, smoothstep, tight_boxes, turned, wave)
 
 # %% ../../nbs/data/22_faces.ipynb #840149fd
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
@@ -409,7 +407,7 @@ def face_scene(
     frame = frame_face(p)
     marks = face_landmarks(p)
     places = frame.to_picture(unchart(p, marks))
-    layers, at = pieces(p, own, *frame.to_bird(places[:, None, :, 0], places[:, None, :, 1]))
+    layers, at = pieces(p, own, *frame.to_object(places[:, None, :, 0], places[:, None, :, 1]))
     seen = front_most(layers)[:, 0] == torch.tensor(HOME, device=stream.device)
     seen = seen & ((at.u[:, 0] - marks[..., 0]).abs() + (at.v[:, 0] - marks[..., 1]).abs() < 0.02)  # not turned away
     return FaceScene(stream, own, p, own_colours(own), frame, identity, places, seen & ((places >= 0) & (places < 1)).all(-1))
@@ -829,7 +827,7 @@ def draw_faces(
         for n in range(3):
             canvas = bystander(stream, n, canvas, X, Y)
         canvas = lights(stream, canvas, X, Y)
-    canvas, parts = portrait(scene, canvas, *scene.frame.to_bird(X, Y), on_grid(1.0 / (scene.frame.scale * size)))
+    canvas, parts = portrait(scene, canvas, *scene.frame.to_object(X, Y), on_grid(1.0 / (scene.frame.scale * size)))
     return canvas.clamp(0, 1) if plain else develop(stream, expose(stream, canvas, X, Y, size)), parts
 
 # %% ../../nbs/data/22_faces.ipynb #10c83e14
@@ -840,84 +838,32 @@ def photograph(scene: FaceScene, size: int, names: list[str], plain: bool = Fals
     return Batch(images, names, masks, parts, scene.landmarks * size, scene.visible, tight_boxes(masks & (parts < NECK)), scene.identity)
 
 # %% ../../nbs/data/22_faces.ipynb #f53502df
-SPLITS = {"train": (0, 2000), "val": (1_000_000, 300), "test": (2_000_000, 500)}  # first picture, number of pictures
 PEOPLE = {"train": (0, 250), "val": (250, 50), "test": (300, 100)}  # first person, number of people
 PERSONS = 10_000_000  # where the streams of people start: no picture has such an index
-BUDGET = 2**18  # pixels drawn at once: what stays in a processor's cache
 
 # %% ../../nbs/data/22_faces.ipynb #819f0595
 @collections.register("faces")
-class Faces(Collection):
+class Faces(Drawn):
     "Faces drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
 
     summary = "drawn faces, unaligned: 5 landmarks, 6 parts, masks, boxes, 400 people"
-    splits = tuple(SPLITS)
+    noun, grouping = "face", "people"
+    ranges, splits = SPLITS, tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = tuple(f"person {k}" for k in range(sum(n for _, n in PEOPLE.values())))
-    foreground = "true masks"
     eyes = (0, 1)
 
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, device: torch.device | str = "cpu"):
-        require(split in SPLITS, f"The faces have no split {split!r}; choose one of: {', '.join(SPLITS)}.")
-        require(size >= 16, f"Faces of {size} pixels cannot be drawn; choose a size of at least 16.")
-        require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
-        self.split, self.size, self.seed, self.device = split, size, seed, torch.device(device)
+    def counts(self) -> dict[str, int]:
+        return super().counts() | {"people": PEOPLE[self.split][1]}
 
-    @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             device: torch.device | str = "cpu") -> "Faces":
-        "One split of the faces; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
-        return cls(split, 64 if size is None else size, seed, device)
+    def scene(self, indices: Sequence[int], **overrides) -> FaceScene:
+        stream, (first, count) = self.stream(indices), PEOPLE[self.split]
+        who = first + stream.choice("person", count)
+        return face_scene(stream, Stream(self.seed, who + PERSONS), who, **overrides)
 
-    def __len__(self) -> int:
-        return SPLITS[self.split][1]
-
-# %% ../../nbs/data/22_faces.ipynb #94e0ab15
-@patch
-def counts(self: Faces) -> dict[str, int]:
-    return {"samples": len(self), "people": PEOPLE[self.split][1], "landmarks": len(LANDMARKS), "parts": len(PARTS)}
-
-
-@patch
-def scene(self: Faces, indices: Sequence[int], **overrides) -> FaceScene:
-    "What will be drawn, before any pixel: the same for every size."
-    indices = torch.as_tensor(indices, dtype=torch.int64)
-    bad = (indices < 0) | (indices >= len(self))
-    require(not bad.any(), f"There is no face {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
-    stream, (first, count) = Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device)), PEOPLE[self.split]
-    who = first + stream.choice("person", count)
-    return face_scene(stream, Stream(self.seed, who + PERSONS), who, **overrides)
-
-# %% ../../nbs/data/22_faces.ipynb #2f1c8c66
-@patch
-def batch(self: Faces, indices: Sequence[int], **overrides) -> Batch:
-    "Faces `indices`, drawn together."
-    indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    require(len(indices) > 0, "A batch needs at least one index.")
-    several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
-    return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
-
-
-@patch
-def _draw(self: Faces, indices: list[int], **overrides) -> Batch:
-    return photograph(self.scene(indices, **overrides), self.size, [f"face {self.seed}-{self.split}-{i}" for i in indices])
-
-
-@patch
-def take(self: Faces, indices: Sequence[int]) -> list[Sample]:
-    "Faces `indices` one by one, drawn together all the same."
-    return self.batch(indices).samples() if len(indices) else []
-
-
-@patch
-def __getitem__(self: Faces, index: int) -> Sample:
-    return self.batch([index]).samples()[0]
-
-
-@patch
-def __iter__(self: Faces):
-    return (self[i] for i in range(len(self)))
+    def draw(self, scene: FaceScene, names: list[str]) -> Batch:
+        return photograph(scene, self.size, names)
 
 # %% ../../nbs/data/22_faces.ipynb #88fc73c7
 NEUTRAL = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "fill": 0.72, "x": 0.0, "y": 0.0, "tilt x": 0.0, "tilt y": 0.0, "shear": 0.0, "smile": 0.4, "open": 0.0,

@@ -11,21 +11,19 @@ __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'SKIN', 'UPPER', 'LOWER', 'SHOES', 'STA
            'hair_cap', 'head_pieces', 'on_line', 'hanging_locks', 'hanging_hair', 'figure_pieces', 'bag_piece',
            'figure_landmarks', 'frame_figure', 'ramp', 'figure_palette', 'weave', 'surroundings', 'indoors',
            'seen_landmarks', 'figure_scene', 'dress', 'paint_face', 'paint_figure', 'brightness', 'draw_figures',
-           'Figures', 'photograph', 'pose_figure']
+           'photograph', 'Figures', 'pose_figure']
 
 # %% ../../nbs/data/26_figures.ipynb #926539d8
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Sequence
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
-from .sample import Batch, Collection, Sample, collections
-from .shapes import BUDGET, SPLITS, Drawing, Frame, Layer, Scene, Stream
-from .shapes import axial, background, blend, cos_sin, cover, expose, hsv, join, lattice_noise, limb, mix, natural_hue, occluders, on_grid
+from .sample import Batch, Sample, collections
+from .shapes import SPLITS, Drawing, Drawn, Frame, Layer, Scene, Stream
+from .shapes import axial, background, blend, cos_sin, cover, expose, hsv, lattice_noise, limb, mix, natural_hue, occluders, on_grid
 from .shapes import paint, paint_occluders, polar, smoothstep, surface, tight_boxes, turned, unit, wave
 
 # %% ../../nbs/data/26_figures.ipynb #aa90aca9
@@ -438,7 +436,6 @@ def hanging_hair(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tenso
     up = unit(j["skull"] - j["chin"])
     tail = style == 5
     length = torch.where(style == 2, 0.15 + 0.05 * p["hair length"], torch.where(tail, 0.26, 0.27) + 0.16 * p["hair length"])
-    top = torch.where(tail, 0.03, 0.10) * k
     root = torch.where(tail, 0.02, 0.07) * k
     mid = torch.where(tail, 0.035, 0.112) * k
     end = torch.where(tail, 0.015, torch.where(style == 2, 0.10, 0.085) * k)
@@ -608,7 +605,7 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     marks = figure_landmarks(scene.joints)
     places = scene.frame.to_picture(torch.stack([marks[name][0] for name in LANDMARKS], 1))
     x, y = places[:, None, :, 0], places[:, None, :, 1]
-    pieces = figure_pieces(scene.pose, scene.joints, *scene.frame.to_bird(x, y))
+    pieces = figure_pieces(scene.pose, scene.joints, *scene.frame.to_object(x, y))
     fits = torch.tensor([[False] * len(LANDMARKS)] + [[piece.limb in marks[name][1] for name in LANDMARKS] for piece in pieces], device=x.device)
     top = surface(scene, x, y, pieces)[:, 0]
     return places, fits[top, torch.arange(len(LANDMARKS), device=x.device)] & ((places >= 0) & (places < 1)).all(-1)
@@ -732,7 +729,7 @@ def draw_figures(
     stream, device, B = scene.stream, scene.stream.device, len(scene.stream)
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
-    x, y = scene.frame.to_bird(X, Y)
+    x, y = scene.frame.to_object(X, Y)
     pixel = on_grid(1.0 / (scene.frame.scale * size))
     pieces = figure_pieces(scene.pose, scene.joints, x, y)
     canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else surroundings(scene, brightness(scene.palette), X, Y, x, y, pixel)
@@ -743,82 +740,30 @@ def draw_figures(
         canvas = canvas + (expose(stream, canvas, X, Y, size) - canvas) * 0.6
     return Drawing(canvas.clamp(0, 1), parts, whole)
 
-# %% ../../nbs/data/26_figures.ipynb #ed741db4
-@collections.register("figures")
-class Figures(Collection):
-    "Clothed people drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
-
-    summary = "drawn clothed people: 14 landmarks, 5 parts, masks, boxes, 12 outfits"
-    splits = tuple(SPLITS)
-    landmark_names = LANDMARKS
-    part_names = PARTS
-    category_names = tuple(OUTFITS)
-    foreground = "true masks"
-
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, device: torch.device | str = "cpu"):
-        require(split in SPLITS, f"The figures have no split {split!r}; choose one of: {', '.join(SPLITS)}.")
-        require(size >= 16, f"Figures of {size} pixels cannot be drawn; choose a size of at least 16.")
-        require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
-        self.split, self.size, self.seed, self.device = split, size, seed, torch.device(device)
-
-    @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             device: torch.device | str = "cpu") -> "Figures":
-        "One split of the figures; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
-        return cls(split, 64 if size is None else size, seed, device)
-
-    def __len__(self) -> int:
-        return SPLITS[self.split][1]
-
-# %% ../../nbs/data/26_figures.ipynb #005d4bf1
-@patch
-def counts(self: Figures) -> dict[str, int]:
-    return {"samples": len(self), "outfits": len(OUTFITS), "landmarks": len(LANDMARKS), "parts": len(PARTS)}
-
-
-@patch
-def scene(self: Figures, indices: Sequence[int], **overrides) -> Scene:
-    "What will be drawn, before any pixel: the same for every size."
-    indices = torch.as_tensor(indices, dtype=torch.int64)
-    bad = (indices < 0) | (indices >= len(self))
-    require(not bad.any(), f"There is no figure {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
-    return figure_scene(Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device)), **overrides)
-
-# %% ../../nbs/data/26_figures.ipynb #5196a47f
-@patch
-def batch(self: Figures, indices: Sequence[int], **overrides) -> Batch:
-    "Figures `indices`, drawn together."
-    indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    require(len(indices) > 0, "A batch needs at least one index.")
-    several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
-    return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
-
-
-@patch
-def _draw(self: Figures, indices: list[int], **overrides) -> Batch:
-    return photograph(self.scene(indices, **overrides), self.size, [f"figure {self.seed}-{self.split}-{i}" for i in indices])
-
-
-@patch
-def take(self: Figures, indices: Sequence[int]) -> list[Sample]:
-    return self.batch(indices).samples() if len(indices) else []
-
-
-@patch
-def __getitem__(self: Figures, index: int) -> Sample:
-    return self.batch([index]).samples()[0]
-
-
-@patch
-def __iter__(self: Figures):
-    return (self[i] for i in range(len(self)))
-
 # %% ../../nbs/data/26_figures.ipynb #1a94a3b6
 def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -> Batch:
     "A scene drawn at one size, with its annotations in pixels."
     drawing = draw_figures(scene, size, plain)
     masks = drawing.parts > 0
     return Batch(drawing.images, names, masks, drawing.parts, scene.landmarks * size, scene.visible, tight_boxes(masks), scene.pose["outfit"])
+
+# %% ../../nbs/data/26_figures.ipynb #ed741db4
+@collections.register("figures")
+class Figures(Drawn):
+    "Clothed people drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+
+    summary = "drawn clothed people: 14 landmarks, 5 parts, masks, boxes, 12 outfits"
+    noun, grouping = "figure", "outfits"
+    ranges, splits = SPLITS, tuple(SPLITS)
+    landmark_names = LANDMARKS
+    part_names = PARTS
+    category_names = tuple(OUTFITS)
+
+    def scene(self, indices: Sequence[int], **overrides) -> Scene:
+        return figure_scene(self.stream(indices), **overrides)
+
+    def draw(self, scene: Scene, names: list[str]) -> Batch:
+        return photograph(scene, self.size, names)
 
 # %% ../../nbs/data/26_figures.ipynb #cb02bea6
 NEUTRAL = {

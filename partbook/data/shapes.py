@@ -12,8 +12,8 @@ __all__ = ['WORD', 'GOLDEN', 'LANDMARKS', 'PARTS', 'BEAK', 'HEAD', 'BODY', 'WING
            'beak_layer', 'bird_layers', 'bird_landmarks', 'role', 'undo', 'Frame', 'frame_bird', 'Limbs', 'occluders',
            'distractors', 'bird_palette', 'coat_colours', 'Scene', 'surface', 'seen_landmarks', 'bird_scene', 'plumage',
            'ground_colours', 'greenery', 'clutter', 'background', 'surroundings', 'dress', 'paint_eye', 'paint_bird',
-           'paint_occluders', 'brightness', 'Drawing', 'draw_birds', 'expose', 'tight_boxes', 'photograph', 'Birds',
-           'join', 'pose_bird']
+           'paint_occluders', 'brightness', 'Drawing', 'draw_birds', 'expose', 'tight_boxes', 'photograph', 'Drawn',
+           'join', 'Birds', 'pose_bird']
 
 # %% ../../nbs/data/20_shapes.ipynb #46c14c40
 import zlib
@@ -527,7 +527,7 @@ def to_picture(self: Frame, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
 
 
 @patch
-def to_bird(self: Frame, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> bird coordinates
+def to_object(self: Frame, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> those of the bird, face, ...
     (x0, y0), (kx, ky), (cx, cy) = ([on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre))
     x, y = x - x0, y - y0
     w = 1 - kx * x - ky * y
@@ -665,7 +665,7 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     marks = bird_landmarks(scene.pose, scene.joints)
     places = scene.frame.to_picture(torch.stack([place for place, _ in marks.values()], 1))
     x, y = places[:, None, :, 0], places[:, None, :, 1]
-    layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_bird(x, y))
+    layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_object(x, y))
     number = {layer.name: i + 1 for i, layer in enumerate(layers)}
     wanted = torch.tensor([number.get(layer, -1) for _, layer in marks.values()], device=x.device)
     visible = (surface(scene, x, y, layers)[:, 0] == wanted) & ((places >= 0) & (places < 1)).all(-1)
@@ -891,7 +891,7 @@ def draw_birds(
     stream, device, B = scene.stream, scene.stream.device, len(scene.stream)
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
-    x, y = scene.frame.to_bird(X, Y)
+    x, y = scene.frame.to_object(X, Y)
     pixel = on_grid(1.0 / (scene.frame.scale * size))
     base = coat_colours(scene.colours, scene.palette)
     layers = bird_layers(scene.pose, scene.joints, x, y)
@@ -939,53 +939,71 @@ def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -
     return Batch(drawing.images, names, masks, drawing.parts, scene.landmarks * size, scene.visible, tight_boxes(masks), scene.pose["species"])
 
 # %% ../../nbs/data/20_shapes.ipynb #b8204c4d
-SPLITS = {"train": (0, 2000), "val": (1_000_000, 300), "test": (2_000_000, 500)}  # first bird, number of birds
+SPLITS = {"train": (0, 2000), "val": (1_000_000, 300), "test": (2_000_000, 500)}  # first index, number of pictures
 BUDGET = 2**18  # pixels drawn at once: what stays in a processor's cache
 
 # %% ../../nbs/data/20_shapes.ipynb #fb0f794e
-@collections.register("birds")
-class Birds(Collection):
-    "Birds drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+class Drawn(Collection):
+    "Pictures drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
 
-    summary = "drawn birds: 15 landmarks, 6 parts, masks, boxes, 8 species"
-    splits = tuple(SPLITS)
-    landmark_names = LANDMARKS
-    part_names = PARTS
-    category_names = tuple(SPECIES)
+    noun: str = "picture"  # what one of them is called; its plural takes an s
+    grouping: str = "categories"  # what the categories are called where they are counted
+    ranges: dict[str, tuple[int, int]] = {}  # of each split: first index, number of pictures
+    budget: int = BUDGET
     foreground = "true masks"
 
     def __init__(self, split: str = "train", size: int = 64, seed: int = 0, device: torch.device | str = "cpu"):
-        require(split in SPLITS, f"The birds have no split {split!r}; choose one of: {', '.join(SPLITS)}.")
-        require(size >= 16, f"Birds of {size} pixels cannot be drawn; choose a size of at least 16.")
+        require(split in self.ranges, f"The {self.noun}s have no split {split!r}; choose one of: {', '.join(self.ranges)}.")
+        require(size >= 16, f"{self.noun.capitalize()}s of {size} pixels cannot be drawn; choose a size of at least 16.")
         require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
         self.split, self.size, self.seed, self.device = split, size, seed, torch.device(device)
 
     @classmethod
     def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             device: torch.device | str = "cpu") -> "Birds":
-        "One split of the birds; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
+             device: torch.device | str = "cpu") -> "Drawn":
+        "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, device)
 
     def __len__(self) -> int:
-        return SPLITS[self.split][1]
+        return self.ranges[self.split][1]
 
-# %% ../../nbs/data/20_shapes.ipynb #71a884ef
+# %% ../../nbs/data/20_shapes.ipynb #ff55cdb7
 @patch
-def counts(self: Birds) -> dict[str, int]:
-    return {"samples": len(self), "species": len(SPECIES), "landmarks": len(LANDMARKS), "parts": len(PARTS)}
+def scene(self: Drawn, indices: Sequence[int], **overrides):
+    "What will be drawn, before any pixel: the same for every size. Each subclass has its own."
+    raise NotImplementedError
 
-# %% ../../nbs/data/20_shapes.ipynb #4aba8cde
+
 @patch
-def scene(self: Birds, indices: Sequence[int], **overrides) -> Scene:
-    "What will be drawn, before any pixel: the same for every size."
+def draw(self: Drawn, scene, names: list[str]) -> Batch:
+    "A scene at the collection's size, with its annotations in pixels. Each subclass has its own."
+    raise NotImplementedError
+
+
+@patch
+def called(self: Drawn, scene) -> str:
+    "The first word of the names of a scene's pictures."
+    return self.noun
+
+# %% ../../nbs/data/20_shapes.ipynb #0f68d2ba
+@patch
+def stream(self: Drawn, indices: Sequence[int] | Tensor) -> Stream:
+    "Where the random numbers of these pictures come from."
     indices = torch.as_tensor(indices, dtype=torch.int64)
     bad = (indices < 0) | (indices >= len(self))
-    require(not bad.any(), f"There is no bird {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
-    return bird_scene(Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device)), **overrides)
+    require(not bad.any(), f"There is no {self.noun} {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
+    return Stream(self.seed, (indices + self.ranges[self.split][0]).to(self.device))
 
-# %% ../../nbs/data/20_shapes.ipynb #62459dc6
-def join(batches: list[Batch]) -> Batch:
+
+@patch
+def counts(self: Drawn) -> dict[str, int]:
+    return {"samples": len(self), self.grouping: len(self.category_names), "landmarks": len(self.landmark_names), "parts": len(self.part_names)}
+
+# %% ../../nbs/data/20_shapes.ipynb #c10b66cb
+def join(batches: Sequence[Batch]) -> Batch:
     "Batches of one collection, one after the other; lists of part boxes are filled up to the longest."
+    require(len(batches) > 0, "A batch needs at least one index.")
+
     def merged(name):
         values = [getattr(b, name) for b in batches]
         if values[0] is None:
@@ -996,35 +1014,53 @@ def join(batches: list[Batch]) -> Batch:
 
     return Batch(**{f.name: merged(f.name) for f in fields(Batch)})
 
-# %% ../../nbs/data/20_shapes.ipynb #c10b66cb
+# %% ../../nbs/data/20_shapes.ipynb #009b259d
 @patch
-def batch(self: Birds, indices: Sequence[int], **overrides) -> Batch:
-    "Birds `indices`, drawn together."
+def batch(self: Drawn, indices: Sequence[int], **overrides) -> Batch:
+    "Pictures `indices`, drawn together."
     indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    require(len(indices) > 0, "A batch needs at least one index.")
-    several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
+    several = max(1, self.budget * (1 if self.device.type == "cpu" else 16) // self.size**2)
     return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
 
 
 @patch
-def _draw(self: Birds, indices: list[int], **overrides) -> Batch:
-    return photograph(self.scene(indices, **overrides), self.size, [f"bird {self.seed}-{self.split}-{i}" for i in indices])
+def _draw(self: Drawn, indices: list[int], **overrides) -> Batch:
+    scene = self.scene(indices, **overrides)
+    return self.draw(scene, [f"{self.called(scene)} {self.seed}-{self.split}-{i}" for i in indices])
 
-# %% ../../nbs/data/20_shapes.ipynb #dc47b34d
+# %% ../../nbs/data/20_shapes.ipynb #e0090fbb
 @patch
-def take(self: Birds, indices: Sequence[int]) -> list[Sample]:
-    "Birds `indices` one by one, drawn together all the same."
+def take(self: Drawn, indices: Sequence[int]) -> list[Sample]:
+    "Pictures `indices` one by one, drawn together all the same."
     return self.batch(indices).samples() if len(indices) else []
 
 
 @patch
-def __getitem__(self: Birds, index: int) -> Sample:
+def __getitem__(self: Drawn, index: int) -> Sample:
     return self.batch([index]).samples()[0]
 
 
 @patch
-def __iter__(self: Birds):
+def __iter__(self: Drawn):
     return (self[i] for i in range(len(self)))
+
+# %% ../../nbs/data/20_shapes.ipynb #81ef7bb4
+@collections.register("birds")
+class Birds(Drawn):
+    "Birds drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+
+    summary = "drawn birds: 15 landmarks, 6 parts, masks, boxes, 8 species"
+    noun, grouping = "bird", "species"
+    ranges, splits = SPLITS, tuple(SPLITS)
+    landmark_names = LANDMARKS
+    part_names = PARTS
+    category_names = tuple(SPECIES)
+
+    def scene(self, indices: Sequence[int], **overrides) -> Scene:
+        return bird_scene(self.stream(indices), **overrides)
+
+    def draw(self, scene: Scene, names: list[str]) -> Batch:
+        return photograph(scene, self.size, names)
 
 # %% ../../nbs/data/20_shapes.ipynb #079aadd5
 NEUTRAL = {"stance": 0, "pitch": 0.4, "neck angle": 0.9, "head angle": 0.0, "gape": 0.0, "tail angle": 0.0, "fan": 0.2, "wing": 0.0, "flap": 1.4,

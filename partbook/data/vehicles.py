@@ -10,23 +10,22 @@ __all__ = ['KINDS', 'PARTS', 'WHEEL', 'WINDOW', 'BODY', 'DOOR', 'LIGHT', 'FRONT'
            'grip', 'pedals', 'mark_wheels', 'bicycle', 'motorbike_frame', 'motorbike', 'vehicle_plan',
            'vehicle_parameters', 'turn_round', 'frame_vehicle', 'Ride', 'front_most', 'find_landmarks', 'vehicle_ride',
            'paints', 'tones', 'painted', 'coats', 'sky', 'houses', 'road', 'footing', 'scenery', 'paint_vehicle',
-           'paint_front', 'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'join', 'Vehicles', 'pose_vehicle']
+           'paint_front', 'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'Vehicles', 'pose_vehicle']
 
 # %% ../../nbs/data/24_vehicles.ipynb #95873e3f
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Callable, Sequence
 
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..core import require
-from .sample import Batch, Collection, Sample, collections
+from .sample import Batch, Sample, collections
 from partbook.data.shapes import (
-    BUDGET, OCCLUDERS, SPLITS, Frame, Limbs, Stream, background, bird_palette, cos_sin, cover, expose, hsv, lattice_noise, limb, mix, natural_hue,
-    occluders, on_grid, paint, smoothstep, tight_boxes, undo, wave,
+    OCCLUDERS, SPLITS, Drawn, Frame, Limbs, Stream, background, bird_palette, cos_sin, cover, expose, hsv, join, lattice_noise, limb, mix,
+    natural_hue, occluders, on_grid, paint, smoothstep, tight_boxes, undo, wave,
 )
 
 # %% ../../nbs/data/24_vehicles.ipynb #afd1ca5e
@@ -586,7 +585,7 @@ def find_landmarks(kind: int, pose: dict[str, Tensor], frame: Frame, front: Limb
     "(B,5,2) places in the picture, and (B,5) whether the instance in front there is the landmark's own."
     places = frame.to_picture(torch.stack([plan.marks[name][0] for name in LANDMARKS], 1))
     x, y = places[:, None, :, 0], places[:, None, :, 1]
-    top = front_most(front, vehicle_plan(kind, pose, *frame.to_bird(x, y)), x, y)[:, 0]
+    top = front_most(front, vehicle_plan(kind, pose, *frame.to_object(x, y)), x, y)[:, 0]
     wanted = torch.tensor([plan.marks[name][1] for name in LANDMARKS], device=x.device)
     return places, (top == wanted) & ((places >= 0) & (places < 1)).all(-1)
 
@@ -781,7 +780,7 @@ def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, T
     B, device = len(ride.stream), ride.stream.device
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
-    x, y = ride.frame.to_bird(X, Y)
+    x, y = ride.frame.to_object(X, Y)
     base = paints(ride.colours, ride.palette)
     plan = vehicle_plan(ride.kind, ride.pose, x, y, on_grid(1.0 / (ride.frame.scale * size)))
     canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else scenery(ride, base, X, Y, x, y)
@@ -821,35 +820,22 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     n = int((chosen["box_parts"] > 0).sum(1).max())
     return Batch(**chosen | {k: chosen[k][:, :n] for k in ("part_boxes", "box_parts")})
 
-
-def join(batches: Sequence[Batch]) -> Batch:
-    "Batches one after the other; lists of boxes are filled up with zeros to the longest."
-    def merged(name):
-        values = [getattr(b, name) for b in batches]
-        if name == "names":
-            return sum(values, [])
-        return pad_sequence([row for v in values for row in v], batch_first=True) if name in ("part_boxes", "box_parts") else torch.cat(values)
-
-    return Batch(**{f.name: merged(f.name) for f in fields(Batch)})
-
 # %% ../../nbs/data/24_vehicles.ipynb #97721e1f
 @collections.register("vehicles")
-class Vehicles(Collection):
+class Vehicles(Drawn):
     "Vehicles drawn on the fly with every truth known. The same seed, index, size and category give the same bits, alone or in any batch."
 
     summary = "drawn vehicles: part boxes, 13 parts, 5 landmarks, masks, boxes; cars, or any of 6 kinds"
-    splits = tuple(SPLITS)
+    noun = "vehicle"
+    ranges, splits = SPLITS, tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = KINDS
-    foreground = "true masks"
 
     def __init__(self, split: str = "train", size: int = 64, seed: int = 0, category: str = "car", device: torch.device | str = "cpu"):
-        require(split in SPLITS, f"The vehicles have no split {split!r}; choose one of: {', '.join(SPLITS)}.")
-        require(size >= 16, f"Vehicles of {size} pixels cannot be drawn; choose a size of at least 16.")
-        require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
+        super().__init__(split, size, seed, device)
         require(category in (*KINDS, "all"), f"There are no vehicles of the category {category!r}; choose one of: {', '.join(KINDS)}, or all.")
-        self.split, self.size, self.seed, self.category, self.device = split, size, seed, category, torch.device(device)
+        self.category = category
 
     @classmethod
     def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
@@ -858,65 +844,42 @@ class Vehicles(Collection):
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, category, device)
 
-    def __len__(self) -> int:
-        return SPLITS[self.split][1]
+    def counts(self) -> dict[str, int]:
+        return super().counts() | ({} if self.category == "all" else {"categories": 1})
 
-# %% ../../nbs/data/24_vehicles.ipynb #8ee08b03
+# %% ../../nbs/data/24_vehicles.ipynb #a531dd9d
 @patch
-def counts(self: Vehicles) -> dict[str, int]:
-    return {"samples": len(self), "categories": len(KINDS) if self.category == "all" else 1, "landmarks": len(LANDMARKS), "parts": len(PARTS)}
+def scene(self: Vehicles, indices: Sequence[int], kind: int, **overrides) -> Ride:
+    "Vehicles `indices`, all of one kind 0..5, before any pixel."
+    return vehicle_ride(self.stream(indices), kind, **overrides)
 
 
 @patch
-def stream(self: Vehicles, indices: Sequence[int] | Tensor) -> Stream:
-    "Where the numbers of these vehicles come from."
-    indices = torch.as_tensor(indices, dtype=torch.int64)
-    bad = (indices < 0) | (indices >= len(self))
-    require(not bad.any(), f"There is no vehicle {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
-    return Stream(self.seed, (indices + SPLITS[self.split][0]).to(self.device))
+def draw(self: Vehicles, scene: Ride, names: list[str]) -> Batch:
+    return photograph(scene, self.size, names)
 
 
+@patch
+def called(self: Vehicles, scene: Ride) -> str:
+    return KINDS[scene.kind]
+
+# %% ../../nbs/data/24_vehicles.ipynb #be407d33
 @patch
 def kinds(self: Vehicles, indices: Sequence[int]) -> list[int]:
     "The kind of each vehicle, 0..5."
     stream = self.stream(indices)
     return stream.choice("kind", len(KINDS)).tolist() if self.category == "all" else [KINDS.index(self.category)] * len(stream)
 
-# %% ../../nbs/data/24_vehicles.ipynb #a531dd9d
+
 @patch
 def batch(self: Vehicles, indices: Sequence[int]) -> Batch:
-    "Vehicles `indices`, drawn together."
+    "Vehicles `indices`, drawn together, kind by kind."
     indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    require(len(indices) > 0, "A batch needs at least one index.")
-    several = max(1, BUDGET * (1 if self.device.type == "cpu" else 16) // self.size**2)
     kinds = self.kinds(indices)
-    rows = sorted(range(len(indices)), key=lambda i: kinds[i])  # kind by kind
-    starts = [i for i in range(len(rows)) if i == 0 or kinds[rows[i]] != kinds[rows[i - 1]]] + [len(rows)]
-    chunks = [rows[i:min(i + several, stop)] for start, stop in zip(starts, starts[1:]) for i in range(start, stop, several)]
-    drawn = join([self._draw([indices[i] for i in chunk], kinds[chunk[0]]) for chunk in chunks])
-    place = {row: i for i, row in enumerate(rows)}
-    return select(drawn, [place[i] for i in range(len(rows))])
-
-
-@patch
-def _draw(self: Vehicles, indices: list[int], kind: int) -> Batch:
-    return photograph(vehicle_ride(self.stream(indices), kind), self.size, [f"{KINDS[kind]} {self.seed}-{self.split}-{i}" for i in indices])
-
-# %% ../../nbs/data/24_vehicles.ipynb #be407d33
-@patch
-def take(self: Vehicles, indices: Sequence[int]) -> list[Sample]:
-    "Vehicles `indices` one by one, drawn together all the same."
-    return self.batch(indices).samples() if len(indices) else []
-
-
-@patch
-def __getitem__(self: Vehicles, index: int) -> Sample:
-    return self.batch([index]).samples()[0]
-
-
-@patch
-def __iter__(self: Vehicles):
-    return (self[i] for i in range(len(self)))
+    order = sorted(range(len(indices)), key=lambda i: kinds[i])
+    drawn = join([Drawn.batch(self, [indices[i] for i in order if kinds[i] == kind], kind=kind) for kind in sorted(set(kinds))])
+    place = {row: i for i, row in enumerate(order)}
+    return select(drawn, [place[i] for i in range(len(indices))])
 
 # %% ../../nbs/data/24_vehicles.ipynb #b3e92f8f
 NEUTRAL = {"yaw": 0.4, "rise": 0.2, "style": 0.3, "shape_a": 0.5, "shape_b": 0.5, "long": 1.0, "tall": 1.0, "wheel": 1.0, "many": 1, "fill": 0.92,
