@@ -550,7 +550,7 @@ def test_labels_by_painting(drawn, groups, overlap):
             canvas[mask & (label > 0)] = label
         assert np.array_equal(s.parts.numpy(), canvas), s.name
         assert np.array_equal(s.mask.numpy(), thing.mask)
-    assert horses.foreground == "true object masks (PASCAL-Part)"
+    assert horses.foreground == "true masks (objects of PASCAL-Part)"
 
 
 def test_neighbours_are_background(drawn):

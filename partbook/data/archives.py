@@ -6,6 +6,7 @@
 __all__ = ['Entry', 'entries', 'safe_place', 'unpack']
 
 # %% ../../nbs/data/18_archives.ipynb #df60c5b0
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -26,19 +27,32 @@ class Entry(NamedTuple):
     content: IO[bytes] | None  # of a file
 
 
+class _Header(tarfile.TarInfo):
+    "An entry's header, which is not taken for the archive's end when it is damaged."
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(f"a header in it: {error}") from None
+
+# %% ../../nbs/data/18_archives.ipynb #2c9d8d21
 def entries(path: Path) -> Iterator[Entry]:
     "The entries of a .zip or of a .tar in any compression; each must be read before the next is asked for."
-    if zipfile.is_zipfile(path):
+    if not tarfile.is_tarfile(path) and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 linked = info.external_attr >> 16 & 0o170000 == 0o120000
                 kind = "folder" if info.is_dir() else "link" if linked else "file"
                 yield Entry(info.filename, info.file_size, kind, archive.open(info) if kind == "file" else None)
         return
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, tarinfo=_Header) as archive:
         for info in archive:
             kind = "folder" if info.isdir() else "file" if info.isfile() else "link" if info.issym() or info.islnk() else "device"
             yield Entry(info.name, info.size, kind, archive.extractfile(info) if kind == "file" else None)
+        while archive.fileobj.read(2**20):  # to the checksum
+            pass
 
 # %% ../../nbs/data/18_archives.ipynb #96c5668c
 def safe_place(name: str, archive: Path) -> PurePosixPath:
@@ -57,7 +71,7 @@ def unpack(
     archive, into = Path(archive).expanduser(), Path(into).expanduser()
     require(archive.is_file(), f"There is no archive {archive}; give the path of the file you fetched.")
     require(not into.exists() or into.is_dir(), f"{into} is a file; give a folder to unpack into.")
-    new = not into.exists()
+    made = [p for p in (into, *into.parents) if not p.exists()]
     try:
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into, prefix=".unpacking-") as hidden:
@@ -66,8 +80,9 @@ def unpack(
     except OSError as error:
         raise InputError(f"{archive} cannot be unpacked into {into} ({error.strerror or error}); nothing was changed.") from None
     finally:
-        if new and into.is_dir() and not any(into.iterdir()):
-            into.rmdir()
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 # %% ../../nbs/data/18_archives.ipynb #09a40617
 def _write_entries(archive: Path, hidden: Path, into: Path) -> None:
@@ -90,12 +105,12 @@ def _write_entries(archive: Path, hidden: Path, into: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as file:
                 shutil.copyfileobj(entry.content, file, 2**20)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError, NotImplementedError, UnicodeError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, UnicodeError) as error:
         raise InputError(f"{archive} is damaged or not an archive ({error}); nothing was unpacked, so fetch it again.") from None
     finally:
         bar.close()
 
-
+# %% ../../nbs/data/18_archives.ipynb #3c565d0e
 def _move_in(hidden: Path, into: Path) -> list[Path]:
     found = sorted(hidden.iterdir())
     require(found, "The archive is empty; fetch it again.")

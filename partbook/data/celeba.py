@@ -388,7 +388,8 @@ def find_celeba(
 ) -> Path:
     "The folder with CelebA's lists. `InputError` says what to fetch and where to put it."
     fetch = ("fetch the folders Anno, Eval and Img from CelebA's page (Large-scale CelebFaces Attributes Dataset, MMLAB) and the folder MAFL "
-             "from the TCDCN project of Zhang et al., unpack the pictures, and give the folder as --root or in PARTBOOK_CELEBA")
+             "from the TCDCN project of Zhang et al., put all four into one folder CelebA, unpack the pictures in Img, "
+             "and give that folder as --root or in PARTBOOK_CELEBA")
     text = root if root is not None else os.environ.get("PARTBOOK_CELEBA") or None
     require(text is not None, f"CelebA's photographs are not part of this book; {fetch}.")
     path = Path(text).expanduser()

@@ -431,14 +431,14 @@ def _choose_views(self: DeepFashion, views: Sequence[str] | None) -> None:
 @patch
 def _find_files(self: DeepFashion, masks: str) -> None:
     "Every photograph and parsing has to be there; predicted masks too, if they are asked for."
-    for folder, names, what in (
-        (self.photographs, [e.path for e in self.entries], "photographs"),
-        (self.photographs, [segment_name(e.path) for e in self.entries], "parsings"),
-        (self.root / "supervisedlabels" / "img_highres", [f"{e.path}.png" for e in self.entries] if masks == "predicted" else [], "predicted masks"),
+    own = "fetch the predicted masks that the contrastive paper's authors publish with their code, and put them there, or ask for masks=true"
+    for folder, names, what, cure in (
+        (self.photographs, [e.path for e in self.entries], "photographs", "unpack img_highres_seg.zip again"),
+        (self.photographs, [segment_name(e.path) for e in self.entries], "parsings", "unpack img_highres_seg.zip again"),
+        (self.root / "supervisedlabels" / "img_highres", [f"{e.path}.png" for e in self.entries] if masks == "predicted" else [], "predicted masks", own),
     ):
         gone = missing_files(folder, names)
-        require(not gone, f"{folder} lacks {len(gone)} of the {len(names)} {what} of {self.lists}, the first is {gone[0] if gone else ''}; "
-                          "unpack the archive again.")
+        require(not gone, f"{folder} lacks {len(gone)} of the {len(names)} {what} of {self.lists}, the first is {gone[0] if gone else ''}; {cure}.")
     self.predicted = self.root / "supervisedlabels" / "img_highres" if masks == "predicted" else None
     if self.predicted is not None:
         self.foreground = "predicted masks (supervisedlabels/)"

@@ -26,6 +26,7 @@ class Ahead:
 
     def get(self, number: int) -> Batch:
         "The batch `number`; the following ones are on their way."
+        require(0 <= number < self.stop, f"There is no batch {number}; they are numbered from 0 to {self.stop - 1}.")
         if self.pool is None:
             return self.make(number)
         for n in [n for n in self.started if not number <= n <= number + self.depth]:

@@ -680,8 +680,8 @@ class PASCAL(Collection):
         self._check_options()
         self.category_names = chosen_classes(options["classes"])
         self._name_parts()
-        self.foreground = {("parts", "parts"): "true part masks (PASCAL-Part)", ("parts", "object"): "true object masks (PASCAL-Part)"}.get(
-            (options["source"], options["mask"]), "true object masks (VOC's segmentation)")
+        self.foreground = {("parts", "parts"): "union of the true parts (PASCAL-Part)", ("parts", "object"): "true masks (objects of PASCAL-Part)"}.get(
+            (options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
         self.crop_to_box = options["unit"] == "object"
         self.tally, self._last = Counter(), ("", [])
         self.names = self._read_lists()
@@ -769,9 +769,10 @@ def objects(
     name: str,  # of an image
 ) -> list[PascalObject]:
     "All objects of an image, of whatever class and size."
-    if self._last[0] != name:
-        self._last = (name, read_mat(self._mat(name)) if self.options["source"] == "parts" else read_segmentation(self.root, name))
-    return self._last[1]
+    last = self._last  # workers share it
+    if last[0] != name:
+        last = self._last = (name, read_mat(self._mat(name)) if self.options["source"] == "parts" else read_segmentation(self.root, name))
+    return last[1]
 
 # %% ../../nbs/data/60_pascal.ipynb #ebf6bd6f
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VEHICLES', 'SHORT', 'AGAIN', 'FETCH', 'PAPER', 'AGREE', 'corners_to_boxes', 'Object', 'read_object', 'PartTable',
-           'read_parts', 'crop_window', 'crop_scale', 'photo_to_crop', 'write_vehiclepart_fixture', 'find_vehiclepart',
-           'Row', 'read_lists', 'VehiclePart', 'must_turn', 'Annotation', 'best_overlap']
+           'read_parts', 'crop_window', 'crop_scale', 'crop_size', 'photo_to_crop', 'write_vehiclepart_fixture',
+           'find_vehiclepart', 'Row', 'read_lists', 'VehiclePart', 'must_turn', 'Annotation', 'best_overlap']
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #4c2979ae
 import os
@@ -155,6 +155,13 @@ def crop_scale(window: tuple[int, int, int, int]) -> float:
     "The factor that makes the shorter side of the window 224 pixels."
     left, top, right, bottom = window
     return SHORT / min(right - left, bottom - top)
+
+
+def crop_size(window: tuple[int, int, int, int]) -> tuple[int, int]:  # (H,W)
+    "The size of the crop: 224 the shorter side, whole pixels the longer."
+    left, top, right, bottom = window
+    h, w, scale = bottom - top, right - left, crop_scale(window)
+    return (SHORT, max(int(w * scale), SHORT)) if h <= w else (max(int(h * scale), SHORT), SHORT)
 
 
 def photo_to_crop(corners: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
@@ -384,8 +391,7 @@ def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
             gone = missing_files(place, names)
             require(not gone,
                     f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the {vehicle} name, the first is "
-                    f"{gone[0] if gone else ''}; "
-                              "unpack the archive again, or shorten the lists.")
+                    f"{gone[0] if gone else ''}; unpack the archive again, or shorten the lists.")
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #21b11c56
 def must_turn(
@@ -438,8 +444,7 @@ def __getitem__(self: VehiclePart, i: int) -> Sample:
     left, top, right, bottom = a.window
     sample = Sample(image, f"{row.vehicle}/{row.name}_{row.number}", category=VEHICLES.index(row.vehicle))
     if self.crop:
-        h, w, scale = bottom - top, right - left, crop_scale(a.window)
-        sides = (SHORT, max(int(w * scale), SHORT)) if h <= w else (max(int(h * scale), SHORT), SHORT)
+        sides = crop_size(a.window)
         sample = resize(replace(sample, image=image[:, top:bottom, left:right]), sides)
         left, top, right, bottom = 0, 0, sides[1], sides[0]
     boxes, inside = corners_to_boxes(a.table.in_crop if self.crop else a.table.in_photo, sample.size)
@@ -486,10 +491,8 @@ def counts(self: VehiclePart) -> dict[str, int]:
     seen = dict.fromkeys(kinds, 0)
     for row in progress(self.all_rows, "checking annotations"):
         a = self._annotation(row)
-        left, top, right, bottom = a.window
-        scale, table = crop_scale(a.window), a.table
-        sides = (bottom - top) * scale, (right - left) * scale
-        _, inside = corners_to_boxes(table.in_crop, (int(sides[0]), int(sides[1])))
+        table, sides = a.table, crop_size(a.window)
+        _, inside = corners_to_boxes(table.in_crop, sides)
         beyond = (table.in_crop[:, :2] < 0).any(1) | (table.in_crop[:, 2:] > np.array(sides[::-1]) + 1).any(1)
         differ = np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window)).max(1, initial=0) > AGREE
         for key, value in zip(seen, (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())):
@@ -498,7 +501,7 @@ def counts(self: VehiclePart) -> dict[str, int]:
     return {"objects": len(self.all_rows), "train": len(self.all_rows) - test, "test": test, "vehicles": len(self.parts),
             "parts": len(self.part_names), **seen}
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #c94bb9a3
 @patch
 def compare_with_paper(self: VehiclePart) -> str:
     "Whether the numbers of photographs are those of the paper, in words."

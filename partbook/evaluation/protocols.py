@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['protocols', 'OVERLAP', 'object_view', 'whole_view', 'inside_box', 'Protocol', 'default_protocols', 'check_fits',
            'PixelOverlap', 'method_labels', 'overlap_metrics', 'LandmarkOverlap', 'centres_in_view', 'frame_of',
-           'LandmarkError', 'annotation_baselines', 'CoSegmentation', 'iou', 'RegionGrouping']
+           'LandmarkError', 'annotation_baselines', 'CoSegmentation', 'mask_iou', 'RegionGrouping']
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #078e0023
 import torch
@@ -236,7 +236,7 @@ class CoSegmentation(Protocol):
     "IoU of the union of all parts with the true mask, and that of everything."
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask"
-    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture", "percent"
+    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture, against the collection's foreground", "percent"
     needs, order, headline, on_request = ("mask",), 6, ("iou",), True
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -245,12 +245,12 @@ class CoSegmentation(Protocol):
         for batch in self.stream(object_view(test, method.settings.size), device, batch_size, "evaluating the union of parts"):
             with torch.no_grad():
                 found = method.labels(batch.images) > 0
-            sums += torch.stack([iou(found, batch.masks), iou(torch.ones_like(found), batch.masks)])
+            sums += torch.stack([mask_iou(found, batch.masks), mask_iou(torch.ones_like(found), batch.masks)])
             count += len(batch)
         return dict(zip(("iou", "iou_everything"), (100 * sums / count).tolist()))
 
 
-def iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> their sum over the batch
+def mask_iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> their sum over the batch
     "Intersection over union, added over pictures; two empty masks agree."
     both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
     return torch.where(either > 0, both / either.clamp_min(1), 1.0).sum()

@@ -34,7 +34,8 @@ class Moments:
     def add(self, vectors: Tensor) -> None:  # (N,C)
         self.count += len(vectors)
         self.first += vectors.sum(0, dtype=torch.float64)
-        self.second += (vectors.mT @ vectors).double()
+        exact = vectors.double()
+        self.second += exact.mT @ exact
 
 # %% ../../nbs/features/35_foreground.ipynb #e0f83cf5
 @patch
