@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'CLASS', 'PART', 'X', 'Y', 'WIDTH', 'HEIGHT', 'TRAINING', 'VISIBLE', 'PATH', 'CLASS_NAME', 'PART_NAME',
-           'CLICK', 'BORDER', 'LANDMARKS', 'Column', 'read_list', 'Annotations', 'read_annotations', 'write_cub',
-           'write_cub_fixture', 'find_cub', 'missing_files', 'CUB']
+           'CLICK', 'BORDER', 'LANDMARKS', 'FULL', 'Column', 'read_list', 'Annotations', 'read_annotations',
+           'write_cub', 'write_cub_fixture', 'find_cub', 'missing_files', 'CUB']
 
 # %% ../../nbs/data/30_cub.ipynb #c93db3a4
 import math
@@ -470,10 +470,16 @@ def present(cls: CUB, root: str | Path | None = None) -> bool:
         return False
 
 # %% ../../nbs/data/30_cub.ipynb #6a0b9b70
+FULL = {"train": 5994, "test": 5794}  # photographs of the whole data set
+
+
 @patch
 def counts(self: CUB) -> dict[str, int]:
     "Counts over all splits; reads every photograph's header, and holds boxes and landmarks against its size."
     a, kept, grey = self.annotations, self.kept, 0
+    training = int(a.training.sum())
+    require(len(a.ids) != sum(FULL.values()) or training == FULL["train"],
+            f"{self.root / 'train_test_split.txt'}: expected {FULL['train']} photographs for training, found {training}; unpack the archive again.")
     for n in progress(kept, "checking photographs"):
         H, W, mode = read_header(self.root / "images" / a.files[n], upright=False)
         self._fit(n, H, W)
