@@ -443,6 +443,7 @@ def data(args: argparse.Namespace) -> None:
         for what, number in collection.counts().items():
             say(f"{split:6s} {what:34s} {number}")
         say(f"{split:6s} {'foreground':34s} {collection.foreground}")
+        say(f"{split:6s} {'protocols':34s} {', '.join(default_protocols(collection)) or 'none'}")
 
 # %% ../nbs/30_cli.ipynb #ae101ac9
 def unpack_archives(args: argparse.Namespace) -> list[Path]:
