@@ -262,7 +262,7 @@ def check(error: pytest.ExceptionInfo, expected: str, **names) -> None:
 def test_damage(root, name, file, damage, options, expected):
     damage(root / file)
     with pytest.raises(InputError) as error:
-        horses = PASCAL.open(root, **{"classes": "horse"} | options)
+        horses = PASCAL.open(root, **{"categories": "horse"} | options)
         horses.counts()
         horses[0]
     check(error, expected, root=root, file=root / file)
@@ -270,7 +270,7 @@ def test_damage(root, name, file, damage, options, expected):
 
 def test_damage_is_seen_by_counts_without_decoding(root):
     smaller(root / JPG)
-    horses = PASCAL.open(root, classes="horse")
+    horses = PASCAL.open(root, categories="horse")
     with pytest.raises(InputError, match="is 64x48 pixels, but its masks are 128x96"):
         horses.counts()
     with pytest.raises(InputError, match="is 64x48 pixels, but its masks are 128x96"):
@@ -281,8 +281,8 @@ FETCH = "; fetch VOCtrainval_03-May-2010.tar of PASCAL VOC 2010, unpack it, and 
 WRONG = [  # (options, the sentence)
     (dict(split="val"), "PASCAL has no split 'val'; choose one of: train, test, all (test is VOC's val)."),
     (dict(size=0), "The size is 0; it must be at least one pixel."),
-    (dict(classes="horse,unicorn"), "classes: 'unicorn' is not a class of PASCAL VOC; the classes are {classes}."),
-    (dict(classes=()), "No class is asked for; name one or several, or scops, contrastive or all."),
+    (dict(categories="horse,unicorn"), "categories: 'unicorn' is not a class of PASCAL VOC; the classes are {classes}."),
+    (dict(categories=()), "No class is asked for; name one or several, or scops, contrastive or all."),
     (dict(unit="objects"), "unit is 'objects'; it must be one of: object, image."),
     (dict(overlap="smallest"), "overlap is 'smallest'; it must be one of: first, last."),
     (dict(mask="box"), "mask is 'box'; it must be one of: parts, object."),
@@ -292,13 +292,13 @@ WRONG = [  # (options, the sentence)
     (dict(area=-0.1), "area is -0.1; it must be a share of the image, from 0 to below 1."),
     (dict(without="hidden"), "without is 'hidden'; it must be among: truncated, occluded, difficult."),
     (dict(groups="rough"), "groups is 'rough'; it must be fine, coarse, or a mapping from group names to parts."),
-    (dict(classes="car", groups={"eye": ["leye"]}), "groups: 'leye' in 'eye' is not a part of a car; its parts are " + ", ".join(PARTS["car"]) + "."),
+    (dict(categories="car", groups={"eye": ["leye"]}), "groups: 'leye' in 'eye' is not a part of a car; its parts are " + ", ".join(PARTS["car"]) + "."),
     (dict(mask="parts", **VOC), "VOC's own masks have no parts; ask for mask=object, or for source=parts."),
     (dict(min_parts=2, **VOC), "VOC's own masks have no parts; leave min_parts out, or ask for source=parts."),
     (dict(year=2011), "The year is 2011; it must be one of: 2010, 2012."),
-    (dict(classes="boat"), "{root} holds no sample of boat in split 'train' (no object at all); ask for less, or for other classes."),
-    (dict(classes="chair"), "{root} holds no sample of chair in split 'train' (1 objects of these classes; 1 too small, left out); ask for less, or for other classes."),
-    (dict(classes="chair", area=0.01),
+    (dict(categories="boat"), "{root} holds no sample of boat in split 'train' (no object at all); ask for less, or for other classes."),
+    (dict(categories="chair"), "{root} holds no sample of chair in split 'train' (1 objects of these classes; 1 too small, left out); ask for less, or for other classes."),
+    (dict(categories="chair", area=0.01),
      "{root} holds no sample of chair in split 'train' (1 objects of these classes; 1 too few parts, left out); ask for less, or for other classes."),
 ]
 
@@ -327,7 +327,7 @@ def test_missing_folders_say_what_to_fetch(root, tmp_path, monkeypatch):
     shutil.rmtree(root / "Annotations_Part")
     with pytest.raises(InputError, match="Annotations_Part is missing; fetch trainval.tar.gz of PASCAL-Part .* or use VOC's own masks"):
         PASCAL.open(root)
-    assert len(PASCAL.open(root, "all", classes="horse", **VOC)) == 4
+    assert len(PASCAL.open(root, "all", categories="horse", **VOC)) == 4
 
 
 # ------------------------------------------------------------------------------------------------------ what is read without a word
@@ -369,11 +369,11 @@ def test_shapes_of_structures(root, shape):
 def test_nothing_and_empty_objects(root):
     scipy.io.savemat(root / MAT, {"anno": {"imname": NAME, "objects": np.empty((0, 0))}})
     assert read_mat(root / MAT) == []
-    horses = PASCAL.open(root, classes="horse")
+    horses = PASCAL.open(root, categories="horse")
     assert [s.name for s in horses] == ["2008_000002_3"]
     blank = PascalObject("horse", np.zeros((96, 128), bool))
     write_mat(root / MAT, NAME, [blank])
-    horses = PASCAL.open(root, classes="horse")
+    horses = PASCAL.open(root, categories="horse")
     assert [s.name for s in horses] == ["2008_000002_3"] and horses.counts()["objects without a pixel, left out"] == 1
     assert read_mat(root / MAT)[0].parts == []
 
@@ -408,27 +408,27 @@ def test_boxes_are_counted_from_one_and_clipped(root):
 
 def test_class_flags_spare_reading_and_mean_difficult(root):
     (root / "Annotations_Part" / "2009_000004.mat").write_bytes(b"")
-    assert len(PASCAL.open(root, classes="horse")) == 2  # flagged -1, so not opened
+    assert len(PASCAL.open(root, categories="horse")) == 2  # flagged -1, so not opened
     with pytest.raises(InputError, match="2009_000004.mat cannot be read as a MATLAB file"):
-        PASCAL.open(root, classes="horse", flags=False)
+        PASCAL.open(root, categories="horse", flags=False)
     text(lambda t: t.replace(" 1", " 0"))(root / FLAGS)
-    assert len(PASCAL.open(root, classes="horse")) == 2  # only difficult ones: still read, as in the contrastive paper's code
+    assert len(PASCAL.open(root, categories="horse")) == 2  # only difficult ones: still read, as in the contrastive paper's code
     pictures = [PascalPicture("a", torch.zeros(3, 8, 8), [PascalObject("cow", np.ones((8, 8), bool), marks=frozenset({"difficult"}))])]
     assert read_flags(write_pascal(root / "own", pictures) / "ImageSets" / "Main" / "cow_train.txt") == {"a": 0}
 
 
 def test_part_files_beside_the_folder(root):
     (root / "Annotations_Part").rename(root.parent / "Annotations_Part")
-    assert len(PASCAL.open(root.parent, classes="horse")) == 2
+    assert len(PASCAL.open(root.parent, categories="horse")) == 2
 
 
 def test_the_lists_of_2012_may_name_images_without_part_file(root, tmp_path):
     newer = root.rename(tmp_path / "VOC2012")
     (newer / MAT).unlink()
-    horses = PASCAL.open(newer, classes="horse")
+    horses = PASCAL.open(newer, categories="horse")
     assert [s.name for s in horses] == ["2008_000002_3"]
     assert horses.counts()["images without a part file, passed over"] == 1 and horses.counts()["images in the full set's list"] == 5717
-    assert len(PASCAL.open(tmp_path, classes="horse", year=2012)) == 1
+    assert len(PASCAL.open(tmp_path, categories="horse", year=2012)) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------- what samples are
@@ -465,7 +465,7 @@ def test_counts_and_splits(drawn):
 
 
 def test_full_part_files_need_full_lists(drawn, monkeypatch):
-    horses = PASCAL.open(drawn, classes="horse")
+    horses = PASCAL.open(drawn, categories="horse")
     monkeypatch.setitem(EXPECTED, "Annotations_Part", 8)
     with pytest.raises(InputError) as error:
         horses.counts()
@@ -492,7 +492,7 @@ def test_area_thresholds_to_the_pixel(tmp_path):
     (train / "ImageSets" / "Main" / "cow_val.txt").unlink()
 
     def names(split, **options):
-        return "".join(s.name[0] for s in PASCAL.open(train, split, classes="cow", **options))
+        return "".join(s.name[0] for s in PASCAL.open(train, split, categories="cow", **options))
 
     assert names("train") == "bcde" and names("train", area=0.09) == "abcde"
     assert names("test", area=0.18) == "cd" and names("test", area=0.199) == "d"
@@ -506,20 +506,20 @@ def test_image_unit_takes_the_largest_object_and_all_objects(tmp_path):
     small[0:4, 0:4], large[10:35, 10:40] = True, True
     objects = [PascalObject("cow", small, [("head", small)]), PascalObject("cow", large, [("torso", large)]), PascalObject("sheep", ~(small | large), [])]
     root = write_pascal(tmp_path / "VOC2010", [PascalPicture("one", torch.full((3, 40, 50), 0.5), objects)])
-    (s,) = PASCAL.open(root, classes="cow", unit="image")
+    (s,) = PASCAL.open(root, categories="cow", unit="image")
     assert s.name == "one" and s.box.tolist() == [0, 0, 40, 35] and torch.equal(s.mask, torch.from_numpy(small | large))
     assert s.parts.unique().tolist() == [0, 1 + PARTS["cow"].index("head"), 1 + PARTS["cow"].index("torso")]
-    assert [x.name for x in PASCAL.open(root, classes="cow", area=0.0)] == ["one_1", "one_2"]
-    assert [x.name for x in PASCAL.open(root, classes="sheep,cow", unit="image", area=0.0)] == ["one_sheep", "one_cow"]
-    assert len(PASCAL.open(root, classes="cow", unit="image", min_parts=2)) == 1
+    assert [x.name for x in PASCAL.open(root, categories="cow", area=0.0)] == ["one_1", "one_2"]
+    assert [x.name for x in PASCAL.open(root, categories="sheep,cow", unit="image", area=0.0)] == ["one_sheep", "one_cow"]
+    assert len(PASCAL.open(root, categories="cow", unit="image", min_parts=2)) == 1
     with pytest.raises(InputError, match="1 too few parts"):
-        PASCAL.open(root, classes="cow", unit="image", min_parts=3)
+        PASCAL.open(root, categories="cow", unit="image", min_parts=3)
     with pytest.raises(InputError, match="2 too few parts"):
-        PASCAL.open(root, classes="cow", area=0.0, min_parts=2)
+        PASCAL.open(root, categories="cow", area=0.0, min_parts=2)
 
 
 def test_numbered_parts_are_one_part(drawn):
-    car = PASCAL.open(drawn, classes="car", overlap="last")[0]
+    car = PASCAL.open(drawn, categories="car", overlap="last")[0]
     names = dict(read_mat(drawn / "Annotations_Part" / "2009_000004.mat")[0].parts)
     wheel = 1 + PARTS["car"].index("wheel")
     assert {"wheel_1", "wheel_2"} <= set(names) and np.array_equal((car.parts == wheel).numpy(), names["wheel_1"] | names["wheel_2"])
@@ -527,9 +527,9 @@ def test_numbered_parts_are_one_part(drawn):
 
 
 def test_several_classes_number_their_parts_one_after_the_other(drawn):
-    both = PASCAL.open(drawn, "all", classes=("sheep", "horse"))
+    both = PASCAL.open(drawn, "all", categories=("sheep", "horse"))
     assert both.part_names == tuple(f"sheep {p}" for p in PARTS["sheep"]) + tuple(f"horse {p}" for p in PARTS["horse"])
-    alone = {name: PASCAL.open(drawn, "all", classes=name) for name in ("sheep", "horse")}
+    alone = {name: PASCAL.open(drawn, "all", categories=name) for name in ("sheep", "horse")}
     for s in both:
         kind = both.category_names[s.category]
         twin = next(t for t in alone[kind] if t.name == s.name)
@@ -541,7 +541,7 @@ def test_several_classes_number_their_parts_one_after_the_other(drawn):
 @pytest.mark.parametrize("groups", ["fine", "coarse", {"front": ["head", "neck"]}])
 def test_labels_by_painting(drawn, groups, overlap):
     "The rule written as a painter would: last to first, so that the first stays on top (and the other way round)."
-    horses = PASCAL.open(drawn, "all", classes="horse", groups=groups, overlap=overlap, mask="object", min_parts=0)
+    horses = PASCAL.open(drawn, "all", categories="horse", groups=groups, overlap=overlap, mask="object", min_parts=0)
     for row, s in zip(horses.rows, horses):
         thing = read_mat(drawn / "Annotations_Part" / f"{row.name}.mat")[row.members[0]]
         canvas = np.zeros(thing.mask.shape, np.int64)
@@ -554,7 +554,7 @@ def test_labels_by_painting(drawn, groups, overlap):
 
 
 def test_neighbours_are_background(drawn):
-    first, second = PASCAL.open(drawn, classes="sheep", mask="object")
+    first, second = PASCAL.open(drawn, categories="sheep", mask="object")
     assert not (first.mask & second.mask).any() and torch.equal(first.image, second.image)
 
 
@@ -575,8 +575,8 @@ def test_a_photograph_stays_as_stored(root, drawn):
     note[0x0112] = 6
     with Image.open(root / JPG) as image:
         image.copy().save(root / JPG, exif=note)
-    turned = PASCAL.open(root, classes="horse")
-    assert turned.counts()["samples"] == 2 and turned[0].size == (96, 128) and torch.equal(turned[0].parts, PASCAL.open(drawn, classes="horse")[0].parts)
+    turned = PASCAL.open(root, categories="horse")
+    assert turned.counts()["samples"] == 2 and turned[0].size == (96, 128) and torch.equal(turned[0].parts, PASCAL.open(drawn, categories="horse")[0].parts)
 
 
 def test_fixture_depends_on_its_seed_alone(tmp_path, drawn):
@@ -609,16 +609,16 @@ def test_part_labels_of_nothing():
 
 def test_a_match_needs_half_an_overlap(root):
     text(lambda t: t.replace("<occluded>0", "<occluded>1"))(root / XML)
-    assert len(PASCAL.open(root, classes="horse", without="occluded")) == 1
+    assert len(PASCAL.open(root, categories="horse", without="occluded")) == 1
     text(lambda t: t.replace("<xmin>12", "<xmin>63"))(root / XML)  # exactly half of the width is left: still the same object
-    assert len(PASCAL.open(root, classes="horse", without="occluded")) == 1
+    assert len(PASCAL.open(root, categories="horse", without="occluded")) == 1
     text(lambda t: t.replace("<xmin>63", "<xmin>64"))(root / XML)
-    assert len(PASCAL.open(root, classes="horse", without="occluded")) == 2
+    assert len(PASCAL.open(root, categories="horse", without="occluded")) == 2
 
 
 def test_a_box_of_another_class_is_no_match(root):
     text(lambda t: t.replace("<name>horse", "<name>cow").replace("<occluded>0", "<occluded>1"))(root / XML)
-    assert len(PASCAL.open(root, classes="horse", without="occluded")) == 2
+    assert len(PASCAL.open(root, categories="horse", without="occluded")) == 2
 
 
 # -------------------------------------------------------------------------------------------------------------- real photographs
@@ -646,21 +646,21 @@ def test_real_files(real, real_objects):
 
 
 def test_real_samples(real):
-    objects = PASCAL.open(real, "all", classes="all", mask="object", **REAL)
+    objects = PASCAL.open(real, "all", categories="all", mask="object", **REAL)
     assert len(objects) == objects.counts()["samples"] == 48 and objects.counts()["images in the full set's list"] == 1928
     assert objects.counts()["samples of person"] == 16 and objects.counts()["samples of dog"] == 6
     for s in objects:
         assert s.mask.any() and not (s.parts > 0)[~s.mask].any()
         x, y, w, h = (int(v) for v in s.box)
         assert s.mask[y:y + h, x:x + w].sum() == s.mask.sum() and s.mask[y].any() and s.mask[:, x].any()
-    parts = PASCAL.open(real, "all", classes="all", **REAL)
+    parts = PASCAL.open(real, "all", categories="all", **REAL)
     assert len(parts) == 39 and parts.counts()["too few parts, left out"] == 9
     papers = PASCAL.open(real, "all", lists="Segmentation")  # the ten classes, boxes above 10 %
     assert {s.name: papers.category_names[s.category] for s in papers} == {
         "2008_000008_2": "horse", "2008_000019_2": "dog", "2008_000019_3": "dog", "2008_000019_1": "dog", "2008_005643_1": "dog", "2010_003057_5": "bus"}
     batch = next(batches(resized(cropped(papers, pad=0.05, square=True), 64), 8))
     assert batch.masks.float().mean((1, 2)).min() > 0.1
-    assert len(PASCAL.open(real, "all", classes="scops", unit="image", lists="Segmentation")) == 2
+    assert len(PASCAL.open(real, "all", categories="scops", unit="image", lists="Segmentation")) == 2
 
 
 def test_real_masks_against_vocs(real, real_objects):

@@ -133,9 +133,9 @@ def test_damaged(root, change, sentence):
 OPTIONS = [
     (dict(split="val"), "VehiclePart has no split 'val'; choose one of: train, test, all."),
     (dict(size=0), "The size is 0; it must be at least one pixel."),
-    (dict(vehicle="boat"), "VehiclePart has no vehicle 'boat'; choose among: aeroplane, bicycle, bus, car, motorbike, train, or all."),
-    (dict(vehicle="car,car"), "A vehicle is named twice in 'car,car'; name each once."),
-    (dict(vehicle="all"), "{root}/PASCAL3D+_sp/file_list/train_list/aeroplane_train.txt is missing; fetch"),
+    (dict(categories="boat"), "VehiclePart has no vehicle 'boat'; choose among: aeroplane, bicycle, bus, car, motorbike, train, or all."),
+    (dict(categories="car,car"), "A vehicle is named twice in 'car,car'; name each once."),
+    (dict(categories="all"), "{root}/PASCAL3D+_sp/file_list/train_list/aeroplane_train.txt is missing; fetch"),
 ]
 
 
@@ -179,7 +179,7 @@ def test_counts(drawn):
                       "boxes without an inside, left out": 0, "boxes cut at the border": 1, "boxes whose two versions disagree": 0}
     assert sum(len(s.part_boxes) for s in cars) == 40 and "so this is a part of the data set" in cars.compare_with_paper()
     assert (len(VehiclePart.open(drawn)), len(VehiclePart.open(drawn, "test"))) == (5, 1)
-    both = VehiclePart.open(drawn, "all", vehicle="car,bus")
+    both = VehiclePart.open(drawn, "all", categories="car,bus")
     assert both.part_names == (*(f"car {k}" for k in range(1, 7)), *(f"bus {k}" for k in range(1, 5))) and both.counts()["vehicles"] == 2
     assert both[6].category == VEHICLES.index("bus") and set(both[6].box_parts.tolist()) <= {7, 8, 9, 10}
 
@@ -196,7 +196,7 @@ def test_the_object_is_the_one_named(drawn):
 
 
 def test_boxes_lie_where_they_were_drawn(drawn):
-    for cropped, whole in zip(VehiclePart.open(drawn, "all", vehicle="bus"), VehiclePart.open(drawn, "all", vehicle="bus", crop=False)):
+    for cropped, whole in zip(VehiclePart.open(drawn, "all", categories="bus"), VehiclePart.open(drawn, "all", categories="bus", crop=False)):
         for s in (cropped, whole):
             wheels = s.part_boxes[s.box_parts == 1].round().int().tolist()
             assert len(wheels) == 3
@@ -257,6 +257,6 @@ def test_originals(shared):
     if not folder.is_dir():
         pytest.skip(f"no original files of VehicleSemanticPart: {folder} does not exist")
     for vehicle in VEHICLES:
-        counts = VehiclePart.open(folder, "all", vehicle=vehicle).counts()
+        counts = VehiclePart.open(folder, "all", categories=vehicle).counts()
         assert counts["boxes whose two versions disagree"] <= 0.02 * counts["part boxes"]
         assert counts["entries left out"] <= 0.02 * counts["part boxes"]

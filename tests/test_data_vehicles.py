@@ -18,7 +18,7 @@ from partbook.methods.kmeans import KMeans, KMeansSettings
 @pytest.fixture(scope="module")
 def mixed():
     "A batch with every kind in it."
-    batch = Vehicles.open(split="val", size=64, category="all").batch(range(18))
+    batch = Vehicles.open(split="val", size=64, categories="all").batch(range(18))
     assert len(batch.categories.unique()) == len(KINDS)
     return batch
 
@@ -56,7 +56,7 @@ def test_annotations_agree(mixed):
 
 def test_several_instances():
     "Wheels, windows and doors come in numbers; the mean is far above one."
-    batch = Vehicles.open(category="car").batch(range(24))
+    batch = Vehicles.open(categories="car").batch(range(24))
     counts = torch.stack([(batch.box_parts == part).sum(1) for part in (WHEEL, WINDOW, DOOR)], 1).float().mean(0)
     assert (counts > torch.tensor([1.7, 2.8, 1.6])).all() and (counts < torch.tensor([4.0, 5.1, 2.01])).all()
 
@@ -69,9 +69,9 @@ def test_each_kind_repeats_parts(kind, expected):
 
 
 def test_bits():
-    mixed, order = Vehicles.open(split="test", size=32, category="all"), [9, 2, 14, 2]
+    mixed, order = Vehicles.open(split="test", size=32, categories="all"), [9, 2, 14, 2]
     for index, s in zip(order, mixed.take(order)):
-        alone, own = mixed[index], Vehicles.open(split="test", size=32, category=KINDS[s.category])[index]
+        alone, own = mixed[index], Vehicles.open(split="test", size=32, categories=KINDS[s.category])[index]
         for other in (alone, own):
             assert other.name == s.name
             for field in ("image", "parts", "mask", "landmarks", "visible", "box", "part_boxes", "box_parts"):
@@ -96,7 +96,7 @@ def test_splits_and_seeds_differ():
 
 
 def test_sizes_show_the_same_vehicle():
-    small, large = (Vehicles.open(size=size, category="bus")[4] for size in (48, 96))
+    small, large = (Vehicles.open(size=size, categories="bus")[4] for size in (48, 96))
     torch.testing.assert_close(2 * small.landmarks, large.landmarks, atol=1e-3, rtol=1e-5)
     assert (large.parts[::2, ::2] == small.parts).float().mean() > 0.9
 
@@ -128,7 +128,7 @@ def test_samples_travel(mixed):
     half, inner = resize(s, 32), crop(s)
     torch.testing.assert_close(half.part_boxes, s.part_boxes * 0.5)
     assert inner.size == (int(s.box[3]), int(s.box[2])) and len(inner.part_boxes) <= len(s.part_boxes)
-    view = Kept(View(Vehicles.open(size=32, category="all"), indices=range(5)))
+    view = Kept(View(Vehicles.open(size=32, categories="all"), indices=range(5)))
     assert sum(len(b) for b in batches(view, 2)) == 5 and view.part_names == PARTS and "pixels" in default_protocols(view)
 
 
@@ -136,7 +136,7 @@ def test_samples_travel(mixed):
     (lambda: Vehicles.open(split="dev"), "The vehicles have no split 'dev'; choose one of: train, val, test."),
     (lambda: Vehicles.open(size=15), "Vehicles of 15 pixels cannot be drawn; choose a size of at least 16."),
     (lambda: Vehicles.open(seed=-2), "The seed is -2; it must be zero or a positive integer."),
-    (lambda: Vehicles.open(category="boat"),
+    (lambda: Vehicles.open(categories="boat"),
      "There are no vehicles of the category 'boat'; choose one of: aeroplane, bicycle, bus, car, motorbike, train, or all."),
     (lambda: Vehicles.open(split="test")[500], "There is no vehicle [500] in the split 'test'; indices go from 0 to 499."),
     (lambda: Vehicles.open().take([0, -1]), "There is no vehicle [-1] in the split 'train'; indices go from 0 to 1999."),

@@ -53,7 +53,7 @@ def chosen_classes(
     "The classes a name or a list of names stands for, without repetition, in the order given."
     named = {"scops": SCOPS, "contrastive": CONTRASTIVE, "all": CLASSES}
     words = named.get(classes, classes.split(",")) if isinstance(classes, str) else classes
-    found = tuple(dict.fromkeys(class_name(str(word).strip(), "classes") for word in words))
+    found = tuple(dict.fromkeys(class_name(str(word).strip(), "categories") for word in words))
     require(found, "No class is asked for; name one or several, or scops, contrastive or all.")
     return found
 
@@ -678,7 +678,7 @@ class PASCAL(Collection):
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.root, self.split, self.size, self.options = root, split, size, options
         self._check_options()
-        self.category_names = chosen_classes(options["classes"])
+        self.category_names = chosen_classes(options["categories"])
         self._name_parts()
         self.foreground = {("parts", "parts"): "union of the true parts (PASCAL-Part)", ("parts", "object"): "true masks (objects of PASCAL-Part)"}.get(
             (options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
@@ -893,7 +893,7 @@ def open(
     split: str = "train",  # "train", "test" (VOC's val: the contrastive paper's code) or "all"
     size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
-    classes: str | Sequence[str] = "contrastive",  # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
+    categories: str | Sequence[str] = "contrastive",  # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
     unit: str = "object",  # one sample for each "object" (contrastive), or "image" and class (SCOPS, Sec. 4.3)
     area: float | None = None,  # least share of the box in the image; None: objects > 0.1 (train), > 0.2 (test: contrastive), images >= 0.2 (SCOPS)
     groups: str | Mapping = "fine",  # part names without numbers ("fine", contrastive), this book's "coarse" ones, or a mapping of your own
@@ -907,7 +907,7 @@ def open(
     year: int = 2010,  # 2010, or 2012 where both are there; PASCAL-Part covers 2010
 ) -> PASCAL:
     "Open a split. `InputError` when a list or a file does not fit, or something is missing."
-    return cls(find_pascal(root, year), split, size, classes=classes, unit=unit, area=area, groups=groups, overlap=overlap, mask=mask,
+    return cls(find_pascal(root, year), split, size, categories=categories, unit=unit, area=area, groups=groups, overlap=overlap, mask=mask,
                min_parts=min_parts, without=without, source=source, lists=lists, flags=flags)
 
 # %% ../../nbs/data/60_pascal.ipynb #39002b51

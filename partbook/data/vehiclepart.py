@@ -461,14 +461,14 @@ def open(
     split: str = "train",  # "train", "test" (the data set's lists) or "all"
     size: int | None = None,  # resize every sample SxS, which no paper does; None keeps the short side at 224
     seed: int = 0,  # photographs do not depend on it
-    vehicle: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
+    categories: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
     crop: bool = True,  # to the object at short side 224 (alignment paper, Sec. 4.3); False: the whole photograph at its own size
 ) -> VehiclePart:
     "Open a split. `InputError` when a list does not fit or a file is missing."
-    vehicles = VEHICLES if vehicle == "all" else tuple(v.strip() for v in vehicle.split(","))
+    vehicles = VEHICLES if categories == "all" else tuple(v.strip() for v in categories.split(","))
     for v in vehicles:
         require(v in VEHICLES, f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.")
-    require(len(set(vehicles)) == len(vehicles), f"A vehicle is named twice in {vehicle!r}; name each once.")
+    require(len(set(vehicles)) == len(vehicles), f"A vehicle is named twice in {categories!r}; name each once.")
     return cls(find_vehiclepart(root), split, size, vehicles, crop)
 
 

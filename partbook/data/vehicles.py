@@ -832,20 +832,20 @@ class Vehicles(Drawn):
     part_names = PARTS
     category_names = KINDS
 
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, category: str = "car", device: torch.device | str = "cpu"):
+    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, categories: str = "car", device: torch.device | str = "cpu"):
         super().__init__(split, size, seed, device)
-        require(category in (*KINDS, "all"), f"There are no vehicles of the category {category!r}; choose one of: {', '.join(KINDS)}, or all.")
-        self.category = category
+        require(categories in (*KINDS, "all"), f"There are no vehicles of the category {categories!r}; choose one of: {', '.join(KINDS)}, or all.")
+        self.categories = categories
 
     @classmethod
     def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             category: str = "car",  # one kind, or "all" (feature alignment, 4.4.1, learns and evaluates one kind at a time)
+             categories: str = "car",  # one kind, or "all" (feature alignment, 4.4.1, learns and evaluates one kind at a time)
              device: torch.device | str = "cpu") -> "Vehicles":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
-        return cls(split, 64 if size is None else size, seed, category, device)
+        return cls(split, 64 if size is None else size, seed, categories, device)
 
     def counts(self) -> dict[str, int]:
-        return super().counts() | ({} if self.category == "all" else {"categories": 1})
+        return super().counts() | ({} if self.categories == "all" else {"categories": 1})
 
 # %% ../../nbs/data/24_vehicles.ipynb #a531dd9d
 @patch
@@ -868,7 +868,7 @@ def called(self: Vehicles, scene: Ride) -> str:
 def kinds(self: Vehicles, indices: Sequence[int]) -> list[int]:
     "The kind of each vehicle, 0..5."
     stream = self.stream(indices)
-    return stream.choice("kind", len(KINDS)).tolist() if self.category == "all" else [KINDS.index(self.category)] * len(stream)
+    return stream.choice("kind", len(KINDS)).tolist() if self.categories == "all" else [KINDS.index(self.categories)] * len(stream)
 
 
 @patch
