@@ -457,3 +457,15 @@ def test_the_same_seed_draws_the_same(figures, tmp_path):
         assert torch.equal(s.image, t.image) and torch.equal(s.parts, t.parts) and s.name == t.name
     other = DeepFashion.open(write_deepfashion_fixture(tmp_path / "other", seed=1), "all")
     assert not torch.equal(other[0].parts, again[0].parts)
+
+
+def test_some_of_the_three_lists_are_not_enough(tmp_path):
+    root = write_deepfashion_fixture(tmp_path / "shop")
+    lists = sorted((root / "Anno" / "segmentation").glob("*.json"))
+    assert len(lists) == 3
+    lists[0].unlink()
+    with pytest.raises(InputError, match=f"{lists[0].name} is missing, though .* fetch all three again"):
+        DeepFashion.open(root)
+    for path in lists[1:]:
+        path.unlink()
+    assert len(DeepFashion.open(root)) > 0  # by the partition list

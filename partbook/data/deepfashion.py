@@ -224,15 +224,18 @@ def read_entries(
 ) -> tuple[list[Entry], str]:
     "The parsed images of all splits, and which lists told them."
     files = {status: root / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json" for status in STATUS}
-    if all(path.is_file() for path in files.values()):
+    there = [path for path in files.values() if path.is_file()]
+    gone = [path for path in files.values() if path not in there]
+    require(not there or not gone, f"{gone[0] if gone else ''} is missing, though {there[0].name if there else ''} is there; fetch all three again, or remove them all to go by the partition list.")
+    if there:
         entries = [Entry(path, PurePosixPath(path).parts[-2], status) for status, file in files.items() for path in read_parsed(file)]
         check_items(entries, root / "Anno" / "segmentation")
         return entries, "the COCO files"
     lists = root / "Eval" / "list_eval_partition.txt"
     entries = read_partition(lists)
     check_items(entries, lists)
-    gone = set(missing_files(parsings, [segment_name(e.path) for e in entries]))
-    return [e for e in entries if segment_name(e.path) not in gone], "list_eval_partition.txt, where a parsing lies beside the photograph"
+    absent = set(missing_files(parsings, [segment_name(e.path) for e in entries]))
+    return [e for e in entries if segment_name(e.path) not in absent], "list_eval_partition.txt, where a parsing lies beside the photograph"
 
 # %% ../../nbs/data/65_deepfashion.ipynb #3c7cceff
 def _shape(x: Tensor, y: Tensor, at: Sequence[float], half: Sequence[float], taper: float = 0.0, square: float = 2.0) -> Tensor:
