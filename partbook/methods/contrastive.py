@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAPER', 'DEFAULTS', 'AUTO', 'part_descriptors', 'literal_descriptors', 'neighbour_products', 'energy', 'feature_loss',
            'literal_feature_loss', 'contrastive_loss', 'draw_partners', 'from_partners', 'visual_loss',
-           'literal_visual_loss', 'lab', 'equivariance_loss', 'ContrastiveSettings', 'Contrastive', 'Views',
-           'foreground', 'descriptors']
+           'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'Contrastive', 'Views', 'foreground',
+           'descriptors']
 
 # %% ../../nbs/methods/30_contrastive.ipynb #0efb1a05
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core import require
+from ..data.pictures import lab
 from ..data.sample import Batch, Collection
 from ..features.equivariant import shipped_weights
 from ..features.extractor import Extractor, load_extractor
@@ -144,18 +145,6 @@ def literal_visual_loss(maps: Tensor, colours: Tensor) -> Tensor:
     "Equation 4 as written."
     mean = literal_descriptors(maps, colours)
     return (maps * (colours[:, None] - mean[..., None, None]).square().sum(2)).sum((1, 2, 3))
-
-# %% ../../nbs/methods/30_contrastive.ipynb #7d02fc8f
-def lab(
-    images: Tensor,  # (B,3,H,W) RGB in [0,1]
-) -> Tensor:  # (B,3,H,W): L in [0,1], a and b in about [-1,1]
-    "CIE-LAB divided by 100."
-    linear = torch.where(images > 0.04045, ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, images / 12.92)
-    mix = images.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
-    white = images.new_tensor([0.95047, 1.0, 1.08883])
-    share = torch.einsum("ij,bjhw->bihw", mix / white[:, None], linear)
-    t = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 16 / 116)
-    return torch.stack([1.16 * t[:, 1] - 0.16, 5 * (t[:, 0] - t[:, 1]), 2 * (t[:, 1] - t[:, 2])], 1)
 
 # %% ../../nbs/methods/30_contrastive.ipynb #486343c3
 def equivariance_loss(
