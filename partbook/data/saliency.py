@@ -10,7 +10,6 @@ __all__ = ['superpixels', 'patch_means', 'patch_sizes', 'Patches', 'patch_graph'
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import require
