@@ -155,7 +155,7 @@ def pass_over(view: Collection, batch: int, workers: int) -> float:
 
 
 def loading_benchmark(settings: ContrastiveSettings, weights: str | None = "random", repeats: int = 3, device: torch.device | str = "cpu",
-                      count: int = 96, pixels: int = 640, workers: int = 2) -> dict[str, Any]:
+                      count: int = 96, pixels: int = 409, workers: int = 2) -> dict[str, Any]:
     "Pictures a second of the loader and of a training step."
     step = step_benchmark(settings, weights, repeats, device)
     with tempfile.TemporaryDirectory() as folder:
