@@ -84,7 +84,7 @@ def patch_graph(images: Tensor, count: int = 200) -> Patches:
 def geodesic(
     edges: Tensor,  # (B,N,N) lengths of the edges, infinite where there is none
 ) -> Tensor:  # (B,N,N)
-    "Lengths of all shortest paths, d_geo (Zhu et al. 2014, Eq. 2)."
+    "Lengths of all shortest paths, d_geo (Zhu et al. 2014)."
     d = edges.clone()
     d.diagonal(dim1=1, dim2=2).zero_()
     for k in range(d.shape[1]):
@@ -98,13 +98,13 @@ def boundary_connectivity(
     exists: Tensor,  # (B,N) bool
     sigma: float = 10.0,  # σ_clr
 ) -> Tensor:  # (B,N)
-    "BndCon (Zhu et al. 2014, Eq. 3 to 5)."
+    "BndCon (Zhu et al. 2014)."
     soft = torch.exp(-distance.square() / (2 * sigma**2)) * exists[:, None]
     return (soft * border[:, None]).sum(-1) / soft.sum(-1).clamp_min(1e-6).sqrt()
 
 # %% ../../nbs/data/80_saliency.ipynb #fd00265b
 def background_weight(connectivity: Tensor, sigma: float = 1.0) -> Tensor:  # (B,N) -> (B,N)
-    "w^bg (Zhu et al. 2014, Eq. 7): near 1 for what is connected to the boundary."
+    "w^bg (Zhu et al. 2014): near 1 for what is connected to the boundary."
     return 1 - torch.exp(-connectivity.square() / (2 * sigma**2))
 
 
@@ -114,7 +114,7 @@ def weighted_contrast(
     background: Tensor,  # (B,N) w^bg, zero for patches that do not exist
     sigma: float = 0.25,  # σ_spa, in widths of the picture
 ) -> Tensor:  # (B,N) in [0,1]
-    "wCtr (Zhu et al. 2014, Eq. 8), scaled so that its largest value is 1."
+    "wCtr (Zhu et al. 2014), scaled so that its largest value is 1."
     contrast = (appearance * torch.exp(-space.square() / (2 * sigma**2)) * background[:, None]).sum(-1)
     return contrast / contrast.amax(1, keepdim=True).clamp_min(1e-12)
 
@@ -124,7 +124,7 @@ def optimise(
     foreground: Tensor,  # (B,N) w^fg
     smooth: Tensor,  # (B,N,N) w_ij, symmetric, zero for what does not touch
 ) -> Tensor:  # (B,N) in [0,1]
-    "The minimum of the cost (Zhu et al. 2014, Eq. 9)."
+    "The minimum of the cost (Zhu et al. 2014)."
     laplacian = torch.diag_embed(smooth.sum(-1)) - smooth
     system = torch.diag_embed(background + foreground + 1e-6) + 2 * laplacian
     return torch.linalg.solve(system, foreground[..., None])[..., 0]
