@@ -338,9 +338,13 @@ def draw_parts(method: Method, test: Collection, path: Path, device: torch.devic
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     "Measure a saved model; the metrics by protocol, in percent."
     start, device = time.perf_counter(), pick_device(args.device)
-    method, facts = load_method(args.model, device)
+    method, record = load_method(args.model, device)
+    facts = record.get("facts", {})
     cached(args, method)
     source = Source.of(args.data or facts.get("collection", "birds"), args.root, args.option)
+    if not args.data:  # the pictures it learned from: the same variant of them, too
+        learned = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.get("options", {}).items()}
+        source.options = learned | source.options
     fitting, test = tested(source, method.settings.size, args.split)
     names = args.protocol or default_protocols(test)
     require(names, f"The collection {source.cls.registered_name!r} has no annotations that a protocol needs; look at the parts with `partbook segment`.")
@@ -455,7 +459,7 @@ def write_saliency(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser() if args.out else folder / "masks"
     check_folder(out)
     names = [n for n in found.pictures if not (out / n).with_suffix(".png").exists()]
-    skipped = [f"{name}: {why}" for name, why in found.skipped]
+    there, written, skipped = len(found.pictures) - len(names), 0, [f"{name}: {why}" for name, why in found.skipped]
     for name in progress(names, "saliency"):
         try:
             image = read_image(folder / name)
@@ -465,10 +469,11 @@ def write_saliency(args: argparse.Namespace) -> int:
         maps = saliency(shrunk(image, args.size)[None].to(device), count=args.patches)
         whole = torch.nn.functional.interpolate(maps[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
         write_picture((out / name).with_suffix(".png"), (whole if args.soft else (whole > 0.5).float())[..., None].expand(-1, -1, 3))
+        written += 1
     for sentence in skipped:
         say(f"  skipped {sentence}")
-    say(f"{len(names) - len(skipped) + len(found.skipped)} written, {len(found.pictures) - len(names)} there already, {len(skipped)} skipped: {out}")
-    return len(names)
+    say(f"{written} written, {there} there already, {len(skipped)} skipped: {out}")
+    return written
 
 
 def shrunk(image: Tensor, longest: int) -> Tensor:  # (3,H,W) -> (3,h,w)

@@ -196,7 +196,13 @@ def test_options_choose_the_pictures(tmp_path, capsys):
     assert 0 < counted[11] < counted[0] == 8
     words = ["--data", "cub", "--root", tmp_path, "--option", "categories=1", "--features", "rgb", "--size", 16, "--parts", 2, "--steps", 0]
     assert run("discover", *words, "--no-baselines", "--out", tmp_path / "o") == 0
-    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["options"] == {"categories": [1]}
+    record = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert record["options"] == {"categories": [1]}
+    assert run("evaluate", tmp_path / "o" / "model", "--root", tmp_path, "--out", tmp_path / "m.json") == 0  # the same birds, unasked
+    again = json.loads((tmp_path / "m.json").read_text())
+    assert again["options"] == {"categories": [1]} and again["protocols"]["landmark-overlap"]["fg_nmi"] == record["fg_nmi"]
+    assert run("evaluate", tmp_path / "o" / "model", "--root", tmp_path, "--option", "categories=(1,2,3)", "--out", tmp_path / "m.json") == 0
+    assert json.loads((tmp_path / "m.json").read_text())["options"] == {"categories": [1, 2, 3]}
 
 
 def test_the_cache_is_read_and_changes_nothing(album, tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from scipy.io import loadmat, savemat
 from partbook.core import InputError
 from partbook.data.sample import batches
 from partbook.data.vehiclepart import (
-    VEHICLES, VehiclePart, best_overlap, corners_to_boxes, crop_scale, crop_window, photo_to_crop, read_object, read_parts, write_vehiclepart_fixture,
+    VEHICLES, VehiclePart, corners_to_boxes, crop_scale, crop_window, photo_to_crop, read_object, read_parts, write_vehiclepart_fixture,
 )
+from partbook.evaluation.detection import best_iou
 
 LIST = "PASCAL3D+_sp/file_list/train_list/car_train.txt"
 PARTS = "PASCAL3D+_sp/car_imagenet/transfered/n02814533_10005.mat"
@@ -240,8 +241,8 @@ def test_rounding_is_the_evaluations():
 
 def test_ceiling_of_fixed_boxes():
     boxes = torch.tensor([[5, 5, 70, 70], [5, 5, 71, 71], [0, 0, 141, 141], [0, 0, 142, 142.0]])
-    assert (best_overlap(boxes) > 0.5).tolist() == [False, True, True, False]
-    assert torch.equal(best_overlap(boxes, 70.0)[:1], torch.ones(1))
+    assert (best_iou(boxes) > 0.5).tolist() == [False, True, True, False]
+    assert torch.equal(best_iou(boxes, 70.0)[:1], torch.ones(1))
 
 
 def test_a_photograph_that_lies(drawn, tmp_path):

@@ -603,6 +603,7 @@ def chosen_landmarks(
 class AFLW(Collection):
     "Annotated Facial Landmarks in the Wild (Koestinger et al. 2011): photographed faces of all poses. Never crops; protocols do."
 
+    locate = staticmethod(find_aflw)
     summary = "photographs of faces of all poses: 21, 19 or 5 landmarks, face rectangles (AFLW)"
     needs = "AFLW's folder (aflw.sqlite, flickr/; on request from TU Graz), as --root or in PARTBOOK_AFLW"
     splits = ("train", "test", "frontal", "all")
@@ -748,14 +749,6 @@ def open(
 ) -> AFLW:
     "Open a split. `InputError` when a table or list does not fit or a photograph is missing."
     return cls(find_aflw(root, source), split, size, landmarks, max_yaw, min_face, min_visible, both_eyes, skip_missing)
-
-
-@patch(cls_method=True)
-def present(cls: AFLW, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_aflw(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/55_aflw.ipynb #b5798e11
 @patch

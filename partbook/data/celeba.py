@@ -416,6 +416,7 @@ def find_pictures_of(root: Path, variant: str) -> Path:
 class CelebA(Collection):
     "CelebA (Liu et al. 2015) with MAFL's lists (Zhang et al. 2014): faces with five landmarks, in the wild with a box, or aligned."
 
+    locate = staticmethod(find_celeba)
     summary = "photographs of faces, in the wild or aligned: 5 landmarks, boxes (CelebA with MAFL's lists)"
     needs = "the folder CelebA with Anno, Eval, Img and MAFL, as --root or in PARTBOOK_CELEBA"
     splits = ("train", "fit", "test", "all")
@@ -552,14 +553,6 @@ def open(
 ) -> CelebA:
     "Open a split. `InputError` when a list does not fit or a picture is missing."
     return cls(find_celeba(root), split, size, variant, min_face, leave_out, identities)
-
-
-@patch(cls_method=True)
-def present(cls: CelebA, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_celeba(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/50_celeba.ipynb #1483be16
 @patch

@@ -478,6 +478,7 @@ def find_coco(
 class CocoParts(Collection):
     "Photographs whose parts were outlined by hand, from files in COCO's format. The mask is the union of the outlines."
 
+    locate = staticmethod(find_coco)
     summary = "photographs with outlined parts, from any annotations.json in COCO's format (18 parts of cars, or your own)"
     needs = "a folder with annotations.json and its photographs, as --root or in PARTBOOK_COCO"
     splits = ("train", "test", "all")
@@ -596,14 +597,6 @@ def _find_rows(self: CocoParts) -> None:
     require(self.rows,
             f"No picture is left in split {self.split!r}: {len(self.kept)} in all splits, " + ", ".join(f"{n} {w}" for w, n in self.left_out.items())
             + "; ask for less, or for another test_share.")
-
-
-@patch(cls_method=True)
-def present(cls: CocoParts, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_coco(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/75_coco.ipynb #6a12f948
 CARS = {"train": 400, "test": 100}  # Pasupa et al. 2021, all photographs of the two folders

@@ -343,6 +343,7 @@ def missing_files(
 class CUB(Collection):
     "CUB-200-2011 (Wah et al. 2011): photographed birds with fifteen landmarks and a box. Never crops; protocols do."
 
+    locate = staticmethod(find_cub)
     summary = "photographs of birds, 200 species: 15 landmarks, boxes (CUB-200-2011)"
     needs = "the folder CUB_200_2011 (1.2 GB to fetch), as --root or in PARTBOOK_CUB"
     splits = ("train", "test", "all")
@@ -460,14 +461,6 @@ def open(
 ) -> CUB:
     "Open a split. `InputError` when a list does not fit or a photograph is missing."
     return cls(find_cub(root), split, size, categories, min_visible)
-
-
-@patch(cls_method=True)
-def present(cls: CUB, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_cub(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/30_cub.ipynb #6a0b9b70
 FULL = {"train": 5994, "test": 5794}  # photographs of the whole data set

@@ -389,6 +389,7 @@ def find_deepfashion(
 class DeepFashion(Collection):
     "DeepFashion, in-shop benchmark with parsing (Liu et al. 2016): dressed figures with fifteen true parts."
 
+    locate = staticmethod(find_deepfashion)
     summary = "shop photographs of dressed figures: fifteen true parts (DeepFashion in-shop, parsed)"
     needs = "the In-shop Clothes Retrieval Benchmark with img_highres_seg (on request), as --root or in PARTBOOK_DEEPFASHION"
     splits = ("train", "test", "query", "gallery", "all")
@@ -484,14 +485,6 @@ def open(
 ) -> DeepFashion:
     "Open a split. `InputError` when a list does not fit or a file is missing."
     return cls(*find_deepfashion(root), split, size, fit, parts, masks, views, near)
-
-
-@patch(cls_method=True)
-def present(cls: DeepFashion, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_deepfashion(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/65_deepfashion.ipynb #447b850c
 @patch

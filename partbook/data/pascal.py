@@ -668,6 +668,7 @@ WORDS = {"unit": ("object", "image"), "overlap": ("first", "last"), "mask": ("pa
 class PASCAL(Collection):
     "PASCAL VOC with the parts of PASCAL-Part (Chen et al. 2014): objects of chosen classes, or images of them. Never crops; protocols do."
 
+    locate = staticmethod(find_pascal)
     summary = "photographs of 20 classes with masks of objects and their parts (PASCAL VOC, PASCAL-Part)"
     needs = "the folder VOC2010 (1.3 GB to fetch) with PASCAL-Part's Annotations_Part, as --root or in PARTBOOK_PASCAL"
     splits = ("train", "test", "all")
@@ -909,14 +910,6 @@ def open(
     "Open a split. `InputError` when a list or a file does not fit, or something is missing."
     return cls(find_pascal(root, year), split, size, categories=categories, unit=unit, area=area, groups=groups, overlap=overlap, mask=mask,
                min_parts=min_parts, without=without, source=source, lists=lists, flags=flags)
-
-# %% ../../nbs/data/60_pascal.ipynb #39002b51
-@patch(cls_method=True)
-def present(cls: PASCAL, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_pascal(root))
-    except InputError:
-        return False
 
 # %% ../../nbs/data/60_pascal.ipynb #12f0d091
 @patch

@@ -10,7 +10,7 @@ __all__ = ['OUTSIDE', 'collections', 'KEEPING', 'Sample', 'check_sample', 'crop'
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -288,10 +288,19 @@ class Collection(Dataset):
         "Open one split. `size` resizes (or draws) every sample SxS; `None` keeps each picture's own size."
         raise NotImplementedError
 
+    @staticmethod
+    def locate(root: str | Path | None = None) -> Any:
+        "Where the collection lies. `InputError` says what is missing and what to fetch. Drawn ones need nothing."
+        return None
+
     @classmethod
     def present(cls, root: str | Path | None = None) -> bool:
         "Whether what the collection needs can be found (at `root`, or where it looks by default)."
-        return True
+        try:
+            cls.locate(root)
+            return True
+        except InputError:
+            return False
 
 # %% ../../nbs/data/10_sample.ipynb #9176cb13
 @patch

@@ -858,7 +858,7 @@ def paint_bird(scene: Scene, canvas: Tensor, layers: list[Layer], base: Tensor, 
 
 # %% ../../nbs/data/20_shapes.ipynb #c4883ffb
 def paint_occluders(scene: Scene, canvas: Tensor, whole: Tensor, X: Tensor, Y: Tensor) -> Tensor:
-    "What stands in front, over the (B,3,S,S) canvas; (X,Y) are picture coordinates."
+    "What stands in front of any scene with a `front`, over the (B,3,S,S) canvas; (X,Y) are picture coordinates."
     for n in range(OCCLUDERS):
         d, t, side = scene.front.distance(n, X, Y)
         bark = on_grid(scene.front.colour[:, n]) * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VEHICLES', 'SHORT', 'AGAIN', 'FETCH', 'PAPER', 'AGREE', 'corners_to_boxes', 'Object', 'read_object', 'PartTable',
            'read_parts', 'crop_window', 'crop_scale', 'crop_size', 'photo_to_crop', 'write_vehiclepart_fixture',
-           'find_vehiclepart', 'Row', 'read_lists', 'VehiclePart', 'must_turn', 'Annotation', 'best_overlap']
+           'find_vehiclepart', 'Row', 'read_lists', 'VehiclePart', 'must_turn', 'Annotation']
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #4c2979ae
 import os
@@ -355,6 +355,7 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
 class VehiclePart(Collection):
     "VehicleSemanticPart on PASCAL3D+ (Wang et al. 2015): vehicles with part boxes, cropped to the object at short side 224."
 
+    locate = staticmethod(find_vehiclepart)
     summary = "photographs of six kinds of vehicles with part boxes, several of a part (VehicleSemanticPart on PASCAL3D+)"
     needs = "the folders PASCAL3D+_release1.1 and PASCAL3D+_sp side by side, as --root or in PARTBOOK_VEHICLEPART"
     splits = ("train", "test", "all")
@@ -471,14 +472,6 @@ def open(
     require(len(set(vehicles)) == len(vehicles), f"A vehicle is named twice in {categories!r}; name each once.")
     return cls(find_vehiclepart(root), split, size, vehicles, crop)
 
-
-@patch(cls_method=True)
-def present(cls: VehiclePart, root: str | Path | None = None) -> bool:
-    try:
-        return bool(find_vehiclepart(root))
-    except InputError:
-        return False
-
 # %% ../../nbs/data/70_vehiclepart.ipynb #6064878b
 PAPER = (300, 2000)  # "about 300 to 2000 training images and similar amounts of testing images" of each vehicle
 AGREE = 2.0  # pixels of the crop by which the two boxes of a row may differ
@@ -510,13 +503,3 @@ def compare_with_paper(self: VehiclePart) -> str:
     whole = all(0.8 * PAPER[0] <= n <= 1.2 * PAPER[1] for n in train.values())
     verdict = "" if whole else ", so this is a part of the data set, or another"
     return f"{text} for training; the paper says about {PAPER[0]} to {PAPER[1]}{verdict}"
-
-# %% ../../nbs/data/70_vehiclepart.ipynb #19da48c2
-def best_overlap(
-    boxes: torch.Tensor,  # (N,4) x, y, w, h in pixels of the crop
-    side: float = 100.0,  # of the square that stands for every detection
-) -> torch.Tensor:  # (N,) in [0,1]
-    "The largest intersection over union that a square of fixed size can have with each box."
-    w, h = boxes[:, 2], boxes[:, 3]
-    shared = w.clamp(max=side) * h.clamp(max=side)
-    return shared / (w * h + side**2 - shared)

@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'PARTS', 'WHEEL', 'WINDOW', 'BODY', 'DOOR', 'LIGHT', 'FRONT'
            'grip', 'pedals', 'mark_wheels', 'bicycle', 'motorbike_frame', 'motorbike', 'vehicle_plan',
            'vehicle_parameters', 'turn_round', 'frame_vehicle', 'Ride', 'front_most', 'find_landmarks', 'vehicle_ride',
            'paints', 'tones', 'painted', 'coats', 'sky', 'houses', 'road', 'footing', 'scenery', 'paint_vehicle',
-           'paint_front', 'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'Vehicles', 'pose_vehicle']
+           'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'Vehicles', 'pose_vehicle']
 
 # %% ../../nbs/data/24_vehicles.ipynb #95873e3f
 from dataclasses import dataclass, fields
@@ -25,7 +25,7 @@ from ..core import require
 from .sample import Batch, Sample, collections
 from partbook.data.shapes import (
     OCCLUDERS, SPLITS, Drawn, Frame, Limbs, Stream, background, bird_palette, cos_sin, cover, expose, hsv, join, lattice_noise, limb, mix,
-    natural_hue, occluders, on_grid, paint, smoothstep, tight_boxes, undo, wave,
+    natural_hue, occluders, on_grid, paint, paint_occluders, smoothstep, tight_boxes, undo, wave,
 )
 
 # %% ../../nbs/data/24_vehicles.ipynb #afd1ca5e
@@ -764,16 +764,6 @@ def paint_vehicle(ride: Ride, plan: Plan, canvas: Tensor, base: Tensor) -> tuple
         whole = whole | (piece.distance < 0)
     return canvas, whole
 
-
-def paint_front(ride: Ride, canvas: Tensor, whole: Tensor, X: Tensor, Y: Tensor) -> Tensor:
-    "What stands in front of the vehicle; (X,Y) are picture coordinates."
-    for n in range(OCCLUDERS):
-        d, t, side = ride.front.distance(n, X, Y)
-        bark = on_grid(ride.front.colour[:, n]) * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]
-        canvas = canvas * (1 - 0.35 * (1 - (d * 30).clamp(0, 1)) * whole)[:, None]
-        canvas = paint(canvas, bark, cover(d, 1.0 / X.shape[-1]))
-    return canvas
-
 # %% ../../nbs/data/24_vehicles.ipynb #b3269dc9
 def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, Tensor, list[int]]:
     "Pictures (B,3,S,S), instance numbers (B,S,S), and the part of each number. `plain`: the vehicle alone, on white, in even light."
@@ -784,7 +774,7 @@ def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, T
     base = paints(ride.colours, ride.palette)
     plan = vehicle_plan(ride.kind, ride.pose, x, y, on_grid(1.0 / (ride.frame.scale * size)))
     canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else scenery(ride, base, X, Y, x, y)
-    canvas = paint_front(ride, *paint_vehicle(ride, plan, canvas, base), X, Y)
+    canvas = paint_occluders(ride, *paint_vehicle(ride, plan, canvas, base), X, Y)
     return canvas.clamp(0, 1) if plain else expose(ride.stream, canvas, X, Y, size), front_most(ride.front, plan, X, Y), plan.parts
 
 # %% ../../nbs/data/24_vehicles.ipynb #b41ca95d

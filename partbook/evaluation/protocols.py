@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core import Registry, progress, require
 from ..data.loading import loaded
-from ..data.sample import Batch, Collection, View, batches, cropped, resize, resized
+from ..data.sample import Batch, Collection, View, cropped, resize, resized
 from .landmarks import LandmarkErrors, LandmarkRegression, box_scale, interocular, mean_landmark, midpoint, one_landmark
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
 from ..methods.method import Method
@@ -221,10 +221,10 @@ def annotation_baselines(
         f"true {test.landmark_names[i]} alone": lambda b: one_landmark(b.landmarks, b.visible, i),
     }
     fits, errors = {n: LandmarkRegression() for n in guesses}, {n: LandmarkErrors() for n in guesses}
-    for batch in progress(batches(object_view(train, size), 64), "trivial baselines", total=-(-len(train) // 64)):
+    for batch in progress(loaded(object_view(train, size), 64), "trivial baselines", total=-(-len(train) // 64)):
         for name, guess in guesses.items():
             fits[name].update(guess(batch), batch.landmarks, batch.visible, frame_of(batch, test.eyes)[0] / 2)
-    for batch in progress(batches(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)):
+    for batch in progress(loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)):
         view, scale = frame_of(batch, test.eyes)
         for name, guess in guesses.items():
             errors[name].update(fits[name].predict(guess(batch), view / 2), batch.landmarks, batch.visible, scale)

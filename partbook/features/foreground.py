@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import progress, require
-from ..data.sample import Collection, View, batches
+from ..data.loading import loaded
+from ..data.sample import Collection, View
 from .extractor import Extractor
 
 # %% ../../nbs/features/35_foreground.ipynb #f7456f07
@@ -100,7 +101,7 @@ def border(values: Tensor) -> Tensor:  # (...,h,w) -> (..., cells of the four si
 def axis_of(collection: Collection, f: Foreground, by: str, device: torch.device | str, batch_size: int) -> float:
     "First pass: fill in mean and axis; the largest projection there can be."
     moments, longest, edge = Moments.empty(f.extractor.dim, device), torch.zeros((), device=device), []
-    for batch in progress(batches(collection, batch_size, device=device), "first component", total=-(-len(collection) // batch_size)):
+    for batch in progress(loaded(collection, batch_size, device=device), "first component", total=-(-len(collection) // batch_size)):
         features = f.describe(batch.images)
         vectors = features.permute(0, 2, 3, 1).flatten(0, 2)
         moments.add(vectors)
@@ -127,7 +128,7 @@ def find_foreground(
     f = Foreground(extractor, *torch.zeros(2, extractor.dim, device=device), unit)
     limit = axis_of(collection, f, by, device, batch_size)
     counts, edge = torch.zeros(BINS, device=device), torch.zeros((), device=device)
-    for batch in progress(batches(collection, batch_size, device=device), "projections", total=-(-len(collection) // batch_size)):
+    for batch in progress(loaded(collection, batch_size, device=device), "projections", total=-(-len(collection) // batch_size)):
         p = f.score(batch.images)
         counts += torch.histc(p, BINS, -limit, limit)
         edge += border(p).sum()
@@ -145,13 +146,11 @@ class Estimated(View):
         self.estimate, self.foreground = estimate, how
 
     def take(self, indices):
-        samples = super().take(indices)
-        bare = [i for i, s in enumerate(samples) if s.mask is None]
-        if bare:
-            images = torch.stack([samples[i].image for i in bare]).to(self.estimate.mean.device)
-            for i, mask in zip(bare, self.estimate.masks(images).cpu()):
-                samples[i] = replace(samples[i], mask=mask)
-        return samples
+        return [s if s.mask is not None else replace(s, mask=self.masked(s.image)) for s in super().take(indices)]
+
+    def masked(self, image: Tensor) -> Tensor:
+        "The mask of one picture by itself, so that it never depends on which others came with it."
+        return self.estimate.masks(image[None].to(self.estimate.mean.device))[0].cpu()
 
 
 def estimated(collection: Collection, extractor: Extractor, device: torch.device | str = "cpu", by: str = "component", unit: bool = False) -> Estimated:

@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import generator, progress, require
-from ..data.sample import Batch, Collection, batches
+from ..data.loading import loaded
+from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
 from .method import Method, Settings, methods
 
@@ -163,7 +164,7 @@ def sample_vectors(self: KMeans, collection: Collection, device: torch.device | 
     g = generator(s.seed, device)
     each = max(64, -(-s.sample // len(collection)))
     pictures = min(len(collection), -(-s.sample // each))
-    passes = batches(collection, s.batch, shuffle=True, seed=s.seed, device=device)
+    passes = loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device)
     for batch in progress(passes, "reading features", total=-(-pictures // s.batch)):
         vectors = foreground_vectors(self.extractor(batch.images), batch.masks)
         order = torch.randperm(len(vectors), generator=g, device=device)[: each * len(batch)]
@@ -179,7 +180,7 @@ def stream(self: KMeans, collection: Collection, device: torch.device | str) -> 
     "`steps` shuffled mini-batches."
     s, done = self.settings, 0
     while done < s.steps:
-        for batch in batches(collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device):
+        for batch in loaded(collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device):
             if done == s.steps:
                 return
             done += 1
