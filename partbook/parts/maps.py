@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['softmax_maps', 'label_rule', 'argmax_labels', 'one_hot_maps', 'upsample', 'interpolation', 'adjoint', 'part_centres',
-           'corner_coordinates']
+           'divergence', 'corner_coordinates']
 
 # %% ../../nbs/parts/10_maps.ipynb #30a905b1
 from functools import lru_cache
@@ -119,6 +119,15 @@ def part_centres(
 
 def _cell_centres(n: int, length: int, like: Tensor) -> Tensor:
     return (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) * (length / n)
+
+# %% ../../nbs/parts/10_maps.ipynb #34942a3c
+def divergence(
+    p: Tensor,  # (B,K,h,w) scores of P
+    q: Tensor,  # (B,K,h,w) scores of Q
+) -> Tensor:  # (B,h,w), zero where the two agree
+    "KL(softmax(p) || softmax(q)) at each cell. Not symmetric."
+    P, Q = p.log_softmax(1), q.log_softmax(1)
+    return (P.exp() * (P - Q)).sum(1)
 
 # %% ../../nbs/parts/10_maps.ipynb #c92d9dfd
 def corner_coordinates(
