@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'UPPER', 'MIDDLE', 'LOWER', 'NECK', 'CLOTHES', 'HOME', 'Numbers', 'SKINS', 'HAIRS',
-           'STYLES', 'BALD', 'SHORT', 'BOB', 'LONG', 'CURLS', 'BUN', 'CHEEK', 'DEPTH', 'PEOPLE', 'PERSONS', 'NEUTRAL',
-           'ramp', 'own_colours', 'own_head', 'own_hair', 'look', 'worn', 'turn', 'Outline', 'outline', 'Chart',
-           'chart', 'unchart', 'Piece', 'pair', 'face_thirds', 'cap', 'front_hair', 'back_hair', 'locks', 'body_place',
-           'torso', 'ear', 'hat', 'hand', 'pieces', 'front_most', 'FaceScene', 'face_landmarks', 'frame_face',
-           'face_scene', 'features', 'relief', 'Light', 'lamps', 'lit', 'shaded', 'strands', 'hair_colours', 'spot',
-           'complexion', 'Mouth', 'mouth_lines', 'paint_lips', 'paint_inside', 'paint_beard', 'eyeball', 'paint_eyes',
-           'paint_brows', 'paint_nose', 'fallen', 'paint_torso', 'fabric', 'paint_ears', 'paint_face', 'paint_glasses',
-           'paint_hat', 'paint_hand', 'portrait', 'bystander', 'lights', 'develop', 'draw_faces', 'photograph', 'Faces',
-           'pose_face']
+           'STYLES', 'BALD', 'SHORT', 'BOB', 'LONG', 'CURLS', 'BUN', 'CHEEK', 'DEPTH', 'PEOPLE', 'PERSONS', 'ALIGNED',
+           'NEUTRAL', 'ramp', 'own_colours', 'own_head', 'own_hair', 'look', 'worn', 'turn', 'Outline', 'outline',
+           'Chart', 'chart', 'unchart', 'Piece', 'pair', 'face_thirds', 'cap', 'front_hair', 'back_hair', 'locks',
+           'body_place', 'torso', 'ear', 'hat', 'hand', 'pieces', 'front_most', 'FaceScene', 'face_landmarks',
+           'frame_face', 'face_scene', 'features', 'relief', 'Light', 'lamps', 'lit', 'shaded', 'strands',
+           'hair_colours', 'spot', 'complexion', 'Mouth', 'mouth_lines', 'paint_lips', 'paint_inside', 'paint_beard',
+           'eyeball', 'paint_eyes', 'paint_brows', 'paint_nose', 'fallen', 'paint_torso', 'fabric', 'paint_ears',
+           'paint_face', 'paint_glasses', 'paint_hat', 'paint_hand', 'portrait', 'bystander', 'lights', 'develop',
+           'draw_faces', 'photograph', 'Faces', 'pose_face']
 
 # %% ../../nbs/data/22_faces.ipynb #1259b709
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Sequence
 
 import torch
@@ -842,6 +843,9 @@ PEOPLE = {"train": (0, 250), "val": (250, 50), "test": (300, 100)}  # first pers
 PERSONS = 10_000_000  # where the streams of people start: no picture has such an index
 
 # %% ../../nbs/data/22_faces.ipynb #819f0595
+ALIGNED = {"roll": 0.0, "x": 0.0, "y": 0.0, "fill": 0.72, "tilt_x": 0.0, "tilt_y": 0.0, "shear": 0.0}
+
+
 @collections.register("faces")
 class Faces(Drawn):
     "Faces drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
@@ -854,13 +858,24 @@ class Faces(Drawn):
     category_names = tuple(f"person {k}" for k in range(sum(n for _, n in PEOPLE.values())))
     eyes = (0, 1)
 
+    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, aligned: bool = False, device: torch.device | str = "cpu"):
+        super().__init__(split, size, seed, device)
+        self.aligned = aligned
+
+    @classmethod
+    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
+             aligned: bool = False,  # upright, in the middle, of one size, as CelebA's aligned pictures (SCOPS, 4.1; Thewlis et al. 2017)
+             device: torch.device | str = "cpu") -> "Faces":
+        "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
+        return cls(split, 64 if size is None else size, seed, aligned, device)
+
     def counts(self) -> dict[str, int]:
         return super().counts() | {"people": PEOPLE[self.split][1]}
 
     def scene(self, indices: Sequence[int], **overrides) -> FaceScene:
         stream, (first, count) = self.stream(indices), PEOPLE[self.split]
         who = first + stream.choice("person", count)
-        return face_scene(stream, Stream(self.seed, who + PERSONS), who, **overrides)
+        return face_scene(stream, Stream(self.seed, who + PERSONS), who, **(ALIGNED if self.aligned else {}) | overrides)
 
     def draw(self, scene: FaceScene, names: list[str]) -> Batch:
         return photograph(scene, self.size, names)

@@ -40,6 +40,7 @@ class Sample:
     category: int | None = None  # index of the species or class
     part_boxes: Tensor | None = None  # (N,4) float, (x,y,w,h) in pixels; a part may have several boxes, or none
     box_parts: Tensor | None = None  # (N,) int64, the part in each box: 1..P
+    saliency: Tensor | None = None  # (H,W) float in [0,1], how likely each pixel is foreground; nothing is ever measured against it
 
     def __post_init__(self):
         check_sample(self)
@@ -75,13 +76,17 @@ def _shape(value) -> str:
 
 # %% ../../nbs/data/10_sample.ipynb #703f3eb0
 def _check_labels(s: Sample, who: str) -> None:
-    for field in ("mask", "parts"):
+    for field in ("mask", "parts", "saliency"):
         value = getattr(s, field)
         if value is not None:
             require(isinstance(value, Tensor) and value.shape == s.image.shape[1:],
                     f"{who}: {field} must have the image's size {tuple(s.image.shape[1:])}, not {_shape(value)}.")
     require(s.mask is None or s.mask.dtype == torch.bool, f"{who}: mask must be boolean; compare it with a threshold first.")
     require(s.parts is None or s.parts.dtype == torch.int64, f"{who}: parts must be int64 labels (0 is background).")
+    if s.saliency is not None:
+        require(s.saliency.is_floating_point(), f"{who}: saliency must be floats in [0,1], not {s.saliency.dtype}; a hard one is a mask.")
+        low, high = s.saliency.detach().aminmax()
+        require(bool(low >= -1e-4) and bool(high <= 1 + 1e-4), f"{who}: saliency must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.")
 
 # %% ../../nbs/data/10_sample.ipynb #dc51a758
 def _check_points(s: Sample, who: str) -> None:
@@ -162,7 +167,8 @@ def crop(
         seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(1)
     own = None if s.box is None else torch.cat([s.box[:2] - shift, s.box[2:]])
     s = _keep_boxes(s, shift, torch.tensor([right - left, bottom - top]))
-    return replace(s, image=cut(s.image, 0.5), mask=cut(s.mask, False), parts=cut(s.parts, 0), landmarks=points, visible=seen, box=own)
+    return replace(s, image=cut(s.image, 0.5), mask=cut(s.mask, False), parts=cut(s.parts, 0), saliency=cut(s.saliency, 0.0),
+                   landmarks=points, visible=seen, box=own)
 
 
 def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
@@ -179,13 +185,15 @@ def resize(
     s: Sample,
     size: int | tuple[int, int],  # S for SxS (the aspect ratio is not kept, as in SCOPS), or (H,W)
 ) -> Sample:
-    "Resize everything together: the image with antialiasing, labels by nearest pixel, coordinates by scale."
+    "Resize everything together: image and saliency with antialiasing, labels by nearest pixel, coordinates by scale."
     H, W = s.size
     h, w = (size, size) if isinstance(size, int) else size
     require(h >= 1 and w >= 1, f"The size {size} must be at least one pixel.")
     if (h, w) == (H, W):
         return s
-    image = v2.functional.resize(s.image, [h, w], antialias=True).clamp(0, 1)
+
+    def smooth(value):
+        return v2.functional.resize(value, [h, w], antialias=True).clamp(0, 1)
 
     def nearest(value):
         if value is None:
@@ -194,7 +202,7 @@ def resize(
 
     scale = torch.tensor([w / W, h / H])
     return replace(
-        s, image=image, mask=nearest(s.mask), parts=nearest(s.parts),
+        s, image=smooth(s.image), mask=nearest(s.mask), parts=nearest(s.parts), saliency=None if s.saliency is None else smooth(s.saliency[None])[0],
         landmarks=None if s.landmarks is None else s.landmarks * scale,
         box=None if s.box is None else s.box * scale.repeat(2),
         part_boxes=None if s.part_boxes is None else s.part_boxes * scale.repeat(2),
@@ -215,6 +223,7 @@ class Batch:
     categories: Tensor | None = None  # (B,) int64
     part_boxes: Tensor | None = None  # (B,N,4) pixels, filled up with zeros to the longest list
     box_parts: Tensor | None = None  # (B,N) int64; 0 where there is no box
+    saliency: Tensor | None = None  # (B,H,W) float in [0,1]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -238,7 +247,7 @@ def samples(self: Batch) -> list[Sample]:
 
     return [Sample(self.images[i], self.names[i], pick(self.masks, i), pick(self.parts, i), pick(self.landmarks, i),
                    pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]),
-                   boxes(self.part_boxes, i), boxes(self.box_parts, i))
+                   boxes(self.part_boxes, i), boxes(self.box_parts, i), pick(self.saliency, i))
             for i in range(len(self))]
 
 # %% ../../nbs/data/10_sample.ipynb #653e0d4e
@@ -248,7 +257,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     first = samples[0]
     for s in samples:
         require(s.size == first.size, f"Samples {first.name!r} and {s.name!r} have sizes {first.size} and {s.size}; resize them to one size.")
-        for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes"):
+        for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes", "saliency"):
             require((getattr(s, f) is None) == (getattr(first, f) is None), f"Of samples {first.name!r} and {s.name!r} only one has a {f}; give it to both or to none.")
         if first.landmarks is not None:
             require(s.landmarks.shape == first.landmarks.shape,
@@ -262,7 +271,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         return None if getattr(first, field) is None else pad_sequence([getattr(s, field) for s in samples], batch_first=True)
 
     return Batch(stack("image"), [s.name for s in samples], stack("mask"), stack("parts"), stack("landmarks"), stack("visible"), stack("box"), categories,
-                 pad("part_boxes"), pad("box_parts"))
+                 pad("part_boxes"), pad("box_parts"), stack("saliency"))
 
 # %% ../../nbs/data/10_sample.ipynb #63217cd2
 collections = Registry("collection", "partbook.data")
