@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['protocols', 'OVERLAP', 'object_view', 'whole_view', 'inside_box', 'Protocol', 'default_protocols', 'check_fits',
            'PixelOverlap', 'method_labels', 'overlap_metrics', 'LandmarkOverlap', 'centres_in_view', 'frame_of',
-           'LandmarkError', 'annotation_baselines', 'CoSegmentation', 'mask_iou', 'RegionGrouping']
+           'LandmarkError', 'annotation_baselines', 'mask_iou', 'label_shares', 'CoSegmentation', 'mask_baselines',
+           'RegionGrouping']
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #078e0023
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from ..core import Registry, progress, require
 from ..data.loading import loaded
+from ..data.saliency import centre_box, grey_guess
 from ..data.sample import Batch, Collection, View, cropped, resize, resized
 from .landmarks import LandmarkErrors, LandmarkRegression, box_scale, interocular, mean_landmark, midpoint, one_landmark
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
 from ..methods.method import Method
-from ..parts.maps import part_centres, upsample
+from ..parts.crf import CRFSettings, refine
+from ..parts.maps import argmax_labels, part_centres, upsample
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #9c72b940
 def object_view(
@@ -231,29 +234,70 @@ def annotation_baselines(
     return {name: {"landmark_error": e.percent()} for name, e in errors.items()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #4b9c542a
+def mask_iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> (B,)
+    "Intersection over union of each picture, in percent; two empty masks agree."
+    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
+    return torch.where(either > 0, 100 * both / either.clamp_min(1), 100.0)
+
+# %% ../../nbs/evaluation/40_protocols.ipynb #195f0f55
+def label_shares(
+    method: Method,  # with a background
+    logits: Tensor,  # (B,K+1,H,W) at the size of the labels
+) -> Tensor:  # (B,K+1,H,W) probabilities, the background first
+    "What a CRF starts from: shares of which the largest is the method's label."
+    maps = logits.softmax(1)
+    if torch.equal(argmax_labels(maps, has_background=True), method.read_labels(logits)):
+        return maps
+    relative = maps[:, 1:] / maps[:, 1:].amax((2, 3), keepdim=True).clamp_min(1e-12)
+    background = torch.full_like(maps[:, :1], getattr(method.settings, "background", 0.1))
+    return torch.nn.functional.normalize(torch.cat([background, relative], 1), p=1, dim=1)
+
+# %% ../../nbs/evaluation/40_protocols.ipynb #915998f0
 @protocols.register("co-segmentation")
 class CoSegmentation(Protocol):
-    "IoU of the union of all parts with the true mask, and that of everything."
+    "IoU of the union of all parts with the true mask, without and with a CRF, and that of everything."
 
-    source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask"
+    source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask, without and with a dense CRF"
     crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture, against the collection's foreground", "percent"
     needs, order, headline, on_request = ("mask",), 6, ("iou",), True
+    crf = CRFSettings()
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
-        sums, count = torch.zeros(2, device=device), 0
+        sums, count = torch.zeros(3, device=device), 0
         for batch in self.stream(object_view(test, method.settings.size), device, batch_size, "evaluating the union of parts"):
-            with torch.no_grad():
-                found = method.labels(batch.images) > 0
-            sums += torch.stack([mask_iou(found, batch.masks), mask_iou(torch.ones_like(found), batch.masks)])
+            found, refined = self.unions(method, batch)
+            sums += torch.stack([mask_iou(m, batch.masks).sum() for m in (found, refined, torch.ones_like(found))])
             count += len(batch)
-        return dict(zip(("iou", "iou_everything"), (100 * sums / count).tolist()))
+        return dict(zip(("iou", "iou_crf", "iou_everything"), (sums / count).tolist()))
 
+    @torch.no_grad()
+    def unions(self, method: Method, batch: Batch) -> tuple[Tensor, Tensor]:  # both (B,H,W) bool
+        "Where there is some part: as the method says, and after the CRF."
+        size = tuple(batch.images.shape[-2:])
+        logits = upsample(method.logits(batch.images), size)
+        found = method.read_labels(logits) > 0
+        if not method.has_background:
+            return found, found
+        shares = refine(label_shares(method, logits), batch.images, self.crf.at(max(size)))
+        return found, argmax_labels(shares, has_background=True) > 0
 
-def mask_iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> their sum over the batch
-    "Intersection over union, added over pictures; two empty masks agree."
-    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
-    return torch.where(either > 0, both / either.clamp_min(1), 1.0).sum()
+# %% ../../nbs/evaluation/40_protocols.ipynb #cf0e9fa6
+def mask_baselines(
+    test: Collection,
+    size: int = 64,  # of the view
+) -> dict[str, dict[str, float]]:
+    "Co-segmentation IoU of everything, a box in the middle, and Otsu's threshold on grey."
+    if test[0].mask is None:
+        return {}
+    names = ("everything", "centre box", "Otsu on grey")
+    sums, count = torch.zeros(3), 0
+    for batch in progress(loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)):
+        whole = torch.ones_like(batch.masks)
+        guesses = (whole, centre_box(batch.images), grey_guess(batch.images))
+        sums += torch.stack([mask_iou(g, batch.masks).sum() for g in guesses])
+        count += len(batch)
+    return {name: {"iou": v} for name, v in zip(names, (sums / count).tolist())}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #2260e5bf
 @protocols.register("region-grouping")
