@@ -385,7 +385,7 @@ def test_registered_with_order_and_needs():
 
 
 def test_defaults_are_what_a_collection_was_made_for():
-    assert default_protocols(collections["birds"].open(size=32)) == ["pixels", "landmark-regression"]  # detecting landmarks is on request
+    assert default_protocols(collections["birds"].open(size=32)) == ["pixels", "landmark-regression", "census"]  # detecting landmarks is on request
     assert "part-detection" in default_protocols(Wheels(4))
 
 
