@@ -114,7 +114,7 @@ def test_cub_layout(tmp_path, capsys):
     assert "visible" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["discover", "--help"], ["segment", "--help"], ["data", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["discover", "--help"], ["segment", "--help"], ["data", "--help"], ["saliency", "--help"], ["--version"]])
 def test_help(words, capsys):
     assert run(*words) == 0
     assert "partbook" in capsys.readouterr().out
@@ -182,7 +182,7 @@ def test_evaluate_measures_what_discover_measured(tmp_path, capsys, monkeypatch)
 
 def test_a_protocol_that_does_not_fit(album, model, capsys):
     assert "needs parts annotations" in sentence(capsys, "evaluate", model, "--data", album, "--protocol", "pixels")
-    assert "no annotations that a protocol needs" in sentence(capsys, "evaluate", model, "--data", album)
+    assert run("evaluate", model, "--data", album) == 0 and "parts_alive" in capsys.readouterr().out  # what needs no annotation
 
 
 def test_options_choose_the_pictures(tmp_path, capsys):
@@ -226,7 +226,33 @@ def test_learning_inside_a_guessed_foreground(album, tmp_path, capsys):
         assert run(*words, "--foreground", how, "--out", tmp_path / how) == 0
     record = json.loads((tmp_path / "border" / "metrics.json").read_text())
     assert record["learned_inside"] == "features unlike the border's" != record["foreground"]
-    assert "have masks already" in sentence(capsys, "discover", "--foreground", "border", "--features", "rgb", "--size", 16, "--out", tmp_path / "x")
+    assert run(*words, "--foreground", "robust", "--out", tmp_path / "robust") == 0
+    record = json.loads((tmp_path / "robust" / "metrics.json").read_text())
+    assert "robust background detection" in record["learned_inside"] and record["foreground"] == "the whole picture"
+    assert "learning inside: robust background detection" in capsys.readouterr().out
+
+
+def test_a_guess_takes_the_place_of_true_masks_in_learning_only(tmp_path, capsys, monkeypatch):
+    from partbook.data.sample import collections
+    from partbook.methods.kmeans import KMeans
+
+    monkeypatch.setattr(collections["birds"], "__len__", lambda self: 12)
+    monkeypatch.setenv("PARTBOOK_CACHE", "")
+    found = {}
+    for how in (None, "given", "none", "robust", "border"):
+        chosen = [] if how is None else ["--foreground", how]
+        words = ["discover", *chosen, "--size", 32, "--parts", 3, "--steps", 1, "--no-baselines", "--cache", tmp_path / "cache", "--out", tmp_path / str(how)]
+        assert run(*words) == 0
+        found[how] = json.loads((tmp_path / str(how) / "metrics.json").read_text())
+    assert found[None]["learned_inside"] == found["given"]["learned_inside"] == "true masks" == found["robust"]["foreground"]
+    assert found["none"]["learned_inside"] == "the whole picture"
+    assert len({found[how]["fg_nmi"] for how in ("given", "none", "robust", "border")}) == 4  # each learned something else
+    assert "learned inside: features unlike the border's" in capsys.readouterr().out
+    assert len(list((tmp_path / "cache" / "saliency").rglob("*.npy"))) == 12
+    monkeypatch.setattr("partbook.features.foreground.saliency", None)  # maps come from the cache
+    monkeypatch.setattr(KMeans, "foreground", "robust")  # a method whose paper did so
+    assert run("discover", *words[1:-1][words[1:-1].index("--size"):], tmp_path / "own") == 0
+    assert json.loads((tmp_path / "own" / "metrics.json").read_text())["fg_nmi"] == found["robust"]["fg_nmi"]
 
 
 class Evil:
@@ -361,3 +387,18 @@ def test_real_birds(shared_path, tmp_path):
     record = json.loads((tmp_path / "metrics.json").read_text())
     assert record["fg_nmi"] > 22 and record["fg_ari"] > 10 and record["landmark_error"] < 22
     assert record["foreground"] == "inside the true box"
+
+
+def test_a_crf_lets_labels_follow_the_photograph(album, model, tmp_path, capsys):
+    words = ["--data", album, "--method", "dff", "--features", "rgb", "--size", 32, "--parts", 2, "--set", "iterations=10", "--no-baselines"]
+    assert run("discover", *words, "--out", tmp_path / "d") == 0
+    record = json.loads((tmp_path / "d" / "metrics.json").read_text())
+    assert len(record["dead_parts"]) == 2 - record["parts_alive"]
+    found = {}
+    for name, crf in {"plain": [], "full": ["--crf", "full"], "position": ["--crf", "position"]}.items():
+        assert run("segment", tmp_path / "d" / "model", album, "--out", tmp_path / name, *crf) == 0
+        files = sorted(p for p in (tmp_path / name).rglob("*.png") if not p.stem.endswith("_overlay"))
+        found[name] = [np.asarray(Image.open(p)) for p in files]
+    assert all(a.shape == b.shape for a, b in zip(found["plain"], found["full"]))
+    assert any(not (a == b).all() for a, b in zip(found["plain"], found["full"])) and any(not (a == b).all() for a, b in zip(found["full"], found["position"]))
+    assert "gives no background to refine against" in sentence(capsys, "segment", model, album, "--crf", "full", "--out", tmp_path / "no")
