@@ -36,16 +36,16 @@ class Ahead:
                 self.started[n] = self.pool.submit(self.make, n)
         return self.started.pop(number).result()
 
-    def close(self) -> None:
-        "Stop what has been started; also at the end of a `with`."
+    def close(self, wait: bool = True) -> None:
+        "Stop what has been started; also at the end of a `with`. Waiting is for everybody but the threads themselves."
         if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool.shutdown(wait=wait, cancel_futures=True)
 
     def __enter__(self) -> "Ahead":
         return self
 
-    def __exit__(self, *error) -> None:
-        self.close()
+    def __exit__(self, kind, *error) -> None:
+        self.close(wait=kind is not GeneratorExit)  # a pass given up half-way may be cleared away by one of the threads
 
 # %% ../../nbs/data/17_loading.ipynb #e0dbd97a
 WORKERS = 2  # threads that load ahead, unless told otherwise
