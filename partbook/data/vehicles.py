@@ -806,7 +806,7 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     "The batch in another order, or a part of it, its list of boxes no longer than needed."
     index = torch.tensor(rows, device=batch.images.device)
     chosen = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    chosen = {k: [v[i] for i in rows] if k == "names" else v[index] for k, v in chosen.items()}
+    chosen = {k: v if v is None else [v[i] for i in rows] if k == "names" else v[index] for k, v in chosen.items()}
     n = int((chosen["box_parts"] > 0).sum(1).max())
     return Batch(**chosen | {k: chosen[k][:, :n] for k in ("part_boxes", "box_parts")})
 
