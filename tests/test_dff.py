@@ -179,7 +179,7 @@ def test_on_real_birds(shared_path):
 
 def test_benchmark_says_what_is_wrong(capsys):
     assert benchmarks.main(["nmf", "--repeats", "0"]) == 2
-    assert "must be at least 1, found 0" in capsys.readouterr().err
+    assert "the smallest found is 0" in capsys.readouterr().err
     assert benchmarks.main(["nmf", "--device", "abacus"]) == 2
     assert "device 'abacus' cannot be used" in capsys.readouterr().err
     assert benchmarks.main("nmf --vectors 2 --channels 4 --parts 3 --repeats 1".split()) == 2
