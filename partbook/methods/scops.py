@@ -158,6 +158,7 @@ class ScopsSettings(TrainSettings):
     unit_features: bool = True  # each layer's features scaled to unit length; the code: False
     centred: bool = False  # before that, the mean salient feature taken off; goes with `split`
     start: str = "kmeans"  # where the basis starts: clusters of salient features; "random", |N(0,1)|, as in the code
+    starts: int = 1  # seedings of those clusters; the one with the least distortion is taken
     split: bool = False  # whether the negative half of features is kept, see `rectified`
     rule: str = "relative"  # labels: each part against its own maximum, background 0.1 (Sec. 3.1); "argmax" over all channels
     background: float = 0.1  # of that rule
@@ -177,6 +178,7 @@ def __post_init__(self: ScopsSettings):
     for name, known in {"reduction": ("pixel", "mean", "sum"), "direction": ("code", "paper"), "outside": OUTSIDE, "rule": ("relative", "argmax"),
                         "start": ("random", "kmeans"), "saliency": ("hard", "soft", "none")}.items():
         require(getattr(self, name) in known, f"The setting {name} is {getattr(self, name)!r}; choose one of: {', '.join(known)}.")
+    require(self.starts >= 1, f"The basis is started from {self.starts} seedings; choose at least 1.")
     require(self.basis_rate > 0 and self.smoothing >= 0, f"basis_rate must be positive and smoothing not negative, found {self.basis_rate} and {self.smoothing}.")
     require(0 <= self.background < 1, f"The constant background is {self.background}; it stands against parts whose maximum is 1, so choose from 0 up to, not including, 1.")
     self.zoom = tuple(self.zoom)
@@ -296,7 +298,9 @@ def prepare(self: Scops, collection: Collection, device: torch.device | str = "c
         self.centre.copy_(total / mass.clamp_min(1.0))
     if s.start == "kmeans":
         vectors = torch.cat([self.salient_vectors(batch.to(device)) for batch in batches])
-        self.basis.copy_(lloyd(vectors, seed_centres(vectors, s.parts, generator(s.seed, device)), 20)[0])
+        g = generator(s.seed, device)
+        runs = [lloyd(vectors, seed_centres(vectors, s.parts, g), 20) for _ in range(s.starts)]
+        self.basis.copy_(min(runs, key=lambda run: run[1])[0])
 
 # %% ../../nbs/methods/40_scops.ipynb #c3c1540d
 @patch
