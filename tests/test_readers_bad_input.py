@@ -326,9 +326,9 @@ FOLDERS = [
     ("only hidden ones", only_hidden, {}, NOTHING),
     ("only broken ones", only_broken, {}, "No picture in {root} can be read (2 tried), the last being b.jpg: it is a text file."),
     ("masks for some", some_masks, {},
-     "{root}/masks has masks for 1 of 2 photographs; the first without one is b.png, so add {root}/masks/b.png, or move the folder masks away."),
+     "{root}/masks has masks for 1 of 2 photographs; the first without one is b.png, so add {root}/masks/b.png (`partbook saliency` makes those that lack), or move the folder masks away."),
     ("mask of another size", turned_mask, {},
-     "{root}/masks/b.png is 40x60 pixels, but its photograph b.png is 60x40 (upright); save the mask in the photograph's size."),
+     "{root}/masks/b.png is 40x60 pixels, but its photograph b.png is 60x40 (upright); save it in the photograph's size."),
     ("mask that is none", broken_mask, {}, "{root}/masks/b.png cannot be read as a picture: it is a text file."),
     ("unknown split", two, {"split": "val"}, "A folder has no split 'val'; choose one of: all, train, test (all are the same)."),
     ("size -1", two, {"size": -1}, "The size is -1; it must be at least one pixel."),
@@ -401,7 +401,7 @@ def test_masks_with_other_names_are_mentioned(tmp_path):
     masks(tmp_path, c=(60, 40))
     folder = Folder.open(tmp_path)
     assert folder.foreground == "the whole picture" and folder[0].mask is None
-    assert folder.report().endswith("masks/ holds no PNG with the name of a photograph, so there are no masks")
+    assert folder.report().endswith("masks/ holds no PNG with the name of a photograph, or was left unread: there are no masks")
 
 
 def test_mask_reader(tmp_path):
