@@ -37,14 +37,14 @@ from .data.loading import WORKERS
 from .data.pictures import UnreadablePicture, read_image
 from .data.sample import Collection, Kept, collections
 from .evaluation.census import census
-from .evaluation.protocols import annotation_baselines, check_fits, default_protocols, label_shares, object_view, protocols
+from .evaluation.protocols import annotation_baselines, check_fits, default_protocols, object_view, protocols, refined_labels
 from .evaluation.results import append_row, print_table
 from .features.cache import fingerprint, remember
 from .features.extractor import extractors, load_extractor
 from .features.foreground import Foreground, Robust, foreground_names, foregrounds, learn_inside
 from .methods.method import Method, Trained, load_method, methods, save_method
-from .parts.crf import CRFSettings, refine
-from .parts.maps import argmax_labels, upsample
+from .parts.crf import CRFSettings
+from .parts.maps import upsample
 from .parts.plots import overlay, part_sheet, write_palette_png, write_picture
 
 # %% ../nbs/30_cli.ipynb #5cfdc272
@@ -449,10 +449,10 @@ def segment_image(method: Method, image: Tensor, device: torch.device | str = "c
 # %% ../nbs/30_cli.ipynb #a6b51e30
 def refined(method: Method, square: Tensor, image: Tensor, size: tuple[int, int], crf: str) -> Tensor:  # (1,H,W)
     "Labels at `size` after the CRF. `InputError` for a method without background."
-    require(method.has_background and getattr(method.settings, "background", 1) > 0, f"--crf: the method {method.registered_name!r} gives no background to refine against; leave it out.")
+    require(method.has_background, f"--crf: the method {method.registered_name!r} gives no background to refine against; leave it out.")
     logits = upsample(method.logits(square), size)
     picture = torch.nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
-    return argmax_labels(refine(label_shares(method, logits), picture, CRFS[crf].at(max(size))), has_background=True)
+    return refined_labels(method, logits, picture, CRFS[crf])
 
 # %% ../nbs/30_cli.ipynb #5c0d86e2
 def data(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from ..core import require
 from ..data.pictures import lab
 from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor, load_extractor
-from .method import Step, Trained, TrainSettings, methods, segmenter
+from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from ..parts.maps import adjoint, divergence, interpolation, upsample
 from ..parts.warps import Warp, random_affine, random_jitter
 
@@ -223,27 +223,17 @@ DEFAULTS = {
 
 # %% ../../nbs/methods/30_contrastive.ipynb #4518493d
 @methods.register("contrastive")
-class Contrastive(Trained):
+class Contrastive(Segmenting):
     "A segmenter trained by contrastive reconstruction (Choudhury et al. 2021)."
 
     Settings = ContrastiveSettings
     summary = "contrastive reconstruction (Choudhury et al.); trains a network"
+    suited = DEFAULTS
 
     def __init__(self, settings: ContrastiveSettings, extractor: Extractor, network: nn.Module):
         super().__init__(settings)
         self.extractor, self.network = extractor, network
         self.register_buffer("centre", torch.zeros(extractor.dim))  # the mean foreground descriptor, all layers
-
-    @classmethod
-    def defaults(cls, features: str) -> dict[str, Any]:
-        return {**super().defaults(features), **DEFAULTS.get(features, {})}
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
-    def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
-        groups = self.network.parameter_groups()
-        return {"backbone": (groups["backbone"], self.settings.backbone), "head": (groups["head"], 1.0)}
 
 # %% ../../nbs/methods/30_contrastive.ipynb #a15ef057
 @patch(cls_method=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'CODE', 'DEFAULTS', 'literal_concentration_loss', 'concentration_loss', 'code_centres', 'map_equivariance',
-           'centre_equivariance', 'literal_semantic_loss', 'semantic_loss', 'orthonormal_loss', 'ScopsSettings',
-           'Scops', 'Pair']
+           'carried', 'moved_centres', 'centre_equivariance', 'literal_semantic_loss', 'semantic_loss',
+           'orthonormal_loss', 'ScopsSettings', 'Scops', 'Pair']
 
 # %% ../../nbs/methods/40_scops.ipynb #08dcab4b
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from ..features.cache import remember
 from ..features.extractor import Extractor, load_extractor, rectified
 from .contrastive import energy
 from .kmeans import lloyd, seed_centres
-from .method import Step, Trained, TrainSettings, methods, segmenter
+from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from ..parts.maps import adjoint, corner_coordinates, divergence, label_rule, part_centres, upsample
 from ..parts.warps import Warp, random_jitter, solved_spline
 
@@ -64,37 +64,45 @@ def code_centres(
     return corner_coordinates(part_centres(maps, epsilon=epsilon), tuple(maps.shape[2:]))
 
 # %% ../../nbs/methods/40_scops.ipynb #92a062c5
+def map_equivariance(
+    moved: Tensor,  # (B,K+1,H,W) scores of the pictures, warped: T(R) before its softmax
+    warped: Tensor,  # (B,K+1,H,W) scores of the warped pictures: R' before its softmax
+    direction: str = "code",  # KL(T(R) || R'), or "paper": KL(R' || T(R))
+) -> Tensor:  # (B,H,W) at each pixel
+    "First term of the equivariance loss (SCOPS, Eq. 3)."
+    return divergence(moved, warped) if direction == "code" else divergence(warped, moved)
+
+
 OUTSIDE = ("ignored", "uniform", "border")
 
 
-def map_equivariance(
-    logits: Tensor,  # (B,K+1,H,W) scores of the pictures
-    warped: Tensor,  # (B,K+1,H,W) scores of the warped pictures
+def carried(
+    logits: Tensor,  # (B,K+1,H,W)
     warp: Warp,
-    direction: str = "code",  # KL(T(R) || R'), or "paper": KL(R' || T(R))
-    fixed_target: bool = True,  # whether T(R) is held fixed; the paper does not say so
     outside: str = "ignored",  # what counts where the warp looks beyond the picture: "uniform" as in the code, or "border"
-) -> tuple[Tensor, Tensor]:  # (B,H,W) divergence at each pixel, and (B,H,W) whether it counts
-    "First term of the equivariance loss (SCOPS, Eq. 3)."
-    moved = warp(logits.detach() if fixed_target else logits, padding="border" if outside == "border" else "zeros")
-    each = divergence(moved, warped) if direction == "code" else divergence(warped, moved)
-    if outside != "ignored":
-        return each, torch.ones_like(each)
-    return each, (warp(torch.ones_like(each)) > 0.999).to(each.dtype)
+) -> tuple[Tensor, Tensor]:  # (B,K+1,H,W), and (B,H,W) whether a pixel counts
+    "The warped scores and the pixels to compare them on, from one reading of the pictures."
+    both = warp(F.pad(logits, (0, 0, 0, 0, 0, 1), value=1.0), padding="border" if outside == "border" else "zeros")
+    moved, frame = both[:, :-1], both[:, -1]
+    return moved, (frame > 0.999).to(frame.dtype) if outside == "ignored" else torch.ones_like(frame)
 
 # %% ../../nbs/methods/40_scops.ipynb #fa9d2fe1
-def centre_equivariance(
+def moved_centres(
     maps: Tensor,  # (B,K,H,W) part maps of the pictures, background left out
-    warped: Tensor,  # (B,K,H,W) those of the warped pictures
-    moved: Tensor | Warp,  # T(R) (B,K,H,W), whose centres are the target as in the code; or the warp, to move the centres as printed
+    warp: Warp,
+    epsilon: float = 1e-3,
+) -> Tensor:  # (B,K,2) in units of half the picture; NaN where the warp has no place for a centre
+    "T(c), the centres as points that the warp moves."
+    size = tuple(maps.shape[2:])
+    return corner_coordinates(warp.points(part_centres(maps, epsilon=epsilon), size), size)
+
+
+def centre_equivariance(
+    warped: Tensor,  # (B,K,H,W) part maps of the warped pictures, background left out
+    target: Tensor,  # (B,K,2) where their centres should be
     epsilon: float = 1e-3,
 ) -> Tensor:  # (B,K), in units of half the picture, squared
     "Second term of the equivariance loss (SCOPS, Eq. 3)."
-    if isinstance(moved, Warp):
-        size = tuple(maps.shape[2:])
-        target = corner_coordinates(moved.points(part_centres(maps, epsilon=epsilon), size), size)
-    else:
-        target = code_centres(moved, epsilon)
     apart = (code_centres(warped, epsilon) - target).square().sum(-1)
     return torch.where(apart.isfinite(), apart, 0.0)
 
@@ -203,12 +211,13 @@ DEFAULTS = {
 
 
 @methods.register("scops")
-class Scops(Trained):
+class Scops(Segmenting):
     "Self-supervised co-part segmentation (Hung et al. 2019)."
 
     Settings = ScopsSettings
     summary = "SCOPS (Hung et al.): a network, four losses, saliency"
     has_background = True
+    suited = DEFAULTS
     foreground = "robust"  # the saliency it learns from, unless another is asked for
     cures = ("a larger --set orthonormal", "a smaller --set concentration")  # when parts die
 
@@ -220,16 +229,9 @@ class Scops(Trained):
         start = torch.randn(settings.parts, channels, generator=generator(settings.seed)).abs()
         self.basis = nn.Parameter(start / channels**0.5 if settings.unit_features else start)
 
-    @classmethod
-    def defaults(cls, features: str) -> dict[str, Any]:
-        return {**super().defaults(features), **DEFAULTS.get(features, {})}
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
     def parameter_groups(self) -> dict[str, tuple]:
-        s, groups = self.settings, self.network.parameter_groups()
-        return {"backbone": (groups["backbone"], s.backbone), "head": (groups["head"], 1.0), "basis": ([self.basis], s.basis_rate / s.rate, 0.0)}
+        s = self.settings
+        return {**super().parameter_groups(), "basis": ([self.basis], s.basis_rate / s.rate, 0.0)}
 
 # %% ../../nbs/methods/40_scops.ipynb #82bd867e
 @patch(cls_method=True)
@@ -247,6 +249,16 @@ def read_labels(self: Scops, logits: Tensor, masks: Tensor | None = None, backgr
         return super(Scops, self).read_labels(logits, masks, background)
     labels = label_rule(logits.softmax(1)[:, 1:], self.settings.background if background else 0.0)
     return labels if masks is None else labels.where(masks, 0)
+
+
+@patch
+def shares(self: Scops, logits: Tensor) -> Tensor:
+    "Probabilities whose largest is the label: by the rule, the relative maps and the constant background, divided by their sum."
+    R = logits.softmax(1)
+    if self.settings.rule == "argmax":
+        return R
+    relative = R[:, 1:] / R[:, 1:].amax((2, 3), keepdim=True).clamp_min(1e-12)
+    return F.normalize(F.pad(relative, (0, 0, 0, 0, 1, 0), value=self.settings.background), p=1, dim=1)
 
 # %% ../../nbs/methods/40_scops.ipynb #f1c2c833
 @dataclass
@@ -272,12 +284,18 @@ def pair(self: Scops, batch: Batch, step: Step) -> Pair:
 # %% ../../nbs/methods/40_scops.ipynb #edcf4471
 @patch
 @torch.no_grad()
-def levels(self: Scops, images: Tensor) -> list[Tensor]:
-    "Frozen features of each layer on its own grid, none negative."
-    s = self.settings
-    if s.once and "levels" not in vars(self.extractor):
+def described(self: Scops, images: Tensor) -> list[Tensor]:
+    "Frozen features of each layer on its own grid, as they are."
+    if self.settings.once and "levels" not in vars(self.extractor):
         remember(self.extractor)
-    found = [f.float() for f in self.extractor.levels(images)]
+    return [f.float() for f in self.extractor.levels(images)]
+
+
+@patch
+@torch.no_grad()
+def levels(self: Scops, images: Tensor) -> list[Tensor]:
+    "The same, none negative."
+    s, found = self.settings, self.described(images)
     centres = self.centre.split([f.shape[1] for f in found])  # zero unless `prepare` measured it
     found = [rectified(f - c[:, None, None], s.split) for f, c in zip(found, centres)]
     return [F.normalize(f, dim=1) if s.unit_features else f for f in found]
@@ -288,16 +306,16 @@ def levels(self: Scops, images: Tensor) -> list[Tensor]:
 def prepare(self: Scops, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256) -> None:
     "Measure the mean salient feature, and where the basis starts, on some pictures of the collection, if the settings ask for it."
     s, indices = self.settings, torch.linspace(0, len(collection) - 1, min(pictures, len(collection))).round().long().unique().tolist()
-    batches = [collection.batch(indices[i:i + 32]) for i in range(0, len(indices), 32)] if s.centred or s.start == "kmeans" else []
+    batches = [collection.batch(indices[i:i + 32]).to(device) for i in range(0, len(indices), 32)] if s.centred or s.start == "kmeans" else []
     if s.centred:
         total, mass = torch.zeros_like(self.centre), torch.zeros((), device=device)
         for batch in batches:
-            D, found = self.saliency(batch.to(device))[:, None], self.extractor.levels(batch.images.to(device))
-            total += torch.cat([torch.einsum("bkhw,bchw->c", adjoint(D, tuple(f.shape[-2:])), f.float()) for f in found])
+            D, found = self.saliency(batch)[:, None], self.described(batch.images)
+            total += torch.cat([torch.einsum("bkhw,bchw->c", adjoint(D, tuple(f.shape[-2:])), f) for f in found])
             mass += D.sum()
         self.centre.copy_(total / mass.clamp_min(1.0))
     if s.start == "kmeans":
-        vectors = torch.cat([self.salient_vectors(batch.to(device)) for batch in batches])
+        vectors = torch.cat([self.salient_vectors(batch) for batch in batches])
         g = generator(s.seed, device)
         runs = [lloyd(vectors, seed_centres(vectors, s.parts, g), 20) for _ in range(s.starts)]
         self.basis.copy_(min(runs, key=lambda run: run[1])[0])
@@ -361,13 +379,16 @@ def reduced(self: Scops, each: Tensor, levels: list[Tensor], R: Tensor) -> Tenso
 def equivariances(self: Scops, v: Pair, logits: Tensor, warped: Tensor, step: Step) -> dict[str, Tensor]:
     "Both terms of Equation 3, weighted."
     s, terms = self.settings, {}
+    if not (s.equivariance or s.centres):
+        return terms
+    logits = logits.detach() if s.fixed_target else logits
+    moved, counts = carried(logits, v.warp, s.outside)
     if s.equivariance:
-        each, counts = map_equivariance(logits, warped, v.warp, s.direction, s.fixed_target, s.outside)
-        term = step.ratio(each * counts, counts)
-        terms["L_eqv^s"] = s.equivariance * {"sum": term * each[0].numel(), "pixel": term, "mean": term / logits.shape[1]}[s.reduction]
+        term = step.ratio(map_equivariance(moved, warped, s.direction) * counts, counts)
+        terms["L_eqv^s"] = s.equivariance * {"sum": term * counts[0].numel(), "pixel": term, "mean": term / logits.shape[1]}[s.reduction]
     if s.centres:
-        target = logits.detach() if s.fixed_target else logits
-        moved = v.warp if s.warped_centres else v.warp(target).softmax(1)[:, 1:]
-        each = centre_equivariance(target.softmax(1)[:, 1:], warped.softmax(1)[:, 1:], moved, s.smoothing)
+        maps, moved = (x.softmax(1)[:, 1:] for x in (logits if s.warped_centres else moved, warped))
+        target = moved_centres(maps, v.warp, s.smoothing) if s.warped_centres else code_centres(maps, s.smoothing)
+        each = centre_equivariance(moved, target, s.smoothing)
         terms["L_eqv^c"] = s.centres * (each.mean() / 2 if s.reduction == "mean" else each.sum(1).mean())
     return terms

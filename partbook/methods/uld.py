@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..core import generator, require
 from ..data.sample import Batch
 from .contrastive import foreground
-from .method import Step, Trained, TrainSettings, methods, segmenter
+from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from .scops import concentration_loss
 from ..parts.maps import part_centres
 from ..parts.networks import Network
@@ -237,28 +237,22 @@ def published(cls: ULDSettings, whose: str = "scops", **changes: Any) -> ULDSett
 
 # %% ../../nbs/methods/60_uld.ipynb #f1968dff
 @methods.register("uld")
-class ULD(Trained):
+class ULD(Segmenting):
     "Unsupervised landmarks: Thewlis et al. 2017 and Zhang et al. 2018, as SCOPS compares with them."
 
     Settings = ULDSettings
     summary = "unsupervised landmarks (ULD: Thewlis et al., Zhang et al.); trains a network"
     has_background = True
+    suited = DEFAULTS
+    foreground = "none"  # it looks at no mask, unless its setting `foreground` says so
 
     def __init__(self, settings: ULDSettings, network: Network):
         super().__init__(settings)
         self.network, s = network, settings
         self.painter = Painter(s.parts, s.descriptor, s.widths, seed=s.seed) if max(s.reconstruction) > 0 else None
 
-    @classmethod
-    def defaults(cls, features: str) -> dict[str, Any]:
-        return {**super().defaults(features), **DEFAULTS.get(features, {})}
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.network(images)
-
     def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
-        groups = self.network.parameter_groups()
-        groups = {"backbone": (groups["backbone"], self.settings.backbone), "head": (groups["head"], 1.0)}
+        groups = super().parameter_groups()
         return groups if self.painter is None else {**groups, "painter": (list(self.painter.parameters()), 1.0)}
 
 # %% ../../nbs/methods/60_uld.ipynb #c9335651
