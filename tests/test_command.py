@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import run, sentence
 from partbook import core
-from partbook.cli import main
 from partbook.evaluation.results import read_rows
 
 
@@ -35,22 +35,6 @@ def model(tmp_path_factory, album):
     out = tmp_path_factory.mktemp("fitted")
     assert run("discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 3, "--steps", 1, "--out", out) == 0
     return out / "model"
-
-
-def run(*words):
-    try:
-        return main([str(w) for w in words])
-    except SystemExit as stop:
-        return stop.code
-
-
-def sentence(capsys, *words):
-    "What is said on the error stream of a run that has to fail."
-    capsys.readouterr()
-    assert run(*words) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("partbook") and "\n" not in said and "Traceback" not in said
-    return said
 
 
 def test_discover_on_a_folder(album, model, capsys):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+from helpers import message
 from partbook.core import InputError
 from partbook.data import aflw as module
 from partbook.data.aflw import AFLW, EARS, FEATURES, FIVE, LANDMARKS, head_landmarks, photograph_split, write_aflw_fixture
@@ -37,12 +38,6 @@ def change_database(root: Path, sql: str) -> None:
 def change_mat(path: Path, change) -> None:
     values = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
     savemat(path, change(values))
-
-
-def sentence(error: pytest.ExceptionInfo) -> str:
-    message = str(error.value)
-    assert "\n" not in message and message.endswith("."), message
-    return message
 
 
 # ------------------------------------------------------------------------------------------------------------ what is read
@@ -242,7 +237,7 @@ def test_damaged_database(root, sql, expected):
     change_database(root, sql)
     with pytest.raises(InputError) as error:
         AFLW.open(root, "all", both_eyes=False)
-    assert expected in sentence(error)
+    assert expected in message(error)
     assert not list(root.glob("data/*-journal")) and not list(root.glob("data/*-wal"))
 
 
@@ -256,7 +251,7 @@ def test_no_database(root, content, expected):
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(InputError) as error:
         AFLW.open(root, source="sqlite")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 def test_truncated_database(root):
@@ -306,7 +301,7 @@ def test_a_photograph_of_another_size(root):
     for run in (lambda: AFLW.open(root, "all")[0], AFLW.open(root, "all").counts):
         with pytest.raises(InputError) as error:
             run()
-        assert "is 80x60 pixels, but aflw.sqlite says 160x120; fetch AFLW's own photograph, unscaled" in sentence(error)
+        assert "is 80x60 pixels, but aflw.sqlite says 160x120; fetch AFLW's own photograph, unscaled" in message(error)
 
 
 # ------------------------------------------------------------------------------------------------------------ the list of nineteen
@@ -348,7 +343,7 @@ def test_damaged_list(root, change, expected):
     change_mat(root / "AFLWinfo_release.mat", change)
     with pytest.raises(InputError) as error:
         AFLW.open(root, "all", source="aflw-19")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 @pytest.mark.parametrize("content, expected", [
@@ -363,7 +358,7 @@ def test_no_mat(root, content, expected):
     path.write_bytes(content(path.read_bytes()))
     with pytest.raises(InputError) as error:
         AFLW.open(root, source="aflw-19")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 def test_a_visible_landmark_outside_is_hidden(root):
@@ -376,7 +371,7 @@ def test_a_rectangle_outside_its_photograph_is_told_by_counts(root):
     change_mat(root / "AFLWinfo_release.mat", put("bbox", (0, slice(None)), [500, 600, 10, 90]))
     with pytest.raises(InputError) as error:
         AFLW.open(root, "all", source="aflw-19").counts()
-    assert "lies outside its photograph" in sentence(error) and "160x120" in str(error.value)
+    assert "lies outside its photograph" in message(error) and "160x120" in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------------------ the recropped release
@@ -402,7 +397,7 @@ def test_damaged_release(heads, root, name, change, expected):
         return
     with pytest.raises(InputError) as error:
         AFLW.open(root / "recrop", "all")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 @pytest.mark.parametrize("change, expected", [
@@ -414,7 +409,7 @@ def test_damaged_keypoints(root, change, expected):
     change_mat(root / "recrop" / "aflw_train_keypoints.mat", change)
     with pytest.raises(InputError) as error:
         AFLW.open(root / "recrop", "all")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 # ------------------------------------------------------------------------------------------------------------ options and places
@@ -434,7 +429,7 @@ def test_damaged_keypoints(root, change, expected):
 def test_options_out_of_range(heads, options, expected):
     with pytest.raises(InputError) as error:
         AFLW.open(heads, **options)
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 def test_recrop_has_no_rectangles_to_filter_by(heads):
@@ -447,12 +442,12 @@ def test_where_it_looks(heads, tmp_path, monkeypatch):
     monkeypatch.delenv("PARTBOOK_AFLW", raising=False)
     with pytest.raises(InputError) as error:
         AFLW.open()
-    assert "not part of this book; ask for AFLW on its page at TU Graz" in sentence(error) and not AFLW.present()
+    assert "not part of this book; ask for AFLW on its page at TU Graz" in message(error) and not AFLW.present()
     file = heads / "data" / "aflw.sqlite"
     for place, what in ((tmp_path / "none", "is not there"), (file, "is a file"), (tmp_path, "holds no data/aflw.sqlite or")):
         with pytest.raises(InputError) as error:
             AFLW.open(place)
-        assert what in sentence(error) and not AFLW.present(place)
+        assert what in message(error) and not AFLW.present(place)
     monkeypatch.setenv("PARTBOOK_AFLW", str(heads))
     assert AFLW.present() and len(AFLW.open(split="all")) == 11
     assert len(AFLW.open(heads.parent, "all")) == len(AFLW.open(heads / "data", "all")) == 11

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import message
 from partbook.core import InputError
 from partbook.data import deepfashion as module
 from partbook.data.deepfashion import (COLOURS, GROUPS, NAMES, STATUS, DeepFashion, fitted, labels_of, read_items, read_parsing, read_partition,
@@ -37,12 +38,6 @@ def plain(root) -> Path:
     for status in STATUS:
         (root / COCO(status)).unlink()
     return root
-
-
-def sentence(error: pytest.ExceptionInfo) -> str:
-    message = str(error.value)
-    assert "\n" not in message and message.endswith("."), message
-    return message
 
 
 def first(root: Path) -> Path:
@@ -77,7 +72,7 @@ def test_unknown_colours(colour, near, expected):
     picture[1, 2] = colour
     with pytest.raises(InputError) as error:
         labels_of(picture, near, "a.png")
-    assert expected in sentence(error) and str(error.value).startswith("a.png: pixel (2, 1)")
+    assert expected in message(error) and str(error.value).startswith("a.png: pixel (2, 1)")
 
 
 def test_several_unknown_colours_are_counted():
@@ -146,7 +141,7 @@ def test_damaged_parsings(root, damage, expected):
     figures = DeepFashion.open(root, "all")
     with pytest.raises(InputError) as error:
         figures[0]
-    assert expected in sentence(error) and "01_1_front_segment.png" in str(error.value)
+    assert expected in message(error) and "01_1_front_segment.png" in str(error.value)
     if "transparent" not in expected:
         with pytest.raises(InputError):
             figures.counts()
@@ -324,7 +319,7 @@ def test_damaged_partition(plain, name, change, expected):
         path.write_bytes(change if isinstance(change, bytes) else change(path.read_text()).encode())
     with pytest.raises(InputError) as error:
         DeepFashion.open(plain, "all")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 @pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r\n"), lambda t: t.rstrip(), lambda t: "\ufeff" + t,
@@ -359,7 +354,7 @@ def test_damaged_coco(root, status, change, expected):
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError) as error:
         DeepFashion.open(root, "all")
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 @pytest.mark.parametrize("name, change, expected", [
@@ -373,7 +368,7 @@ def test_lists_that_disagree(root, name, change, expected):
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError) as error:
         DeepFashion.open(root, "all").counts()
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 def test_lists_that_are_not_there_are_not_needed(root):
@@ -398,7 +393,7 @@ def test_missing_files(root):
     shutil.rmtree(root / IMAGES)
     with pytest.raises(InputError) as error:
         DeepFashion.open(root)
-    assert "has no folder Anno/segmentation/img_highres" in sentence(error) and "img_highres_seg.zip" in str(error.value)
+    assert "has no folder Anno/segmentation/img_highres" in message(error) and "img_highres_seg.zip" in str(error.value)
 
 
 def test_a_missing_parsing(root):
@@ -428,19 +423,19 @@ def test_a_small_photograph(root):
 def test_options_out_of_range(figures, options, expected):
     with pytest.raises(InputError) as error:
         DeepFashion.open(figures, **options)
-    assert expected in sentence(error)
+    assert expected in message(error)
 
 
 def test_where_it_looks(figures, tmp_path, monkeypatch):
     monkeypatch.delenv("PARTBOOK_DEEPFASHION", raising=False)
     with pytest.raises(InputError) as error:
         DeepFashion.open()
-    assert "DeepFashion's photographs are not part of this book; fetch from DeepFashion's page" in sentence(error) and not DeepFashion.present()
+    assert "DeepFashion's photographs are not part of this book; fetch from DeepFashion's page" in message(error) and not DeepFashion.present()
     none = "holds neither Eval/list_eval_partition.txt nor"
     for place, what in ((tmp_path / "none", "is not there"), (figures / LIST, "is a file"), (tmp_path, none)):
         with pytest.raises(InputError) as error:
             DeepFashion.open(place)
-        assert what in sentence(error) and not DeepFashion.present(place)
+        assert what in message(error) and not DeepFashion.present(place)
     monkeypatch.setenv("PARTBOOK_DEEPFASHION", str(figures))
     assert DeepFashion.present() and len(DeepFashion.open(split="all")) == 9 == len(DeepFashion.open(figures.parent, "all"))
 

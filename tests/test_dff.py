@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from partbook.cli import main
+from helpers import run
 from partbook.core import InputError
 from partbook.data.cub import CUB
 from partbook.data.sample import Batch, Kept, View, collections
@@ -19,13 +19,6 @@ from partbook.methods.dff import DFF, DFFSettings, foreground_weights, project
 from partbook.methods.method import load_method, save_method
 
 QUICK = ["--set", "sample=600", "--set", "iterations=20", "--set", "restarts=1", "--no-baselines"]
-
-
-def run(*words):
-    try:
-        return main([str(w) for w in words])
-    except SystemExit as stop:
-        return stop.code
 
 
 @pytest.fixture

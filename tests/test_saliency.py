@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from partbook.cli import main
+from helpers import run, sentence
 from partbook.data.folder import Folder
 from partbook.data.sample import collections
 from partbook.evaluation.foreground import measure_foregrounds, open_pictures
@@ -23,22 +23,6 @@ def album(tmp_path):
         Image.fromarray((s.image.permute(1, 2, 0) * 255).byte().numpy()).resize((90, 70)).save(folder / f"{i}.png")
     Image.new("RGB", (50, 40), (90, 20, 60)).save(folder / "more" / "plain.jpg")
     return folder
-
-
-def run(*words):
-    try:
-        return main([str(w) for w in words])
-    except SystemExit as stop:
-        return stop.code
-
-
-def sentence(capsys, *words):
-    "What is said on the error stream of a run that has to fail."
-    capsys.readouterr()
-    assert run(*words) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("partbook") and "\n" not in said and "Traceback" not in said
-    return said
 
 
 def pictures(folder):
