@@ -164,7 +164,7 @@ class ScopsSettings(TrainSettings):
     warped_centres: bool = False  # T applied to the centres, as printed; False: centres of the warped map, as in the code
     smoothing: float = 1e-3  # added to every pixel of a map before its centre is taken, as in the code; as printed: 0
     unit_features: bool = True  # each layer's features scaled to unit length; the code: False
-    centred: bool = False  # before that, the mean salient feature taken off; goes with `split`
+    centred: str = "no"  # before that, a mean taken off, goes with `split`: "picture", each picture's own; "collection", of salient features
     start: str = "kmeans"  # where the basis starts: clusters of salient features; "random", |N(0,1)|, as in the code
     starts: int = 1  # seedings of those clusters; the one with the least distortion is taken
     split: bool = False  # whether the negative half of features is kept, see `rectified`
@@ -184,7 +184,7 @@ def __post_init__(self: ScopsSettings):
     weights = (self.semantic, self.concentration, self.equivariance, self.centres, self.orthonormal)
     require(min(weights) >= 0 and max(weights) > 0, f"The weights of the losses are {weights}; none may be negative, and one must be positive.")
     for name, known in {"reduction": ("pixel", "mean", "sum"), "direction": ("code", "paper"), "outside": OUTSIDE, "rule": ("relative", "argmax"),
-                        "start": ("random", "kmeans"), "saliency": ("hard", "soft", "none")}.items():
+                        "start": ("random", "kmeans"), "saliency": ("hard", "soft", "none"), "centred": ("no", "picture", "collection")}.items():
         require(getattr(self, name) in known, f"The setting {name} is {getattr(self, name)!r}; choose one of: {', '.join(known)}.")
     require(self.starts >= 1, f"The basis is started from {self.starts} seedings; choose at least 1.")
     require(self.basis_rate > 0 and self.smoothing >= 0, f"basis_rate must be positive and smoothing not negative, found {self.basis_rate} and {self.smoothing}.")
@@ -205,7 +205,7 @@ def published(cls: ScopsSettings, **changes: Any) -> ScopsSettings:
 # %% ../../nbs/methods/40_scops.ipynb #26b788ce
 DEFAULTS = {
     "equivariant": {"size": 64, "split": True},
-    "squeezenet1_1": {"size": 256, "batch": 8, "steps": 200, "backbone": 0.0, "centred": True, "split": True},
+    "squeezenet1_1": {"size": 256, "batch": 8, "steps": 200, "backbone": 0.0, "centred": "picture", "split": True, "starts": 32},
     "vgg19": CODE,
 }
 
@@ -296,8 +296,9 @@ def described(self: Scops, images: Tensor) -> list[Tensor]:
 def levels(self: Scops, images: Tensor) -> list[Tensor]:
     "The same, none negative."
     s, found = self.settings, self.described(images)
-    centres = self.centre.split([f.shape[1] for f in found])  # zero unless `prepare` measured it
-    found = [rectified(f - c[:, None, None], s.split) for f, c in zip(found, centres)]
+    centres = self.centre.split([f.shape[1] for f in found])  # of the collection; zero unless `prepare` measured it
+    means = [f.mean((2, 3)) if s.centred == "picture" else c for f, c in zip(found, centres)]
+    found = [rectified(f - m[..., None, None], s.split) for f, m in zip(found, means)]
     return [F.normalize(f, dim=1) if s.unit_features else f for f in found]
 
 # %% ../../nbs/methods/40_scops.ipynb #e04d7126
@@ -306,8 +307,8 @@ def levels(self: Scops, images: Tensor) -> list[Tensor]:
 def prepare(self: Scops, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256) -> None:
     "Measure the mean salient feature, and where the basis starts, on some pictures of the collection, if the settings ask for it."
     s, indices = self.settings, torch.linspace(0, len(collection) - 1, min(pictures, len(collection))).round().long().unique().tolist()
-    batches = [collection.batch(indices[i:i + 32]).to(device) for i in range(0, len(indices), 32)] if s.centred or s.start == "kmeans" else []
-    if s.centred:
+    batches = [collection.batch(indices[i:i + 32]).to(device) for i in range(0, len(indices), 32)] if s.centred == "collection" or s.start == "kmeans" else []
+    if s.centred == "collection":
         total, mass = torch.zeros_like(self.centre), torch.zeros((), device=device)
         for batch in batches:
             D, found = self.saliency(batch)[:, None], self.described(batch.images)
