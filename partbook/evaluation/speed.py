@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BENCHMARKS', 'in_turn', 'nmf_benchmark', 'with_gradients', 'compared', 'drawn_maps', 'semantic_benchmark',
-           'concentration_benchmark', 'build_parser', 'main']
+           'concentration_benchmark', 'build_parser', 'measure_methods', 'main']
 
 # %% ../../nbs/evaluation/70_speed.ipynb #a0cbc4d0
 import argparse
@@ -12,14 +12,13 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..core import InputError, generator, pick_device, require
-from .results import append_row, print_table
+from ..core import generator, require
+from .benchmarks import benchmark_command, common_options
 from ..methods.dff import draw_start, factorise
 from ..methods.scops import concentration_loss, literal_concentration_loss, literal_semantic_loss, semantic_loss
 
@@ -118,30 +117,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--loss-channels", type=int, default=1024, help="semantic: channels of the features (default 1024)")
     parser.add_argument("--iterations", type=int, default=50, help="nmf: rounds of updates (default 50)")
     parser.add_argument("--parts", type=int, default=8, help="K (default 8)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs to take the median of (default 5)")
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default cpu)")
-    parser.add_argument("--write", action="store_true", help="append the row to the results folder")
-    parser.add_argument("--results", metavar="FOLDER", default="results", help="where to (default: results)")
+    common_options(parser, repeats=5)
     return parser
 
 # %% ../../nbs/evaluation/70_speed.ipynb #5c4b7f50
+def measure_methods(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
+    "The file the row belongs in, and the row."
+    low = min(given.vectors, given.channels, given.iterations, given.parts, given.repeats, given.loss_channels, given.size // 16)
+    require(low >= 1, f"every size must be at least 1, and --size at least 16; the smallest found is {low}.")
+    return "methods.csv", [BENCHMARKS[given.what](given)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    "Run a benchmark, print its row, and with --write add it to results/. Wrong input: one sentence, status 2."
-    typed = list(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser()
-    given = parser.parse_args(typed)
-    try:
-        given.device = str(pick_device(given.device))
-        low = min(given.vectors, given.channels, given.iterations, given.parts, given.repeats, given.loss_channels, given.size // 16)
-        require(low >= 1, f"every size must be at least 1, and --size at least 16; the smallest found is {low}.")
-        row = BENCHMARKS[given.what](given)
-        print_table([{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}])
-        if given.write:
-            append_row(Path(given.results) / "methods.csv", row, command=" ".join([parser.prog, *typed]), device=given.device)
-        return 0
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    "Measure the methods of this book."
+    return benchmark_command(build_parser(), arguments, measure_methods)
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'method_of',
            'step_benchmark', 'literal_losses', 'peak_megabytes', 'memory_benchmark', 'pass_over', 'loading_benchmark',
-           'look_benchmark', 'settings_of', 'run_benchmark', 'main']
+           'look_benchmark', 'settings_of', 'run_benchmark', 'build_parser', 'main']
 
 # %% ../../nbs/training/20_benchmarks.ipynb #ef6df9ba
 import argparse
@@ -22,13 +22,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ..core import InputError, generator, pick_device, require
+from ..core import generator, require
 from ..data.cub import LANDMARKS, write_cub
 from ..data.loading import loaded
 from ..data.sample import Batch, Collection, Kept, Sample, collections
-from ..evaluation.benchmarks import timed
+from ..evaluation.benchmarks import benchmark_command, common_options, timed
 from ..evaluation.protocols import object_view
-from ..evaluation.results import append_row, print_table
 from ..methods.contrastive import Contrastive, ContrastiveSettings, feature_loss, literal_feature_loss, literal_visual_loss, visual_loss
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import upsample
@@ -216,31 +215,20 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     return measure(settings_of(given), weights, given.repeats, given.device)
 
 # %% ../../nbs/training/20_benchmarks.ipynb #de94617f
-def main(arguments: Sequence[str] | None = None) -> int:
-    "Run a benchmark, print its row, and with --write add it to results/. Wrong input: one sentence, status 2."
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m partbook.training.benchmarks", description="Measure the training of partbook.")
     parser.add_argument("what", choices=("losses", "step", "memory", "loading", "look"))
     parser.add_argument("--method", default="contrastive", help="whose step: contrastive (default) or scops")
     parser.add_argument("--light", action="store_true", help="the networks for two cores instead of the paper's")
     parser.add_argument("--fresh", action="store_true", help="compute features at each step, where a method would keep them")
     parser.add_argument("--batch", type=int, default=6, help="pictures in a step (default 6)")
-    parser.add_argument("--repeats", type=int, default=3, help="steps to take the median of (default 3)")
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default cpu)")
-    parser.add_argument("--write", action="store_true", help="append the row to the results folder")
-    parser.add_argument("--results", metavar="FOLDER", default="results", help="where to (default: results)")
-    given = parser.parse_args(arguments)
-    try:
-        given.device = str(pick_device(given.device))
-        row = run_benchmark(given)
-        print_table([{k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}])
-        if given.write:
-            options = f" --method {given.method}" * (given.method != "contrastive") + " --light" * given.light + " --fresh" * given.fresh
-            command = f"{parser.prog} {given.what}{options} --batch {given.batch} --repeats {given.repeats} --device {given.device} --write"
-            append_row(Path(given.results) / "training.csv", row, seconds=row.get("seconds"), command=command, device=given.device)
-        return 0
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    common_options(parser, repeats=3)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    "Measure training."
+    return benchmark_command(build_parser(), arguments, lambda given: ("training.csv", [run_benchmark(given)]))
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook
