@@ -188,7 +188,7 @@ def saliency(
     appearance = torch.cdist(p.colour, p.colour, compute_mode="donot_use_mm_for_euclid_dist")
     edges = edge_lengths(appearance, p.touch, grain)
     background = background_weight(boundary_connectivity(geodesic(edges), p.border, p.exists, sigma)) * p.exists
-    foreground = weighted_contrast(appearance, torch.cdist(p.centre, p.centre), background) * p.exists
+    foreground = weighted_contrast(appearance * p.exists[..., None], torch.cdist(p.centre, p.centre), background)
     s = optimise(background, foreground, smoothness(appearance, p.touch, sigma, mu))
     low, high = s.masked_fill(~p.exists, 2.0).amin(1, keepdim=True), s.masked_fill(~p.exists, -1.0).amax(1, keepdim=True)
     scaled = ((s - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)

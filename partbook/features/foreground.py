@@ -219,7 +219,7 @@ class Robust(Estimate):
         return cls(device, os.environ.get("PARTBOOK_CACHE") or None)
 
     def saliency(self, images: Tensor) -> Tensor:
-        names = addresses(images, f"robust background detection 1, {self.count} superpixels")
+        names = addresses(images, f"robust background detection 2, {self.count} superpixels")
         maps = np.stack([self.bytes_of(image, name) for image, name in zip(images, names)])
         return torch.from_numpy(maps).to(images.device).to(images.dtype) / 255
 
