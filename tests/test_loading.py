@@ -60,14 +60,33 @@ def test_kept_counts_its_memory_once(cub):
     assert kept.budget == 1024 * 2**20 - size
 
 
-def test_a_pass_that_is_left_stops_its_threads(cub):
+def test_closing_waits_for_the_threads(cub):
+    before = set(threading.enumerate())
+    with Ahead(lambda n: cub.batch([n]), len(cub), workers=3) as ahead:
+        ahead.get(0)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_pass_that_is_left_stops_its_threads(cub, monkeypatch):
+    "It does not wait for them: they end with the batch they are at, and begin no other."
+    begun, gate, batch = [], threading.Event(), type(cub).batch
+
+    def slow(self, indices):
+        begun.append(indices)
+        return batch(self, indices) if 0 in indices or gate.wait(60) else None
+
+    monkeypatch.setattr(type(cub), "batch", slow)
     before, stream = set(threading.enumerate()), loaded(cub, 2, workers=3)
     next(stream)
+    while len(begun) < 4:  # the first batch, and one that each thread is at
+        threading.Event().wait(0.01)
     threads = set(threading.enumerate()) - before
-    stream.close()  # does not wait for them; they end with the batch they are at
+    stream.close()
+    gate.set()
     for thread in threads:
         thread.join(60)
-    assert threads and not any(t.is_alive() for t in threads)
+    assert len(threads) == 3 and not any(t.is_alive() for t in threads)
+    assert sorted(i for indices in begun for i in indices) == list(range(8)) and len(cub) > 8
 
 
 def test_an_error_arrives_where_the_batch_is_asked_for(cub):

@@ -338,7 +338,7 @@ def test_a_step_is_measured_for_every_method(method, tmp_path, monkeypatch):
     row, = read_rows(tmp_path / "training.csv")
     assert (row["method"], row["network"], row["size"], row["pictures"], row["every"]) == (method, "Light", 32, 16, 50)
     assert row["ratio"] == row["seconds_look"] / (50 * row["seconds_step"])
-    assert row["command"] == f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write"
+    assert row["command"] == f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write --results FOLDER"
 
 
 def test_the_paper_sizes_of_each_method():

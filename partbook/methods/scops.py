@@ -24,7 +24,7 @@ from ..features.extractor import Extractor, load_extractor, rectified
 from .contrastive import energy
 from .kmeans import lloyd, seed_centres
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
-from ..parts.maps import adjoint, corner_coordinates, divergence, label_rule, part_centres, upsample
+from ..parts.maps import adjoint, corner_coordinates, divergence, label_rule, part_centres, relative_maps, upsample
 from ..parts.warps import Warp, random_jitter, solved_spline
 
 # %% ../../nbs/methods/40_scops.ipynb #aad6e827
@@ -257,8 +257,7 @@ def shares(self: Scops, logits: Tensor) -> Tensor:
     R = logits.softmax(1)
     if self.settings.rule == "argmax":
         return R
-    relative = R[:, 1:] / R[:, 1:].amax((2, 3), keepdim=True).clamp_min(1e-12)
-    return F.normalize(F.pad(relative, (0, 0, 0, 0, 1, 0), value=self.settings.background), p=1, dim=1)
+    return F.normalize(relative_maps(R[:, 1:], self.settings.background), p=1, dim=1)
 
 # %% ../../nbs/methods/40_scops.ipynb #f1c2c833
 @dataclass
@@ -294,7 +293,7 @@ def described(self: Scops, images: Tensor) -> list[Tensor]:
 @patch
 @torch.no_grad()
 def levels(self: Scops, images: Tensor) -> list[Tensor]:
-    "The same, none negative."
+    "Features of each layer, a mean taken off if the settings say so, none negative."
     s, found = self.settings, self.described(images)
     centres = self.centre.split([f.shape[1] for f in found])  # of the collection; zero unless `prepare` measured it
     means = [f.mean((2, 3)) if s.centred == "picture" else c for f, c in zip(found, centres)]
@@ -388,8 +387,8 @@ def equivariances(self: Scops, v: Pair, logits: Tensor, warped: Tensor, step: St
         term = step.ratio(map_equivariance(moved, warped, s.direction) * counts, counts)
         terms["L_eqv^s"] = s.equivariance * {"sum": term * counts[0].numel(), "pixel": term, "mean": term / logits.shape[1]}[s.reduction]
     if s.centres:
-        maps, moved = (x.softmax(1)[:, 1:] for x in (logits if s.warped_centres else moved, warped))
-        target = moved_centres(maps, v.warp, s.smoothing) if s.warped_centres else code_centres(maps, s.smoothing)
-        each = centre_equivariance(moved, target, s.smoothing)
+        R, own = (x.softmax(1)[:, 1:] for x in (logits if s.warped_centres else moved, warped))
+        target = moved_centres(R, v.warp, s.smoothing) if s.warped_centres else code_centres(R, s.smoothing)
+        each = centre_equivariance(own, target, s.smoothing)
         terms["L_eqv^c"] = s.centres * (each.mean() / 2 if s.reduction == "mean" else each.sum(1).mean())
     return terms
