@@ -30,7 +30,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .core import InputError, hardware, pick_device, progress, read_json, require, versions, write_atomic, write_json
+from .core import InputError, hardware, pick_device, progress, require, versions
+from .files import read_json, write_atomic, write_json
 from .data.archives import unpack
 from .data.folder import Folder, find_pictures
 from .data.loading import WORKERS

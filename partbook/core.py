@@ -4,22 +4,20 @@
 
 # %% auto #0
 __all__ = ['InputError', 'require', 'Registry', 'is_small', 'small', 'pick_device', 'generator', 'versions', 'hardware',
-           'progress', 'write_atomic', 'write_json', 'read_json']
+           'progress']
 
 # %% ../nbs/10_core.ipynb #c4fe7f42
 import importlib
-import json
 import os
 import pkgutil
 import platform
-import tempfile
-from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
-import numpy as np
-import torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/10_core.ipynb #17ee4aba
 class InputError(ValueError):
@@ -103,8 +101,10 @@ def small(
 # %% ../nbs/10_core.ipynb #5c509857
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
-) -> torch.device:
+) -> "torch.device":
     "The device a name means; `auto` takes a GPU when there is one. `InputError` when it is not there."
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -117,15 +117,19 @@ def pick_device(
 # %% ../nbs/10_core.ipynb #a051df5c
 def generator(
     seed: int,  # any non-negative integer
-    device: torch.device | str = "cpu",
-) -> torch.Generator:
+    device: "torch.device | str" = "cpu",
+) -> "torch.Generator":
     "A random stream of its own; nothing in the book draws from the global one."
+    import torch
+
     return torch.Generator(device=device).manual_seed(int(seed))
 
 # %% ../nbs/10_core.ipynb #829446be
 def versions() -> dict[str, str]:
     "What a number was made with: written beside every result."
+    import numpy
     import sklearn
+    import torch
     import torchvision
 
     from partbook import __version__
@@ -135,13 +139,15 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
+        "numpy": numpy.__version__,
         "scikit-learn": sklearn.__version__,
     }
 
 
-def hardware(device: torch.device | str = "cpu") -> str:
+def hardware(device: "torch.device | str" = "cpu") -> str:
     "The processor a number was made on, in words."
+    import torch
+
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -155,45 +161,3 @@ def progress(
 ) -> Iterable:
     "`items`, with a progress bar once two seconds have passed (none when sizes are small)."
     return tqdm(items, desc=description, total=total, delay=2, leave=False, disable=is_small())
-
-# %% ../nbs/10_core.ipynb #b46baac7
-def write_atomic(
-    path: str | Path,  # where the file should be
-    write: Callable[[Path], Any],  # is given a temporary path to write to
-) -> Path:
-    "Write a file whole or not at all; `InputError` when the folder cannot be written to."
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{path} cannot be written ({reason}); choose a folder you may write to, with free space, or free some.") from error
-    finally:
-        if temporary is not None and temporary.exists():
-            temporary.unlink()
-    return path
-
-# %% ../nbs/10_core.ipynb #2c27ab7d
-def write_json(path: str | Path, value: Any) -> Path:
-    "Write `value` as readable JSON, atomically."
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
-    return write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: str | Path) -> Any:
-    "Read a JSON file; `InputError` names the file and the line when it is not one."
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not a JSON file ({error}).") from None

@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
-from ..core import InputError, generator, progress, require, write_atomic
+from ..core import InputError, generator, progress, require
+from ..files import write_atomic
 from .cub import missing_files
 from .pictures import IMAGE_ENDINGS, read_header, read_image, recognise
 from .sample import Collection, Sample, collections, resize

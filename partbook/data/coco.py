@@ -21,7 +21,8 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from ..core import InputError, generator, progress, read_json, require, write_json
+from ..core import InputError, generator, progress, require
+from ..files import read_json, write_json
 from .cub import missing_files
 from .pictures import read_image
 from .sample import Collection, Sample, collections, resize

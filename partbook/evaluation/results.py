@@ -19,7 +19,8 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..core import InputError, hardware, require, versions, write_atomic
+from ..core import InputError, hardware, require, versions
+from ..files import write_atomic
 
 # %% ../../nbs/evaluation/30_results.ipynb #c8441c75
 TEXT = ("command", "date", "hardware", "revision", "method", "collection", "source", "benchmark", "protocol", "features")

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import require, write_atomic
+from ..core import require
+from ..files import write_atomic
 from .extractor import Extractor
 
 # %% ../../nbs/features/40_cache.ipynb #bc6e007e

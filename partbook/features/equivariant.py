@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import generator, pick_device, progress, require, write_atomic
+from ..core import generator, pick_device, progress, require
+from ..files import write_atomic
 from ..data.sample import Collection, Kept, collections
 from .extractor import Extractor, extractors
 from ..parts.light import Body

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..core import Registry, progress, require, write_atomic
+from ..core import Registry, progress, require
+from ..files import write_atomic
 from ..data.folder import WHOLE
 from ..data.loading import loaded
 from ..data.saliency import saliency

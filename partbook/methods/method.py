@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core import InputError, Registry, generator, read_json, require, versions, write_atomic, write_json
+from ..core import InputError, Registry, generator, require, versions
+from ..files import read_json, write_atomic, write_json
 from ..data.sample import Batch, Collection
 from ..features.extractor import extractors, load_extractor
 from ..features.equivariant import shipped_weights

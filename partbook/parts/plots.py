@@ -22,7 +22,8 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
-from ..core import InputError, require, write_atomic
+from ..core import InputError, require
+from ..files import write_atomic
 
 # %% ../../nbs/parts/20_plots.ipynb #9630c333
 BASE = ("f0563c 2a5bff ffd21f 00c2a8 b5179e d2f096 2dd2ff d2005a 4b96ff 00ffc3 f0870f 5ac378 "

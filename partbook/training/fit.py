@@ -25,7 +25,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core import InputError, generator, is_small, pick_device, read_json, require, write_atomic, write_json
+from ..core import InputError, generator, is_small, pick_device, require
+from ..files import read_json, write_atomic, write_json
 from ..data.loading import WORKERS, Ahead
 from ..data.sample import Batch, Collection, Kept
 from ..evaluation.census import ONE, Census, listed
