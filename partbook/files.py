@@ -294,6 +294,7 @@ def is_ours(path: str | Path) -> bool:
 
 # %% ../nbs/12_files.ipynb #cb7fd854
 LOCK = ".partbook-lock"
+_HELD: set[str] = set()  # folders that this process holds
 
 
 @contextmanager
@@ -303,6 +304,10 @@ def only_run(
 ) -> Iterator[None]:
     "Hold a folder, made if need be, for this process. `InputError` when another run writes to it."
     folder = Path(folder)
+    key = os.path.realpath(folder)
+    if key in _HELD:  # by a caller of ours
+        yield
+        return
     made = kind_of(folder) == "nothing"
     path = folder / LOCK
     try:
@@ -310,9 +315,11 @@ def only_run(
         handle = _locked(path, command)
     except OSError as error:
         raise _not_written(path, error) from error
+    _HELD.add(key)
     try:
         yield
     finally:
+        _HELD.discard(key)
         if handle is not None:
             path.unlink(missing_ok=True)
             os.close(handle)
