@@ -52,12 +52,12 @@ def test_shipped_weights_are_in_it(installed):
 
 def test_the_command_is_there(installed):
     code = "from importlib.metadata import distribution as d\nprint([(e.name, e.value) for e in d('partbook').entry_points if e.group == 'console_scripts'])"
-    assert python(installed, code).strip() == "[('partbook', 'partbook.cli:main')]"
+    assert python(installed, code).strip() == "[('partbook', 'partbook.start:main')]"
     assert (installed / "bin" / "partbook").exists() or (installed / "Scripts" / "partbook.exe").exists()
 
 
 def test_the_command_helps(installed):
-    out = python(installed, "import sys\nsys.argv = ['partbook', '--help']\nfrom partbook.cli import main\nsys.exit(main())")
+    out = python(installed, "import sys\nsys.argv = ['partbook', '--help']\nfrom partbook.start import main\nsys.exit(main())")
     assert all(word in out for word in ("discover", "segment", "data"))
 
 
