@@ -25,7 +25,7 @@ from .core import InputError, progress, require
 from .files import write_atomic
 
 # %% ../nbs/20_book.ipynb #cd376a7a
-LAYERS = ("core", "files", "plan", "weights", "data", "parts", "features", "methods", "evaluation", "training", "experiments", "cli", "start", "book")  # left to right
+LAYERS = ("core", "files", "plan", "weights", "data", "parts", "features", "methods", "evaluation", "training", "experiments", "run", "cli", "start", "book")  # left to right
 
 # %% ../nbs/20_book.ipynb #a9e11661
 def find_root(

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['InputError', 'require', 'Registry', 'is_small', 'small', 'pick_device', 'generator', 'versions', 'hardware',
-           'progress']
+           'nobody_watches', 'progress']
 
 # %% ../nbs/10_core.ipynb #c4fe7f42
 import importlib
 import os
 import pkgutil
 import platform
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from fastcore.basics import patch
@@ -154,10 +155,17 @@ def hardware(device: "torch.device | str" = "cpu") -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 # %% ../nbs/10_core.ipynb #32784334
+def nobody_watches() -> bool:
+    "Whether a bar would go into a log, a pipe or a test."
+    in_notebook = "ipykernel" in sys.modules
+    return is_small() or not in_notebook and not sys.stderr.isatty()
+
+
 def progress(
     items: Iterable,
     description: str,  # what is being done, "drawing birds"
     total: int | None = None,
 ) -> Iterable:
-    "`items`, with a progress bar once two seconds have passed (none when sizes are small)."
-    return tqdm(items, desc=description, total=total, delay=2, leave=False, disable=is_small())
+    "`items`, with a progress bar once two seconds have passed, where somebody watches."
+    hidden = nobody_watches()
+    return tqdm(items, desc=description, total=total, delay=2, leave=False, disable=hidden)

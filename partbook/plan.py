@@ -118,11 +118,12 @@ def nearest_folder(path: Path) -> Path:
 
 def refuse_closed(targets: Iterable[Path], room: int = 0) -> None:
     "`InputError` when a result's folder cannot be made or written to, or the disk is full."
-    for folder in {nearest_folder(path) for path in targets}:
+    for folder, path in {nearest_folder(path): path for path in targets}.items():
         name = shown(folder)
-        require(kind_of(folder) == "folder", f"{name} is a file; results need a folder there.")
+        where = f"{shown(path.parent)} cannot be written"
+        require(kind_of(folder) == "folder", f"{where}: {name} is a file; give a folder.")
         may_write = os.access(folder, os.W_OK | os.X_OK)
-        require(may_write, f"{name} cannot be written (Permission denied); choose another folder.")
+        require(may_write, f"{where} (Permission denied); choose another folder.")
         free = shutil.disk_usage(folder).free
         require(
             free > room,

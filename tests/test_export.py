@@ -22,6 +22,8 @@ def fresh(tmp_path_factory):
     shutil.copytree(ROOT / "nbs", copy / "nbs", ignore=shutil.ignore_patterns(".*"))
     import os
 
+    (copy / "partbook").mkdir()
+    shutil.copy(ROOT / "partbook" / "__init__.py", copy / "partbook")  # of which nbdev writes the version only
     environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL")}  # nbdev exports nothing under IN_TEST
     environment |= {"HOME": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"]
