@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'CLASS', 'PART', 'X', 'Y', 'WIDTH', 'HEIGHT', 'TRAINING', 'VISIBLE', 'PATH', 'CLASS_NAME', 'PART_NAME',
-           'CLICK', 'BORDER', 'LANDMARKS', 'FULL', 'Column', 'read_list', 'Annotations', 'read_annotations',
+           'CLICK', 'BORDER', 'LANDMARKS', 'LISTS', 'FULL', 'Column', 'read_list', 'Annotations', 'read_annotations',
            'write_cub', 'write_cub_fixture', 'find_cub', 'missing_files', 'CUB']
 
 # %% ../../nbs/data/30_cub.ipynb #c93db3a4
@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import InputError, generator, progress, require
-from .pictures import read_header, read_image, read_mask
+from .masks import read_mask, sampled_looks, verdicts_said
+from .pictures import read_header, read_image
 from .sample import Collection, Sample, collections, resize
 
 # %% ../../nbs/data/30_cub.ipynb #e7c1cfdc
@@ -462,6 +463,32 @@ def open(
     "Open a split. `InputError` when a list does not fit or a photograph is missing."
     return cls(find_cub(root), split, size, categories, min_visible)
 
+# %% ../../nbs/data/30_cub.ipynb #b8c201dd
+LISTS = (
+    "images.txt",
+    "classes.txt",
+    "image_class_labels.txt",
+    "train_test_split.txt",
+    "bounding_boxes.txt",
+    "parts/parts.txt",
+    "parts/part_locs.txt",
+)
+
+
+@patch
+def files(self: CUB) -> list[Path]:
+    "The files its samples are read from, in order: photographs, their masks, the lists."
+    photographs = [self.root / "images" / self.annotations.files[n] for n in self.rows]
+    masks = [] if self.masks is None else [self._mask_path(n) for n in self.rows]
+    return photographs + masks + [self.root / name for name in LISTS]
+
+
+@patch
+def remarks(self: CUB) -> list[str]:
+    "What a person should know about the masks, in short sentences; none if all is well."
+    masks = [] if self.masks is None else [self._mask_path(n) for n in self.rows]
+    return verdicts_said(sampled_looks(masks, 0.5), "segmentations/")
+
 # %% ../../nbs/data/30_cub.ipynb #6a0b9b70
 FULL = {"train": 5994, "test": 5794}  # photographs of the whole data set
 
@@ -478,7 +505,7 @@ def counts(self: CUB) -> dict[str, int]:
         self._fit(n, H, W)
         grey += mode in ("1", "L", "LA", "I;16")
         if self.masks is not None:
-            size = read_header(self._mask_path(n), upright=False)[:2]
+            size = read_header(self._mask_path(n), upright=False, drawn=True)[:2]
             require(size == (H, W), _mask_size(self._mask_path(n), size, (H, W)))
     return {
         "images": len(kept), "train": int(a.training[kept].sum()), "test": int((~a.training[kept]).sum()), "categories": len(self.category_names),

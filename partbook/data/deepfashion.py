@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..core import InputError, generator, progress, require
 from .cub import missing_files
-from .pictures import opened, read_header, read_image, read_mask
+from .masks import read_mask, sampled_looks, verdicts_said
+from .pictures import opened, read_header, read_image
 from .sample import Collection, Sample, collections, resize
 
 # %% ../../nbs/data/65_deepfashion.ipynb #48893046
@@ -103,7 +104,7 @@ def read_parsing(
     near: float = 0.0,
 ) -> Tensor:  # (H,W) int64, 0..15
     "The labels in a parsing's file, whatever kind of PNG it is."
-    with opened(path) as image:
+    with opened(path, drawn=True) as image:
         image.load()
         require(not image.mode.startswith(("I", "F")), f"{path} holds numbers of kind {image.mode}, not colours; fetch the original PNG again.")
         if image.has_transparency_data:
@@ -486,6 +487,28 @@ def open(
     "Open a split. `InputError` when a list does not fit or a file is missing."
     return cls(*find_deepfashion(root), split, size, fit, parts, masks, views, near)
 
+# %% ../../nbs/data/65_deepfashion.ipynb #4dcbd7d2
+@patch
+def files(self: DeepFashion) -> list[Path]:
+    "The files its samples are read from, in order: photographs, parsings, predicted masks, lists."
+    paths = [self.entries[n].path for n in self.rows]
+    photographs = [self.photographs / path for path in paths]
+    parsings = [self.photographs / segment_name(path) for path in paths]
+    masks = [] if self.predicted is None else [self.predicted / f"{path}.png" for path in paths]
+    anno = self.root / "Anno" / "segmentation"
+    lists = [anno / f"DeepFashion_segmentation_{status}.json" for status in STATUS]
+    if not lists[0].is_file():
+        lists = [self.root / "Eval" / "list_eval_partition.txt"]
+    return photographs + parsings + masks + lists
+
+
+@patch
+def remarks(self: DeepFashion) -> list[str]:
+    "What a person should know about the predicted masks, in short sentences; none if all is well."
+    rows = [] if self.predicted is None else self.rows
+    masks = [self.predicted / f"{self.entries[n].path}.png" for n in rows]
+    return verdicts_said(sampled_looks(masks, 0.5), "supervisedlabels/")
+
 # %% ../../nbs/data/65_deepfashion.ipynb #447b850c
 @patch
 def counts(self: DeepFashion) -> dict[str, int]:
@@ -493,7 +516,7 @@ def counts(self: DeepFashion) -> dict[str, int]:
     found, empty, grey = {status: 0 for status in STATUS}, 0, 0
     for e in progress(self.entries, "checking parsings"):
         header, path = read_header(self.photographs / e.path, upright=False), self.photographs / segment_name(e.path)
-        with opened(path) as image:
+        with opened(path, drawn=True) as image:
             colours = image.convert("RGB").getcolors(64)
             _same_size(path, image.size[::-1], header[:2])
         if colours is None or not {c for _, c in colours} <= set(COLOURS.values()):
@@ -501,7 +524,7 @@ def counts(self: DeepFashion) -> dict[str, int]:
         else:
             empty += len(colours) == 1 and colours[0][1] == COLOURS["background"]
         if self.predicted is not None:
-            _same_size(self.predicted / f"{e.path}.png", read_header(self.predicted / f"{e.path}.png", upright=False)[:2], header[:2])
+            _same_size(self.predicted / f"{e.path}.png", read_header(self.predicted / f"{e.path}.png", upright=False, drawn=True)[:2], header[:2])
         found[e.status] += 1
         grey += header.mode in ("1", "L", "LA", "I;16")
     return {
