@@ -35,6 +35,7 @@ SIGNATURES = {  # first bytes: what such a file is
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
+    b"\x5d\x00\x00": "lzma",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"LZIP": "lzip",
     b"\x1f\x9d": "compress",
@@ -141,7 +142,7 @@ def zip_directory(path: str | Path) -> Directory | None:
 
 # %% ../nbs/15_weights.ipynb #72e8df61
 LIST = 2**22  # bytes that a weights file may take for the names and shapes of its tensors
-PACKED = {"gzip", "bzip2", "xz", "zstd", "lzip", "compress", "7z", "rar", "cab"}
+PACKED = {"gzip", "bzip2", "xz", "lzma", "zstd", "lzip", "compress", "7z", "rar", "cab"}
 
 
 def _check_records(path: Path) -> None:
