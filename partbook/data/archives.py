@@ -10,10 +10,12 @@ __all__ = ['READ', 'ELSEWHERE', 'PIECE', 'SPARE', 'OPENERS', 'KINDS', 'METHODS',
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import os
 import re
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -67,14 +69,15 @@ def archive_kind(path: Path) -> str:
     called = f"{name} is a {kind} archive, which is not unpacked here; unpack it with {tool}"
     require(not tool, f"{called} {shown(path.name)}.")
     if kind in READ:
-        cut = f"{name} is damaged: it begins like a .zip, but the list of files at its end is missing"
-        require(kind != "zip" or end, f"{cut} ({path.stat().st_size} bytes); fetch it again.")
+        size = path.stat().st_size
+        cut = f"{name} is damaged: it ends too early, after {size} bytes, without a .zip's list"
+        require(kind != "zip" or end, f"{cut} of its files; fetch it again.")
         return kind
     if zipfile.is_zipfile(path):  # a program that unpacks itself
         return "zip"
     begins = shown(first_bytes(path, 40).decode("utf-8", "replace").strip())
-    text = f"{name} is a text, not an archive (it begins with {begins!r}); fetch the archive itself."
-    require(kind != "text", text)
+    text = f"{name} is a text, not an archive (it begins with {begins!r})"
+    require(kind != "text", f"{text}; fetch the archive itself.")
     what = "of an unknown kind" if kind == "unknown" else f"a {kind} file"
     raise InputError(f"{name} is {what}, not a .zip or .tar archive; name the file you fetched.")
 
@@ -140,6 +143,8 @@ def _tar_entries(path: Path, kind: str) -> Iterator[Entry]:
         names = {"encoding": "utf-8", "errors": "surrogateescape"}
         with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header, **names) as archive:
             for info in archive:
+                if info.size < 0:
+                    raise tarfile.ReadError("a header in it: a negative size")
                 stream.allow(info.size)
                 what = "file" if info.isfile() else KINDS.get(info.type, "device")
                 content = archive.extractfile(info) if what == "file" else None
@@ -200,9 +205,31 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
                 name = raw.decode("utf-8", "surrogateescape")
     return name.replace("\\", "/")
 
+# %% ../../nbs/data/18_archives.ipynb #40fec5d5
+class _Unflagged(io.BufferedReader):
+    "A .zip whose names are bytes of unknown letters, whatever its flags say."
+
+    def read(self, count: int | None = -1) -> bytes:
+        data = super().read(count)
+        if data.startswith(b"PK\x03\x04") and len(data) == 30:
+            return data[:7] + bytes([data[7] & ~8]) + data[8:]
+        at = 0
+        parts = bytearray(data)
+        while parts[at : at + 4] == b"PK\x01\x02" and at + 46 <= len(parts):
+            parts[at + 9] &= ~8
+            at += 46 + sum(struct.unpack("<3H", parts[at + 28 : at + 34]))
+        return bytes(parts)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(_Unflagged(io.FileIO(path)))
+
 # %% ../../nbs/data/18_archives.ipynb #4ad16e5e
 def _zip_entries(path: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
+    with _open_zip(path) as archive:
         infos = archive.infolist()
         _check_zip(path, infos)
         for info in infos:
@@ -284,13 +311,12 @@ LISTED = 64 * 2**20  # bytes of the list at the end of a .zip
 
 
 def _readable(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            break
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
         size /= 1000
-    else:
-        unit = "TB"
-    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        del units[0]
+    digits = 0 if units[0] == "bytes" or size >= 100 else 1
+    return f"{size:.{digits}f} {units[0]}"
 
 
 def read_size(text: str) -> int:
@@ -326,12 +352,12 @@ class _Bounds:
         self.total += size
         limit = LARGEST if self.largest is None else self.largest
         name = shown(self.archive)
-        cure = "nothing was unpacked; if you trust it, say how much it may unpack to: --largest SIZE"
+        cure = "nothing was unpacked; if you trust it, allow what it needs with --largest SIZE"
         much = f"{name} unpacks to at least {_readable(self.here)}"
         total = f"{much} ({_readable(self.total)} in all), more than the {_readable(limit)} allowed"
         require(self.total <= limit, f"{total}; {cure}.")
         if self.largest is None:
-            bomb = f"{much}, {RATIO} times its own size and more, as archives do that fill disks"
+            bomb = f"{much}, over {RATIO} times its own size, as only archives do that fill disks"
             require(self.here <= max(SMALL, RATIO * self.own), f"{bomb}; {cure}.")
             many = f"{name} holds more than {ENTRIES} files and folders"
             require(self.entries <= ENTRIES, f"{many}; {cure}.")
@@ -344,10 +370,10 @@ def _foresee(archive: Path, largest: int | None) -> int:
     end = zip_directory(archive)
     long = f"{shown(archive)} holds {end.entries} files, listed in {_readable(end.size)}, more than"
     few = largest is not None or end.size <= LISTED and end.entries <= ENTRIES
-    require(few, f"{long} any data set; if you trust it, allow it with --largest SIZE.")
+    require(few, f"{long} in any data set; if you trust it, allow it with --largest SIZE.")
     bounds = _Bounds(largest)
     bounds.begin(archive)
-    with _reading(archive), zipfile.ZipFile(archive) as listed:
+    with _reading(archive), _open_zip(archive) as listed:
         infos = listed.infolist()
         _check_zip(archive, infos)
         bounds.take(sum(info.file_size for info in infos), len(infos))
@@ -398,11 +424,13 @@ def unpack_all(
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
 
-
+# %% ../../nbs/data/18_archives.ipynb #5bf5b88e
 def _no_room(paths: list[Path], into: Path, error: OSError) -> InputError:
     what = shown(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     sentence = f"{what} cannot be unpacked into {shown(into)} ({error.strerror or error})"
     cure = "choose a folder you may write to, with free space"
+    if error.errno == errno.ENAMETOOLONG:
+        cure = "unpack it where names may be longer, or closer to the root of the disk"
     return InputError(f"{sentence}; nothing was changed, so {cure}.")
 
 # %% ../../nbs/data/18_archives.ipynb #09a40617
@@ -414,7 +442,7 @@ class _Place:
         self.into = into
         self.taken = {p.name for p in into.iterdir()}
         self.known: set[PurePosixPath] = set()  # folders of `into` that were looked at
-        self.written: list[tuple[Path, set[PurePosixPath]]] = []  # by which archive
+        self.written: list[tuple[Path, set[str]]] = []  # which archive, which files
 
     def there(self, place: PurePosixPath) -> Path | None:
         "The file or folder that lies where an entry should go."
@@ -454,7 +482,7 @@ def _write_all(paths: list[Path], hidden: Path, into: Path, largest: int | None)
 
 def _write_entries(archive: Path, place: _Place, bounds: _Bounds, bar) -> set[str]:
     tops = set()
-    seen: set[PurePosixPath] = set()
+    seen: set[str] = set()  # files, as strings because there may be a million of them
     place.written.append((archive, seen))
     for entry in entries(archive):
         bar.update()
@@ -467,11 +495,11 @@ def _write_entries(archive: Path, place: _Place, bounds: _Bounds, bar) -> set[st
             continue
         tops.add(path.parts[0])
         twice = f"{shown(archive)} holds {_short(entry.name)} twice"
-        fresh = entry.kind == "folder" or path not in seen
+        fresh = entry.kind == "folder" or str(path) not in seen
         require(fresh, f"{twice}; fetch it from its official page again.")
         _write_entry(entry, path, place, archive)
         if entry.kind == "file":
-            seen.add(path)
+            seen.add(str(path))
     return tops
 
 # %% ../../nbs/data/18_archives.ipynb #acd58a3f
@@ -498,7 +526,7 @@ def _write_entry(entry: Entry, path: PurePosixPath, place: _Place, archive: Path
         if file.tell() != entry.size:
             raise EOFError
 
-
+# %% ../../nbs/data/18_archives.ipynb #ef4a1b83
 def _same(content: IO[bytes], path: Path, size: int) -> bool:
     "Whether a file holds these bytes; the content is read to its end, for its checksum."
     same = path.stat().st_size == size
@@ -511,7 +539,7 @@ def _same(content: IO[bytes], path: Path, size: int) -> bool:
 def _clash(path: PurePosixPath, place: _Place, archive: Path) -> InputError:
     "Two files for one name: which ones, and what to do."
     for other, seen in place.written[:-1]:
-        if path in seen:
+        if str(path) in seen:
             both = f"{shown(other)} and {shown(archive)} both hold {_short(str(path))}"
             cure = "unpack them into a folder each"
             return InputError(f"{both}, and the two differ; nothing was unpacked, so {cure}.")
@@ -521,7 +549,7 @@ def _clash(path: PurePosixPath, place: _Place, archive: Path) -> InputError:
         cure = "it is not what the archive holds, so unpack into another folder"
         return InputError(f"{sentence}; {shown(archive)} was not unpacked: {cure}.")
     sentence = f"{shown(archive)} needs {_short(str(path))} both as a file and as a folder"
-    return InputError(f"{sentence}; nothing was unpacked, so fetch it from its official page again.")
+    return InputError(f"{sentence}; nothing was unpacked, so fetch another release of it.")
 
 # %% ../../nbs/data/18_archives.ipynb #3c565d0e
 def _moves(hidden: Path, into: Path) -> Iterator[tuple[Path, Path]]:
