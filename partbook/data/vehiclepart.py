@@ -436,7 +436,7 @@ def _number_parts(self: VehiclePart, vehicles: Sequence[str]) -> None:
     self.offset = dict(zip(vehicles, starts))
     self.part_names = tuple(f"{v} {p}" for v, n in self.parts.items() for p in range(1, n + 1))
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #b60e7a97
 @patch
 def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
     for vehicle in vehicles:
