@@ -449,6 +449,86 @@ def test_real_lists_join(shared_path, tmp_path):
     assert inside.all()  # boxes and landmarks count in the same pixels
 
 
+LISTS = {"train": ("celebA_training.txt", 45_609), "fit": ("MAFL_training.txt", 5_379), "test": ("MAFL_testing.txt", 283)}
+
+
+@pytest.fixture(scope="module")
+def wild_lists(request) -> dict[str, tuple[list[str], np.ndarray]]:
+    "Split -> names and landmarks (N,5,2) of real pictures in the wild, filtered by SCOPS' rule elsewhere."
+    folder = request.getfixturevalue("shared_path")("data/celeba_wild_lists")
+    found = {}
+    for split, (name, _) in LISTS.items():
+        lines = [line.split(",") for line in (folder / name).read_text().split()]
+        found[split] = [line[0] for line in lines], np.array([line[1:] for line in lines], float).reshape(-1, 5, 2)
+    return found
+
+
+def with_others(names: list[str], others: list[str]) -> list[str]:
+    "The names in their order, strangers among them."
+    step = len(names) // (len(others) + 1)
+    return [name for k in range(len(others) + 1) for name in (*others[k - 1:k], *names[k * step:(k + 1) * step if k < len(others) else None])]
+
+
+@pytest.fixture(scope="module")
+def wild_root(wild_lists, tmp_path_factory) -> Path:
+    "The lists laid out as CelebA's, with 300 pictures that the filter must take out: their box is just too small."
+    root = tmp_path_factory.mktemp("wild") / "CelebA"
+    points = {name: p for names, places in wild_lists.values() for name, p in zip(names, places)}
+    small = [f"{n:06d}.jpg" for n in range(2, 162_000, 300) if f"{n:06d}.jpg" not in points][:300]
+    everyone = sorted([*points, *small])
+    nowhere = np.arange(10).reshape(5, 2) + 50
+    celeba._write_list(root / "Anno" / LANDMARK_LISTS["wild"].file, LANDMARK_LISTS["wild"], everyone,
+                       [points.get(n, nowhere).astype(int).ravel() for n in everyone])
+    celeba._write_list(root / "Anno" / BOXES.file, BOXES, everyone, [[0, 0, 600, 500 if n in points else 499] for n in everyone])
+    celeba._write_list(root / "Anno" / SIZES.file, SIZES, everyone, [[1000, 1000]] * len(everyone))
+    for kind, split, some in zip(MAFL, ("fit", "test"), (small[:50], small[50:60])):
+        names = with_others(wild_lists[split][0], some)
+        celeba._write_list(root / "MAFL" / kind.file, kind, names, [[]] * len(names), header=False)
+    (root / "Img" / "img_celeba").mkdir(parents=True)
+    return root
+
+
+@pytest.mark.parametrize("split", LISTS)
+def test_real_wild_splits_have_the_same_names_in_the_same_order(wild_lists, wild_root, split, monkeypatch):
+    "SCOPS' and the disentangling paper's pictures: 45 609, 5 379 and 283, as a public repository lists them."
+    monkeypatch.setattr(celeba, "missing_files", lambda folder, names: [])  # the pictures themselves are not at hand
+    c = CelebA.open(wild_root, split)
+    names, points = wild_lists[split]
+    assert len(c) == LISTS[split][1] and c.faces.names[c.rows].tolist() == names
+    assert np.array_equal(c.faces.points[c.rows], points)
+    placed = celeba.place(c.faces, c.rows, np.array([[5000, 5000]] * len(c)))
+    assert placed.visible.all() and np.array_equal(placed.points, points + 0.5)
+
+
+def test_real_wild_training_pictures_of_mafl_stay(wild_lists, wild_root, monkeypatch):
+    "MAFL's test pictures are left out of training, its training pictures are not, unless one asks for it."
+    monkeypatch.setattr(celeba, "missing_files", lambda folder, names: [])
+    names = {split: set(rows[0]) for split, rows in wild_lists.items()}
+    assert not names["train"] & names["test"] and len(names["train"] & names["fit"]) == 4_394
+    assert len(CelebA.open(wild_root, "train", leave_out="all")) == 45_609 - 4_394
+    assert len(CelebA.open(wild_root, "train", min_face=0.2994)) == 45_609 + 300 - 10  # of the strangers ten are MAFL's for testing
+    early = sum(int(name[:6]) <= celeba.TRAINING_ENDS for name in names["test"])
+    assert 200 < early < 283  # so leaving them out matters
+
+
+def test_real_wild_faces_are_whole(wild_lists):
+    "The filter leaves no odd face: no landmark at the border, eyes apart."
+    for (_, points), apart in zip(wild_lists.values(), (5.4, 9.0, 16.0)):
+        eyes = np.linalg.norm(points[:, 0] - points[:, 1], axis=1)
+        assert points.min() >= 5 and round(eyes.min(), 1) == apart
+        assert (points[:, 0, 0] < points[:, 1, 0]).mean() > 0.99  # the viewer's left and right
+
+
+def test_real_wild_floor(wild_lists, shared_path):
+    "The mean of MAFL's training landmarks, in pictures stretched to a square: what a method has to beat."
+    sizes = read_table(shared_path(f"data/celeba_wild_lists/{SIZES.file}"), SIZES)
+    scale = {name: size[::-1] for name, size in zip(sizes.names.tolist(), sizes.values)}
+    stretched = {split: (points + 0.5) / np.array([scale[n] for n in names])[:, None] for split, (names, points) in wild_lists.items() if split != "train"}
+    gap = stretched["test"] - stretched["fit"].mean(0)
+    error = np.linalg.norm(gap, axis=2).mean(1) / np.linalg.norm(stretched["test"][:, 0] - stretched["test"][:, 1], axis=1)
+    assert 100 * error.mean() == pytest.approx(54.7, abs=0.05)
+
+
 @pytest.fixture(scope="module")
 def real(request):
     return request.getfixturevalue("shared_path")("data/celeba_aligned_half")

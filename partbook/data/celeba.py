@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'CLICK', 'BORDER', 'TRAINING_ENDS', 'VALIDATION_ENDS', 'FULL', 'LANDMARKS', 'POINTS', 'LANDMARK_LISTS',
-           'BOXES', 'PARTITIONS', 'IDENTITIES', 'SIZES', 'MAFL', 'EXPECTED', 'PICTURES', 'Field', 'TextList',
-           'fields_per_line', 'Table', 'read_table', 'similarity', 'rows_of', 'Faces', 'find_list', 'read_faces',
-           'write_celeba_fixture', 'find_celeba', 'find_pictures_of', 'CelebA', 'Placed', 'place', 'write_sizes']
+           'BOXES', 'PARTITIONS', 'IDENTITIES', 'SIZES', 'MAFL', 'EXPECTED', 'FETCH', 'PICTURES', 'Field', 'TextList',
+           'fields_per_line', 'Table', 'read_table', 'similarity', 'rows_of', 'Faces', 'find_list', 'Mafl',
+           'read_faces', 'write_celeba_fixture', 'find_celeba', 'find_pictures_of', 'CelebA', 'Placed', 'place',
+           'write_sizes']
 
 # %% ../../nbs/data/50_celeba.ipynb #11e40604
+import errno
 import math
 import os
 import warnings
@@ -23,10 +25,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import InputError, generator, progress, require
-from ..files import write_atomic
 from .cub import missing_files
 from .pictures import IMAGE_ENDINGS, read_header, read_image, recognise
 from .sample import Collection, Sample, collections, resize
+from ..files import as_path, kind_of, regular_file, shown, write_atomic
 
 # %% ../../nbs/data/50_celeba.ipynb #fffefb7f
 FRAME = (178, 218)  # width and height of an aligned picture; list_landmarks_align_celeba.txt counts in its pixels, whatever the size of the file
@@ -78,8 +80,20 @@ SIZES = TextList("list_imsize_celeba.txt", (Field("height", 1, whole=True), Fiel
 MAFL = [TextList(f"{name}.txt", (), "MAFL", "the page of MAFL (folder MAFL of the TCDCN project of Zhang et al.)") for name in ("training", "testing")]
 
 # %% ../../nbs/data/50_celeba.ipynb #cfdc84d9
+def _is_there(path: Path) -> bool:
+    "Whether a path leads to something; a link that leads to itself leads to nothing."
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+    return kind_of(path) != "nothing"
+
+
 def _text(path: Path, kind: TextList) -> str:
-    require(path.is_file(), f"{path} is missing; fetch {kind.file} from {kind.page} and put it there.")
+    missing = f"{shown(path)} is missing; fetch {kind.file} from {kind.page} and put it there."
+    require(_is_there(path), missing)
+    regular_file(path, "list")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -229,12 +243,14 @@ class Faces:
     identity: np.ndarray | None  # (N,) int64
     ignored: int  # names in MAFL's lists that the landmarks' list does not have
     full: bool  # whether it is all of CelebA and of MAFL
+    order: tuple[np.ndarray, ...] = ()  # rows of MAFL's two lists, in their own order
 
 # %% ../../nbs/data/50_celeba.ipynb #8c92486f
 def find_list(root: Path, kind: TextList) -> Path:
     "Where a list lies, or should lie: as published, or, but for MAFL's, directly in the folder."
     published, direct = root / kind.place / kind.file, root / kind.file
-    return direct if kind.place != "MAFL" and (direct.is_file() or not published.parent.is_dir()) else published
+    flat = _is_there(direct) or kind_of(published.parent) != "folder"
+    return direct if kind.place != "MAFL" and flat else published
 
 
 def _joined(root: Path, kind: TextList, names: np.ndarray, listed: str) -> np.ndarray:  # (N,C)
@@ -252,22 +268,36 @@ def _joined(root: Path, kind: TextList, names: np.ndarray, listed: str) -> np.nd
 def _partition(root: Path, names: np.ndarray, listed: str) -> np.ndarray:  # (N,)
     path = find_list(root, PARTITIONS)
     numbers = [name.rpartition(".")[0] for name in names]
-    if path.is_file() or not all(n.isdecimal() for n in numbers):
+    if _is_there(path) or not all(n.isdecimal() for n in numbers):
         return _joined(root, PARTITIONS, names, listed)[:, 0].astype(np.int8)
     return np.searchsorted([TRAINING_ENDS, VALIDATION_ENDS], np.array(numbers, int)).astype(np.int8)
 
 # %% ../../nbs/data/50_celeba.ipynb #2ca84181
-def _mafl(root: Path, names: np.ndarray) -> tuple[np.ndarray, int, list[int]]:  # (N,) marks, names ignored, lengths of the lists
-    marks, ignored, lengths = np.zeros(len(names), np.int8), 0, []
+class Mafl(NamedTuple):
+    "MAFL's two lists as rows of the landmarks' list."
+
+    marks: np.ndarray  # (N,) int8: 0 not in MAFL, 1 training, 2 testing
+    order: tuple[np.ndarray, ...]  # rows of the pictures for training and for testing, as listed
+    ignored: int  # names that the landmarks' list does not have
+    lengths: list[int]
+
+
+def _mafl(root: Path, names: np.ndarray) -> Mafl:
+    marks = np.zeros(len(names), np.int8)
+    order = []
+    lengths = []
     for mark, kind in enumerate(MAFL, 1):
         path = find_list(root, kind)
-        table = read_table(path, kind)
-        rows = rows_of(names, table.names)
-        ignored, lengths, rows = ignored + int((rows < 0).sum()), [*lengths, len(rows)], rows[rows >= 0]
-        if marks[rows].any():
-            raise InputError(f"{path}: {names[rows[marks[rows] > 0][0]]} is in {MAFL[0].file} as well; a picture is for fitting or for testing, so fetch both lists again.")
-        marks[rows] = mark
-    return marks, ignored, lengths
+        rows = rows_of(names, read_table(path, kind).names)
+        lengths.append(len(rows))
+        order.append(rows[rows >= 0])
+        both = order[-1][marks[order[-1]] > 0]
+        if len(both):
+            what = f"{shown(path)}: {names[both[0]]} is in {MAFL[0].file} as well"
+            why = "a picture is for fitting or for testing, so fetch both lists again"
+            raise InputError(f"{what}; {why}.")
+        marks[order[-1]] = mark
+    return Mafl(marks, tuple(order), sum(lengths) - sum(map(len, order)), lengths)
 
 # %% ../../nbs/data/50_celeba.ipynb #5af3ee9a
 def read_faces(
@@ -279,15 +309,18 @@ def read_faces(
     root, kind = Path(root), LANDMARK_LISTS[variant]
     path = find_list(root, kind)
     other = {"wild": "aligned", "aligned": "wild"}[variant]
-    if not path.is_file() and find_list(root, LANDMARK_LISTS[other]).is_file():
+    if not _is_there(path) and _is_there(find_list(root, LANDMARK_LISTS[other])):
         raise InputError(f"{path} is missing, but the {other} variant's list is there; open it with variant={other}, or fetch {kind.file} from {kind.page}.")
     names, points = read_table(path, kind)
     boxes = _joined(root, BOXES, names, kind.file).astype(np.float32) if variant == "wild" else None
     partition = _partition(root, names, kind.file)
-    mafl, ignored, lengths = _mafl(root, names)
+    mafl = _mafl(root, names)
     identity = _joined(root, IDENTITIES, names, kind.file)[:, 0].astype(np.int64) if identities else None
-    full = [len(names), *lengths] == list(FULL.values())
-    return Faces(names, points.reshape(-1, 5, 2).astype(np.float32), boxes, partition, mafl, identity, ignored, full)
+    full = [len(names), *mafl.lengths] == list(FULL.values())
+    points = points.reshape(-1, 5, 2).astype(np.float32)
+    return Faces(
+        names, points, boxes, partition, mafl.marks, identity, mafl.ignored, full, mafl.order
+    )
 
 # %% ../../nbs/data/50_celeba.ipynb #b2018ba0
 _FACE = {  # layers from back to front: centre (u,v) and half axes, in distances between the eyes; v points down
@@ -384,33 +417,52 @@ def write_celeba_fixture(
     return folder
 
 # %% ../../nbs/data/50_celeba.ipynb #dddab352
+FETCH = (
+    "fetch the folders Anno, Eval and Img from CelebA's page (Large-scale CelebFaces Attributes "
+    "Dataset, MMLAB; img_celeba.7z.001 to .014 for the pictures in the wild, 10.2 GB, or "
+    "img_align_celeba.zip for the aligned ones, 1.44 GB) and the folder MAFL (training.txt and "
+    "testing.txt) from the TCDCN project of Zhang et al., put all four into one folder CelebA, "
+    "unpack the pictures in Img, and give that folder as --root or in PARTBOOK_CELEBA"
+)
+
+
 def find_celeba(
     root: str | Path | None = None,  # the CelebA folder, or the one it lies in; default: the variable PARTBOOK_CELEBA
 ) -> Path:
     "The folder with CelebA's lists. `InputError` says what to fetch and where to put it."
-    fetch = ("fetch the folders Anno, Eval and Img from CelebA's page (Large-scale CelebFaces Attributes Dataset, MMLAB) and the folder MAFL "
-             "from the TCDCN project of Zhang et al., put all four into one folder CelebA, unpack the pictures in Img, "
-             "and give that folder as --root or in PARTBOOK_CELEBA")
     text = root if root is not None else os.environ.get("PARTBOOK_CELEBA") or None
-    require(text is not None, f"CelebA's photographs are not part of this book; {fetch}.")
-    path = Path(text).expanduser()
-    require(path.is_dir(), f"{path} is {'a file' if path.exists() else 'not there'}, but should be the CelebA folder; {fetch}.")
+    require(text is not None, f"CelebA's photographs are not part of this book; {FETCH}.")
+    path = as_path(text, "The root")
+    kind = kind_of(path)
+    found = "not there" if kind == "nothing" else "a file"
+    sentence = f"{shown(path)} is {found}, but should be the CelebA folder; {FETCH}."
+    require(kind == "folder", sentence)
     for candidate in (path, path / "CelebA", path / "celeba"):
-        if any(find_list(candidate, kind).is_file() for kind in LANDMARK_LISTS.values()):
+        if any(_is_there(find_list(candidate, kind)) for kind in LANDMARK_LISTS.values()):
             return candidate
-    raise InputError(f"{path} holds no list of CelebA's landmarks ({LANDMARK_LISTS['wild'].file}, there or in Anno), so it is not the CelebA folder; {fetch}.")
+    listed = f"{LANDMARK_LISTS['wild'].file}, there or in Anno"
+    what = f"{shown(path)} holds no list of CelebA's landmarks ({listed})"
+    raise InputError(f"{what}, so it is not the CelebA folder; {FETCH}.")
 
 # %% ../../nbs/data/50_celeba.ipynb #dfb3249d
-PICTURES = {"wild": ("img_celeba", "img_celeba.7z"), "aligned": ("img_align_celeba", "img_align_celeba.zip")}  # folder, and the archive it comes in
+PICTURES = {  # folder, the archive it comes in, and how to know that
+    "wild": ("img_celeba", "img_celeba.7z", "10.2 GB, in fourteen parts, img_celeba.7z.001 to .014"),
+    "aligned": (
+        "img_align_celeba",
+        "img_align_celeba.zip",
+        "1.44 GB, md5 00d2c5bc6d35e252742224ab0c1e8fcb",
+    ),
+}
 
 
 def find_pictures_of(root: Path, variant: str) -> Path:
     "The folder with the pictures of a variant. `InputError` says which archive to unpack."
-    name, archive = PICTURES[variant]
+    name, archive, about = PICTURES[variant]
     for folder in (root / name, root / "Img" / name):
-        if folder.is_dir():
+        if kind_of(folder) == "folder":
             return folder
-    raise InputError(f"{root / 'Img' / name} is missing; fetch {archive} (folder Img of CelebA's page) and unpack it there.")
+    cure = f"fetch {archive} (folder Img of CelebA's page) and unpack it there ({about})"
+    raise InputError(f"{shown(root / 'Img' / name)} is missing; {cure}.")
 
 # %% ../../nbs/data/50_celeba.ipynb #639f2998
 @collections.register("celeba")
@@ -419,7 +471,10 @@ class CelebA(Collection):
 
     locate = staticmethod(find_celeba)
     summary = "photographs of faces, in the wild or aligned: 5 landmarks, boxes (CelebA with MAFL's lists)"
-    needs = "the folder CelebA with Anno, Eval, Img and MAFL, as --root or in PARTBOOK_CELEBA"
+    needs = (
+        "the folder CelebA with Anno, Eval, Img (img_celeba.7z, 10.2 GB, or img_align_celeba.zip, "
+        "1.44 GB) and MAFL, as --root or in PARTBOOK_CELEBA"
+    )
     splits = ("train", "fit", "test", "all")
     landmark_names = LANDMARKS
     fitting, eyes = "fit", (0, 1)
@@ -455,9 +510,13 @@ def _categories(self: CelebA, identities: bool) -> None:
 def _choose(self: CelebA, split: str) -> np.ndarray:
     "Rows of the lists that belong to a split, after the filter. `InputError` when a picture of it is missing."
     a = self.faces
-    keep = {"train": (a.partition == 0) & (a.mafl != 2) & ((a.mafl == 0) | (self.leave_out == "test")),
-            "fit": a.mafl == 1, "test": a.mafl == 2, "all": a.mafl >= 0}[split]
-    rows = np.flatnonzero(keep)
+    if split in ("fit", "test"):
+        rows = a.order[split == "test"]
+    elif split == "train":
+        learnt = (a.mafl == 0) | (a.mafl == 1) & (self.leave_out == "test")
+        rows = np.flatnonzero((a.partition == 0) & learnt)
+    else:
+        rows = np.arange(len(a.names))
     gone = missing_files(self.folder, a.names[rows].tolist())
     require(not gone, f"{self.folder} lacks {len(gone)} of the {len(rows)} pictures of split {split!r}, the first is {gone[0] if gone else ''}; "
                       f"unpack {PICTURES[self.variant][1]} again, or shorten {LANDMARK_LISTS[self.variant].file} to the pictures that are there.")
@@ -471,7 +530,7 @@ def face_shares(
 ) -> np.ndarray:  # (n,) float64, w h / (W H)
     "The share of its picture that each face box fills."
     path, names = find_list(self.root, SIZES), self.faces.names
-    areas = (_joined(self.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows] if path.is_file() else self.measure(rows)).prod(1, dtype=np.float64)
+    areas = (_joined(self.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows] if _is_there(path) else self.measure(rows)).prod(1, dtype=np.float64)
     return self.faces.boxes[rows, 2:].prod(1, dtype=np.float64) / areas
 
 
@@ -482,7 +541,8 @@ def measure(
 ) -> np.ndarray:  # (n,2) height and width in pixels
     "The sizes of pictures, from their first bytes; each is read once."
     for n in progress(rows[(self._sizes[rows] == 0).any(1)], "measuring photographs"):
-        self._sizes[n] = read_header(self.folder / self.faces.names[n], upright=False)[:2]
+        path = regular_file(self.folder / str(self.faces.names[n]), "picture")
+        self._sizes[n] = read_header(path, upright=False)[:2]
     return self._sizes[rows]
 
 # %% ../../nbs/data/50_celeba.ipynb #b81b104f
@@ -528,10 +588,21 @@ def _clip(boxes: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 # %% ../../nbs/data/50_celeba.ipynb #82d76810
 @patch
+def files(self: CelebA) -> list[Path]:
+    "What the samples are read from: pictures in order, then the lists that are there."
+    pictures = [self.folder / str(name) for name in self.faces.names[self.rows]]
+    wild = [BOXES, SIZES] if self.variant == "wild" else []
+    who = [IDENTITIES] if self.faces.identity is not None else []
+    kinds = [LANDMARK_LISTS[self.variant], *wild, PARTITIONS, *MAFL, *who]
+    lists = [find_list(self.root, kind) for kind in kinds]
+    return [*pictures, *(path for path in lists if _is_there(path))]
+
+
+@patch
 def __getitem__(self: CelebA, i: int) -> Sample:
     n = self.rows[i]
     name = str(self.faces.names[n])
-    image = read_image(self.folder / name, upright=False)
+    image = read_image(regular_file(self.folder / name, "picture"), upright=False)
     placed = place(self.faces, np.array([n]), np.array([image.shape[1:]]))
     box = None if placed.boxes is None else torch.tensor(placed.boxes[0], dtype=torch.float32)
     category = None if self.faces.identity is None else int(self._category[n])

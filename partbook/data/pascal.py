@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CLASSES', 'SCOPS', 'CONTRASTIVE', 'ALIASES', 'VOID', 'COARSE', 'PARTS', 'MARKS', 'PART_ARCHIVE', 'BORDER',
            'VOC_ARCHIVES', 'EXPECTED', 'AREA', 'WORDS', 'class_name', 'chosen_classes', 'stem', 'part_groups',
-           'PascalObject', 'mask_box', 'part_labels', 'read_mat', 'read_names', 'read_flags', 'read_indices',
-           'read_segmentation', 'VOCObject', 'read_xml', 'box_iou', 'marks_of', 'PascalPicture', 'write_mat',
-           'voc_palette', 'write_indices', 'write_pascal', 'write_pascal_fixture', 'find_pascal', 'Row', 'PASCAL']
+           'PascalObject', 'mask_box', 'part_labels', 'read_mat', 'read_names', 'read_flags', 'voc_palette',
+           'voc_greys', 'colour_meaning', 'grey_meaning', 'counts_in_greys', 'read_indices', 'read_segmentation',
+           'VOCObject', 'read_xml', 'box_iou', 'marks_of', 'PascalPicture', 'write_mat', 'write_indices',
+           'write_pascal', 'write_pascal_fixture', 'find_pascal', 'Row', 'PASCAL']
 
 # %% ../../nbs/data/60_pascal.ipynb #39ab637a
 import os
@@ -29,6 +30,7 @@ from .cub import missing_files
 from .matlab import read_variables
 from .pictures import opened, read_header, read_image
 from .sample import Collection, Sample, collections, resize
+from ..files import as_path, kind_of, regular_file, shown
 
 # %% ../../nbs/data/60_pascal.ipynb #fa1f297f
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
@@ -104,9 +106,12 @@ def part_groups(
         return {part: (part,) for part in PARTS[kind]}
     if groups == "coarse":
         return COARSE[kind]
-    require(isinstance(groups, Mapping), f"groups is {groups!r}; it must be fine, coarse, or a mapping from group names to parts.")
+    sentence = f"groups is {groups!r}; it must be fine, coarse, or a mapping from group names to parts."
+    require(isinstance(groups, Mapping), sentence)
     own = groups.get(kind, groups)
+    require(isinstance(own, Mapping), sentence)
     for name, parts in own.items():
+        require(isinstance(parts, (list, tuple)), sentence)
         for part in parts:
             require(part in PARTS[kind], f"groups: {part!r} in {name!r} is not a part of a {kind}; its parts are {', '.join(PARTS[kind]) or 'none'}.")
     return {name: tuple(parts) for name, parts in own.items()}
@@ -147,13 +152,15 @@ def part_labels(
     return np.where(masks.any(0), labels[masks.argmax(0)], 0)  # argmax finds the first claim
 
 # %% ../../nbs/data/60_pascal.ipynb #e0f1ca69
-PART_ARCHIVE = "trainval.tar.gz of PASCAL-Part (Chen et al. 2014, on its page PASCAL-Parts)"
+PART_ARCHIVE = "trainval.tar.gz of PASCAL-Part (Chen et al. 2014, on its page PASCAL-Parts, 78 MB)"
 _AGAIN = "unpack PASCAL-Part again"
 
 
 def _load_anno(path: Path):
     "The structure `anno` of a .mat file."
-    require(path.is_file(), f"{path} is missing; fetch {PART_ARCHIVE} and put its folder Annotations_Part into VOC2010.")
+    cure = f"fetch {PART_ARCHIVE} and put its folder Annotations_Part into VOC2010"
+    require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
+    regular_file(path, "part file")
     content = read_variables(path, ["anno"], _AGAIN)
     found = _structs(content["anno"], ("imname", "objects"), f"{path}: anno")
     require(len(found) == 1, f"{path}: anno holds {len(found)} structures, not one; {_AGAIN}.")
@@ -244,7 +251,9 @@ def _read_parts(value, kind: str, size: tuple[int, int], where: str) -> list[tup
 
 # %% ../../nbs/data/60_pascal.ipynb #8807604c
 def _list_lines(path: Path) -> list[tuple[int, list[str]]]:  # (line number, its words)
-    require(path.is_file(), f"{path} is missing; it belongs to ImageSets of PASCAL VOC, so unpack the archive again.")
+    cure = "it belongs to ImageSets of PASCAL VOC, so unpack the archive again"
+    require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
+    regular_file(path, "list")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -290,32 +299,124 @@ def read_flags(
         flags[words[0]] = int(words[1])
     return flags
 
+# %% ../../nbs/data/60_pascal.ipynb #a94648c4
+def voc_palette() -> np.ndarray:  # (256,3) bytes
+    "The colours of VOC's masks."
+    k, colours = np.arange(256), np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colours |= (((k[:, None] >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def voc_greys() -> np.ndarray:  # (256,) bytes
+    "How bright VOC's colours are, as a program that saves a mask in grey computes it."
+    return np.array(Image.fromarray(voc_palette()[None]).convert("L"))[0]
+
+# %% ../../nbs/data/60_pascal.ipynb #e6534a9b
+def colour_meaning(
+    used: np.ndarray,  # the indices that occur
+    palette: np.ndarray,  # (n,3) the file's own colours
+    highest: int,
+) -> np.ndarray | None:  # (256,) index of the file -> index of VOC; None: they are the same
+    "What the indices of a palette image mean whose palette is VOC's in another order."
+    known = [*range(highest + 1), VOID]
+    own = {tuple(colour): k for k, colour in zip(known, voc_palette()[known].tolist())}
+    if not np.array_equal(used, np.arange(len(used))) or len(used) > len(palette):
+        return None  # a sorted palette has no gaps
+    meant = [own.get(tuple(colour)) for colour in palette[used].tolist()]
+    if None in meant or meant == used.tolist():
+        return None
+    table = np.arange(256)
+    table[used] = meant
+    return table
+
+
+def grey_meaning(
+    used: np.ndarray,  # the values that occur
+    highest: int,
+) -> np.ndarray | None:  # (256,) grey -> index of VOC, -1 for two at once; None: other greys
+    "What the values of a grey image mean that holds the brightness of VOC's colours."
+    known = np.array([*range(highest + 1), VOID])
+    greys = voc_greys()[known]
+    if np.setdiff1d(used, greys).size:
+        return None
+    table = np.zeros(256, np.int64)
+    table[greys] = known
+    unique, times = np.unique(greys, return_counts=True)
+    table[unique[times > 1]] = -1
+    return table
+
+
+def counts_in_greys(used: np.ndarray) -> bool:
+    "Whether a grey SegmentationObject holds the brightness of colours 1 to n, not the numbers."
+    objects = np.setdiff1d(used, (0, VOID, voc_greys()[VOID]))
+    numbers = np.arange(1, len(objects) + 1)
+    return len(objects) > 0 and set(objects.tolist()) == set(voc_greys()[numbers].tolist())
+
 # %% ../../nbs/data/60_pascal.ipynb #3bee6cdd
 def read_indices(
     path: str | Path,
     highest: int | None = None,  # the largest index that means something; 255 is always void
+    greys: bool = False,  # whether values that could be both are the brightness of colours
 ) -> np.ndarray:  # (H,W) int64
-    "The indices of a palette image (or of a greyscale one). `InputError` when it holds colours, or indices beyond `highest`."
-    require(Path(path).is_file(), f"{path} is missing; only images of ImageSets/Segmentation have masks, "
-                                  "so use those lists (lists=Segmentation), or unpack the archive again.")
-    with opened(path) as image:
+    "The indices of a palette image (or of a grey one). `InputError` when it holds something else."
+    cure = "so use those lists (lists=Segmentation), or unpack the archive again"
+    missing = f"{shown(path)} is missing; only images of ImageSets/Segmentation have masks, {cure}."
+    require(kind_of(path) != "nothing", missing)
+    with opened(regular_file(path, "mask")) as image:
+        blurred = image.format == "JPEG"
         image.load()
-        require(image.mode in ("P", "L"), f"{path} holds colours (mode {image.mode}), but masks of VOC are palette images; unpack the archive again.")
-        indices = np.array(image).astype(np.int64)
+        what = f"{shown(path)} holds colours (mode {image.mode})"
+        sentence = f"{what}, but masks of VOC are palette images; unpack the archive again."
+        require(image.mode in ("P", "L"), sentence)
+        blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask; unpack the archive again."
+        require(not blurred, blur)
+        values = np.array(image).astype(np.int64)
+        palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        grey = image.mode == "L"
+    table = _meaning(values, None if grey else palette, highest, greys)
+    indices = values if table is None else table[values]
+    double = values[indices < 0]
+    twice = f"{shown(path)} was saved as grey, and grey {double[0] if double.size else 0}"
+    require(not double.size, f"{twice} is the brightness of two classes; unpack the archive again.")
     if highest is not None:
         odd = np.setdiff1d(indices, [*range(highest + 1), VOID])
-        require(not odd.size, f"{path} holds index {odd[0] if odd.size else 0}, but classes are 1 to {highest}, background is 0 and void {VOID}; "
-                              "unpack the archive again.")
+        what = f"{shown(path)} holds index {odd[0] if odd.size else 0}"
+        known = f"classes are 1 to {highest}, background is 0 and void {VOID}"
+        require(not odd.size, f"{what}, but {known}; unpack the archive again.")
     return indices
 
+
+def _meaning(
+    values: np.ndarray, palette: np.ndarray | None, highest: int | None, greys: bool
+) -> np.ndarray | None:
+    "A table from the values of a mask to VOC's indices; None where they are the indices."
+    used = np.unique(values)
+    if palette is not None:
+        return colour_meaning(used, palette, 254 if highest is None else highest)
+    if highest is None:
+        objects = len(np.setdiff1d(used, (0, VOID, voc_greys()[VOID])))
+        return grey_meaning(used, objects) if counts_in_greys(used) else None
+    plain = not np.setdiff1d(used, [*range(highest + 1), VOID]).size
+    return None if plain and not greys else grey_meaning(used, highest)
+
 # %% ../../nbs/data/60_pascal.ipynb #d1e3c7c4
+def _saved_grey(path: Path) -> bool:
+    "Whether a SegmentationObject holds the brightness of its colours."
+    if kind_of(path) != "file":
+        return False
+    with opened(path) as image:
+        return image.mode == "L" and counts_in_greys(np.unique(np.array(image)))
+
+
 def read_segmentation(
     root: Path,  # the folder VOC2010
     name: str,  # of the image
 ) -> list[PascalObject]:
     "The objects of an image in VOC's own masks, without parts. Void pixels belong to none."
-    classes = read_indices(root / "SegmentationClass" / f"{name}.png", len(CLASSES))
+    twin = root / "SegmentationClass" / f"{name}.png"
     path = root / "SegmentationObject" / f"{name}.png"
+    classes = read_indices(twin, len(CLASSES), _saved_grey(path))
     numbers = read_indices(path)
     require(numbers.shape == classes.shape,
             f"{path} is {_wide(numbers.shape)} pixels, but its twin in SegmentationClass is {_wide(classes.shape)}; unpack the archive again.")
@@ -350,7 +451,9 @@ def read_xml(
     path: str | Path,
 ) -> tuple[tuple[int, int], list[VOCObject]]:  # (H,W), and the objects in the file's order
     "An annotation of VOC. `InputError` names the file, the object and what does not fit."
-    require(Path(path).is_file(), f"{path} is missing; fetch the archive of VOC with its folder Annotations, or do not ask for marks (without).")
+    cure = "fetch the archive of VOC with its folder Annotations, or do not ask for marks (without)"
+    require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
+    regular_file(path, "annotation file")
     try:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -433,14 +536,6 @@ def write_mat(path: Path, name: str, objects: Sequence[PascalObject]) -> None:
     scipy.io.savemat(path, {"anno": anno}, do_compression=True)
 
 # %% ../../nbs/data/60_pascal.ipynb #e724fd9f
-def voc_palette() -> np.ndarray:  # (256,3) bytes
-    "The colours of VOC's masks."
-    k, colours = np.arange(256), np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        colours |= (((k[:, None] >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
-    return colours
-
-
 def write_indices(path: Path, indices: np.ndarray) -> None:  # (H,W) integers below 256
     "Write a palette image as VOC does."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -639,15 +734,20 @@ def find_pascal(
 ) -> Path:
     "The folder with VOC's photographs. `InputError` says what to fetch and where to put it."
     require(year in VOC_ARCHIVES, f"The year is {year!r}; it must be one of: {', '.join(map(str, VOC_ARCHIVES))}.")
-    fetch = f"fetch {VOC_ARCHIVES[year]}, unpack it, and give its folder VOC{year} as --root or in PARTBOOK_PASCAL"
+    place = f"give its folder VOC{year} as --root or in PARTBOOK_PASCAL"
+    fetch = f"fetch {VOC_ARCHIVES[year]}, unpack it, and {place}"
     text = root if root is not None else os.environ.get("PARTBOOK_PASCAL") or None
     require(text is not None, f"PASCAL's photographs are not part of this book; {fetch}.")
-    path = Path(text).expanduser()
-    require(path.is_dir(), f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder VOC{year}; {fetch}.")
+    path = as_path(text, "The root")
+    kind = kind_of(path)
+    found = "not there" if kind == "nothing" else "a file"
+    sentence = f"{shown(path)} is {found}, but should be the folder VOC{year}; {fetch}."
+    require(kind == "folder", sentence)
     for candidate in (path / f"VOC{year}", path / "VOCdevkit" / f"VOC{year}", path):
-        if (candidate / "JPEGImages").is_dir():
+        if kind_of(candidate / "JPEGImages") == "folder":
             return candidate
-    raise InputError(f"{path} holds no JPEGImages, so it is not the folder VOC{year}; {fetch}.")
+    what = f"{shown(path)} holds no JPEGImages, so it is not the folder VOC{year}"
+    raise InputError(f"{what}; {fetch}.")
 
 # %% ../../nbs/data/60_pascal.ipynb #31da806c
 class Row(NamedTuple):
@@ -670,7 +770,11 @@ class PASCAL(Collection):
 
     locate = staticmethod(find_pascal)
     summary = "photographs of 20 classes with masks of objects and their parts (PASCAL VOC, PASCAL-Part)"
-    needs = "the folder VOC2010 (1.3 GB to fetch) with PASCAL-Part's Annotations_Part, as --root or in PARTBOOK_PASCAL"
+    needs = (
+        "the folder VOC2010 (of VOCtrainval_03-May-2010.tar, 1.3 GB, md5 "
+        "da459979d0c395079b5c75ee67908abb) with PASCAL-Part's Annotations_Part (of "
+        "trainval.tar.gz, 78 MB), as --root or in PARTBOOK_PASCAL"
+    )
     splits = ("train", "test", "all")
     crop_to_box = True
 
@@ -728,11 +832,12 @@ def _read_lists(self: PASCAL) -> list[str]:
     "The images of the split."
     folder = self.root / "ImageSets" / self.options["lists"]
     wanted = {"train": ["train"], "test": ["val"], "all": ["train", "val"]}[self.split]
-    if self.split == "all" and not all((folder / f"{w}.txt").is_file() for w in wanted):
+    both = all(kind_of(folder / f"{w}.txt") != "nothing" for w in wanted)
+    if self.split == "all" and not both:
         wanted = ["trainval"]
     there = sorted(f"{p.parent.name}/{p.stem}" for p in (self.root / "ImageSets").glob("*/*.txt") if "_" not in p.stem)
     for w in wanted:
-        require((folder / f"{w}.txt").is_file(),
+        require(kind_of(folder / f"{w}.txt") != "nothing",
                 f"{folder / w}.txt is missing, which split {self.split!r} needs; the lists that are there: {', '.join(there) or 'none'}, "
                 "so choose lists and split among them, or unpack the archive again.")
     self.listed = {f"{self.options['lists']}/{w}": read_names(folder / f"{w}.txt") for w in wanted}
@@ -752,7 +857,7 @@ def _candidates(self: PASCAL) -> list[str]:
         flags: dict[str, int] = {}
         for which in self.listed:
             path = self.root / "ImageSets" / "Main" / f"{kind}_{Path(which).name}.txt"
-            flags |= read_flags(path) if path.is_file() else {}
+            flags |= read_flags(path) if kind_of(path) != "nothing" else {}
         possible.update(name for name in self.names if flags.get(name, 1) >= 0)
     return [name for name in self.names if name in possible]
 
@@ -761,7 +866,8 @@ def _candidates(self: PASCAL) -> list[str]:
 def _mat(self: PASCAL, name: str) -> Path:
     beside = self.root.parent / "Annotations_Part"
     inside = self.root / "Annotations_Part"
-    return (beside if beside.is_dir() and not inside.is_dir() else inside) / f"{name}.mat"
+    outside = kind_of(beside) == "folder" and kind_of(inside) != "folder"
+    return (beside if outside else inside) / f"{name}.mat"
 
 
 @patch
@@ -811,7 +917,7 @@ def _find_rows(self: PASCAL) -> list[Row]:
     names, rows = self._candidates(), []
     if self.options["source"] == "parts":
         folder = self._mat("").parent
-        require(folder.is_dir(), f"{folder} is missing; fetch {PART_ARCHIVE} and put its folder Annotations_Part there, "
+        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} and put its folder Annotations_Part there, "
                                  "or use VOC's own masks (source=voc, lists=Segmentation).")
         gone = set(missing_files(folder, [f"{name}.mat" for name in names]))
         self.tally["images without a part file, passed over"] = len(gone)
@@ -842,9 +948,29 @@ def _check_rows(self: PASCAL) -> None:
 
 # %% ../../nbs/data/60_pascal.ipynb #2330f049
 @patch
+def files(self: PASCAL) -> list[Path]:
+    "What the samples are read from: photographs, then masks, each in order, then lists."
+    names = list(dict.fromkeys(row.name for row in self.rows))
+    photographs = [self.root / "JPEGImages" / f"{name}.jpg" for name in names]
+    folders = ("SegmentationClass", "SegmentationObject")
+    masks = [self._mat(name) for name in names]
+    if self.options["source"] == "voc":
+        masks = [self.root / folder / f"{name}.png" for name in names for folder in folders]
+    marks = [self.root / "Annotations" / f"{n}.xml" for n in names if self.options["without"]]
+    lists = [self.root / "ImageSets" / f"{which}.txt" for which in self.listed]
+    return [*photographs, *masks, *marks, *lists]
+
+
+@patch
+def _photograph(self: PASCAL, row: Row) -> Path:
+    path = self.root / "JPEGImages" / f"{row.name}.jpg"
+    return regular_file(path, "photograph")
+
+
+@patch
 def _load(self: PASCAL, row: Row) -> tuple[Tensor, list[PascalObject]]:
     "The photograph of a row and its objects, held against each other."
-    path = self.root / "JPEGImages" / f"{row.name}.jpg"
+    path = self._photograph(row)
     image = read_image(path, upright=False)
     require(image.shape[1:] == row.size, _misfit(path, image.shape[1:], row.size))
     everyone = self.objects(row.name)
@@ -916,7 +1042,7 @@ def open(
 def counts(self: PASCAL) -> dict[str, int]:
     "Counts over the split; reads every needed photograph's header, and holds its size against the masks'."
     for row in progress(list({row.name: row for row in self.rows}.values()), "checking photographs"):
-        path = self.root / "JPEGImages" / f"{row.name}.jpg"
+        path = self._photograph(row)
         found = read_header(path, upright=False)[:2]
         require(found == row.size, _misfit(path, found, row.size))
     folder = self._mat("").parent

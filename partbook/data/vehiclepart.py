@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['VEHICLES', 'SHORT', 'AGAIN', 'FETCH', 'PAPER', 'AGREE', 'corners_to_boxes', 'Object', 'read_object', 'PartTable',
            'read_parts', 'crop_window', 'crop_scale', 'crop_size', 'photo_to_crop', 'write_vehiclepart_fixture',
-           'find_vehiclepart', 'Row', 'read_lists', 'VehiclePart', 'must_turn', 'Annotation']
+           'find_vehiclepart', 'Row', 'read_lists', 'VehiclePart', 'Stored', 'stored_picture', 'turned_by_size',
+           'heard', 'Turning', 'check_size', 'turning_remarks', 'Annotation']
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #4c2979ae
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +24,9 @@ from PIL import Image
 from ..core import InputError, generator, progress, require
 from .cub import Column, missing_files, read_list
 from .matlab import read_variables
-from .pictures import read_header, read_image
+from .pictures import opened, orientation, read_image
 from .sample import Collection, Sample, collections, resize
+from ..files import as_path, kind_of, regular_file, shown
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #78ddd01d
 VEHICLES = ("aeroplane", "bicycle", "bus", "car", "motorbike", "train")
@@ -297,21 +300,29 @@ def _list_path(root: Path, vehicle: str, split: str) -> Path:
     return root / "PASCAL3D+_sp" / "file_list" / f"{split}_list" / f"{vehicle}_{split}.txt"
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #10a8ef7f
-FETCH = ("fetch PASCAL3D+_release1.1.zip from the PASCAL3D+ page of Stanford's Computational Vision and Geometry Lab, "
-         "and VehicleSemanticPart's annotations and lists (the folder PASCAL3D+_sp) from the authors of Wang et al. 2015 at Johns Hopkins, "
-         "put both folders side by side, and give the folder they lie in as --root or in PARTBOOK_VEHICLEPART")
+FETCH = (
+    "fetch PASCAL3D+_release1.1.zip from the PASCAL3D+ page of Stanford's Computational Vision and "
+    "Geometry Lab (md5 28c2d7dac539cf5f2592cbc06299f895), and VehicleSemanticPart's annotations "
+    "and lists (the folder PASCAL3D+_sp, with car_imagenet/transfered and file_list) "
+    "from the authors of Wang et al. 2015 at Johns Hopkins, put both folders side by side, and "
+    "give the folder they lie in as --root or in PARTBOOK_VEHICLEPART"
+)
 
 
 def find_vehiclepart(
-    root: str | Path | None = None,  # the folder with PASCAL3D+_release1.1 and PASCAL3D+_sp; default: the variable PARTBOOK_VEHICLEPART
+    root: str | Path | None = None,  # holds both folders; default: PARTBOOK_VEHICLEPART
 ) -> Path:
     "The folder with both data sets. `InputError` says what to fetch and where to put it."
     text = root if root is not None else os.environ.get("PARTBOOK_VEHICLEPART") or None
     require(text is not None, f"The photographs of VehiclePart are not part of this book; {FETCH}.")
-    path = Path(text).expanduser()
-    require(path.is_dir(), f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder with PASCAL3D+; {FETCH}.")
+    path = as_path(text, "The root")
+    kind = kind_of(path)
+    found = "not there" if kind == "nothing" else "a file"
+    wanted = f"should be the folder with PASCAL3D+; {FETCH}"
+    require(kind == "folder", f"{shown(path)} is {found}, but {wanted}.")
     for name in ("PASCAL3D+_release1.1", "PASCAL3D+_sp"):
-        require((path / name).is_dir(), f"{path} has no folder {name}; {FETCH}.")
+        there = kind_of(path / name) == "folder"
+        require(there, f"{shown(path)} has no folder {name}; {FETCH}.")
     return path
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #0e80c0b8
@@ -342,7 +353,8 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
     form = [Column("photograph", _name, "a name without a path"), Column("object", _from_one, "a whole number from 1")]
     for split in ("train", "test"):
         path = _list_path(root, vehicle, split)
-        require(path.is_file(), f"{path} is missing; {FETCH}.")
+        require(kind_of(path) != "nothing", f"{shown(path)} is missing; {FETCH}.")
+        regular_file(path, "list")
         rows += [Row(vehicle, name, number, split == "test") for name, number in read_list(path, form, keys=2)]
     seen = {row[:3] for row in rows if not row.test}
     both = [row for row in rows if row.test and row[:3] in seen]
@@ -353,26 +365,40 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
 # %% ../../nbs/data/70_vehiclepart.ipynb #ab881c00
 @collections.register("vehiclepart")
 class VehiclePart(Collection):
-    "VehicleSemanticPart on PASCAL3D+ (Wang et al. 2015): vehicles with part boxes, cropped to the object at short side 224."
+    """VehicleSemanticPart on PASCAL3D+ (Wang et al. 2015): vehicles with part boxes.
+
+    Cropped to the object at short side 224.
+    """
 
     locate = staticmethod(find_vehiclepart)
     summary = "photographs of six kinds of vehicles with part boxes, several of a part (VehicleSemanticPart on PASCAL3D+)"
-    needs = "the folders PASCAL3D+_release1.1 and PASCAL3D+_sp side by side, as --root or in PARTBOOK_VEHICLEPART"
+    needs = (
+        "the folders PASCAL3D+_release1.1 (of PASCAL3D+_release1.1.zip) and PASCAL3D+_sp (of "
+        "VehicleSemanticPart) side by side, as --root or in PARTBOOK_VEHICLEPART"
+    )
     splits = ("train", "test", "all")
     category_names = VEHICLES
     foreground = "inside the true box"
 
-    def __init__(self, root: Path, split: str, size: int | None, vehicles: Sequence[str], crop: bool):
-        require(split in self.splits, f"VehiclePart has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: int | None,
+        vehicles: Sequence[str],
+        crop: bool,
+        without_boxes: str = "keep",
+    ):
+        choices = ", ".join(self.splits)
+        require(split in self.splits, f"VehiclePart has no split {split!r}; choose one of: {choices}.")
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        self.root, self.split, self.size, self.crop = root, split, size, crop
-        self.all_rows = [row for vehicle in vehicles for row in read_lists(root, vehicle)]
-        self._check_files(vehicles)
-        self.first = {v: next(row for row in self.all_rows if row.vehicle == v) for v in vehicles}
-        self.parts = {v: read_parts(self._path(row, "parts"), row.number).parts for v, row in self.first.items()}
-        self.offset = dict(zip(vehicles, np.cumsum([0, *self.parts.values()])[:-1].tolist()))
-        self.part_names = tuple(f"{v} {p}" for v, n in self.parts.items() for p in range(1, n + 1))
-        self.rows = [row for row in self.all_rows if split == "all" or row.test == (split == "test")]
+        known = without_boxes in ("keep", "drop")
+        require(known, f"without_boxes is {without_boxes!r}; it must be keep or drop.")
+        self.root = root
+        self.split = split
+        self.size = size
+        self.crop = crop
+        self._list_rows(vehicles, without_boxes)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -385,6 +411,33 @@ def _path(self: VehiclePart, row: Row, what: str) -> Path:  # what: "photo", "ob
 
 
 @patch
+def _list_rows(self: VehiclePart, vehicles: Sequence[str], without_boxes: str) -> None:
+    "All objects of the lists, and those of the split."
+    self.all_rows = [row for vehicle in vehicles for row in read_lists(self.root, vehicle)]
+    self._check_files(vehicles)
+    self._number_parts(vehicles)
+    self.turnings = {vehicle: self._turning(vehicle) for vehicle in vehicles}
+    self.dropped = 0
+    if without_boxes == "drop":
+        self._drop_bare()
+    self.rows = [r for r in self.all_rows if self.split in ("all", "test" if r.test else "train")]
+    none = f"No object of split {self.split!r} has a part box; open with without_boxes=keep."
+    require(self.rows, none)
+
+
+@patch
+def _number_parts(self: VehiclePart, vehicles: Sequence[str]) -> None:
+    "Count each vehicle's parts in its first file, and number the parts of all one after the other."
+    self.first = {v: next(row for row in self.all_rows if row.vehicle == v) for v in vehicles}
+    self.parts = {
+        v: read_parts(self._path(row, "parts"), row.number).parts for v, row in self.first.items()
+    }
+    starts = np.cumsum([0, *self.parts.values()])[:-1].tolist()
+    self.offset = dict(zip(vehicles, starts))
+    self.part_names = tuple(f"{v} {p}" for v, n in self.parts.items() for p in range(1, n + 1))
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #b60e7a97
+@patch
 def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
     for vehicle in vehicles:
         for below, ending in _PLACES.values():
@@ -394,20 +447,138 @@ def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
                     f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the {vehicle} name, the first is "
                     f"{gone[0] if gone else ''}; unpack the archive again, or shorten the lists.")
 
-# %% ../../nbs/data/70_vehiclepart.ipynb #21b11c56
-def must_turn(
-    path: Path,  # a photograph
-    stated: tuple[int, int],  # (H,W) its annotations are for
-    source: str,  # what states it
-) -> bool:
-    "Whether EXIF's orientation has to be obeyed for the photograph to have the stated size. `InputError` when it never has."
-    stored = read_header(path, upright=False)[:2]
-    if stored == stated:
+# %% ../../nbs/data/70_vehiclepart.ipynb #8b5be568
+class Stored(NamedTuple):
+    "A photograph as its file holds it."
+
+    size: tuple[int, int]  # (H,W) before any turning
+    note: int  # EXIF's orientation, 1 (upright) to 8; from 5 on height and width change places
+
+    def turned(self) -> tuple[int, int]:  # (H,W)
+        "Its size when the note is obeyed."
+        return self.size[::-1] if self.note >= 5 else self.size
+
+
+def stored_picture(path: str | Path) -> Stored:
+    "Size and note of a photograph, from its header. `InputError` when there is none to read."
+    with opened(regular_file(path, "photograph")) as image:
+        if image.format == "TIFF":
+            image.load()  # Pillow turns TIFFs by itself, while loading
+        note = 1 if image.format == "TIFF" else orientation(image)
+        return Stored(image.size[::-1], note)
+
+
+def turned_by_size(
+    picture: Stored,
+    stated: tuple[int, int] | None,  # (H,W) its annotations are for, where that is known
+) -> bool | None:
+    "Whether the note has to be obeyed; None where the size cannot tell."
+    if picture.note == 1:
         return False
-    require(read_header(path, upright=True)[:2] == stated,
-            f"{path} is {stored[1]}x{stored[0]} pixels, but {source} was written for {stated[1]}x{stated[0]}; put the annotated "
-            "picture there, not a resized one.")
-    return True
+    if stated is None or picture.turned() == picture.size:
+        return None
+    return stated == picture.turned()
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #b2f098d0
+def heard(votes: Iterable[bool | None]) -> frozenset[bool]:
+    "The different votes; listening ends when both have been heard."
+    different: set[bool] = set()
+    for vote in votes:
+        if vote is not None:
+            different.add(vote)
+        if len(different) == 2:
+            break
+    return frozenset(different)
+
+
+def _picture(path: Path) -> Stored | None:
+    "None of a photograph that is missing or damaged."
+    try:
+        return stored_picture(path)
+    except InputError:
+        return None
+
+
+def _vote(path: Path, stated: Callable[[], tuple[int, int] | None]) -> bool | None:
+    "What a photograph says of the others; None without a note, or when it is gone or another."
+    picture = _picture(path)
+    if picture is None or picture.turned() == picture.size:
+        return None
+    size = stated()
+    return turned_by_size(picture, size) if size in (picture.size, picture.turned()) else None
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #ca25f44d
+class Turning:
+    "Which photographs of one set of annotations are meant as EXIF turns them."
+
+    def __init__(
+        self,
+        photographs: Mapping[Any, Path],  # by whatever names them
+        stated: Callable[[Any], tuple[int, int] | None],  # (H,W) that one is annotated for
+    ):
+        self.photographs = photographs
+        self.stated = stated
+
+    def look(
+        self,
+        key: Any,
+        stated: tuple[int, int] | None,
+        source: str,  # the file that states it
+    ) -> tuple[bool, tuple[int, int]]:  # whether the note is obeyed, (H,W) then
+        "How a photograph is read. `InputError` when it has another size than its annotations."
+        picture = stored_picture(self.photographs[key])
+        check_size(self.photographs[key], picture, stated, source)
+        turn = turned_by_size(picture, stated)
+        turn = self.votes == {True} if turn is None else turn
+        return turn, picture.turned() if turn else picture.size
+
+    @cached_property
+    def votes(self) -> frozenset[bool]:
+        "What the photographs whose size tells say: turned, as stored, both or nothing."
+        said = (_vote(path, partial(self.stated, key)) for key, path in self.photographs.items())
+        return heard(said)
+
+    def unsure(self, keys: Iterable[Any]) -> list[Any]:
+        "Which of some photographs have a note that no size confirms."
+        pictures = {key: _picture(self.photographs[key]) for key in keys}
+        noted = [key for key, picture in pictures.items() if picture and picture.note != 1]
+        return [k for k in noted if turned_by_size(pictures[k], self.stated(k)) is None]
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #ab495eda
+def check_size(
+    path: Path,
+    picture: Stored,
+    stated: tuple[int, int] | None,  # (H,W)
+    source: str,  # what states it
+) -> None:
+    "`InputError` when a photograph has the stated size neither as stored nor turned."
+    H, W = picture.size
+    fits = stated in (None, picture.size, picture.turned())
+    wanted = f"{stated[1]}x{stated[0]}" if stated else ""
+    sentence = (
+        f"{shown(path)} is {W}x{H} pixels, but {shown(source)} was written for {wanted}; "
+        "put the annotated picture there, not a resized one."
+    )
+    require(fits, sentence)
+
+
+def turning_remarks(
+    turning: Turning,
+    keys: Iterable[Any],  # the photographs that are used
+    source: str,  # the annotations, in words
+) -> list[str]:
+    "A sentence about the photographs that may lie wrongly; none where all is known."
+    unsure = turning.unsure(keys)
+    if not unsure or len(turning.votes) == 1:
+        return []
+    many = len(unsure) > 1
+    why = "disagree" if turning.votes else "do not tell"
+    return [
+        f"{len(unsure)} photograph{'s' * many} of {shown(source)} {'have' if many else 'has'} a note "
+        "to turn that no size confirms (upside down, mirrored or square), "
+        f"the first is {shown(turning.photographs[unsure[0]])}; read as stored, because the others "
+        f"{why}; compare with the outlines, and save without the note what lies wrongly."
+    ]
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #c37fb0f5
 class Annotation(NamedTuple):
@@ -421,15 +592,40 @@ class Annotation(NamedTuple):
 
 
 @patch
+def _turning(self: VehiclePart, vehicle: str) -> Turning:
+    "The photographs of a vehicle, and the sizes that PASCAL3D+ notes for them."
+    rows = [row for row in self.all_rows if row.vehicle == vehicle]
+    photographs = {row: self._path(row, "photo") for row in rows}
+
+    def noted(row: Row) -> tuple[int, int] | None:
+        try:
+            return read_object(self._path(row, "object"), row.number, row.vehicle).size
+        except InputError:
+            return None
+
+    return Turning(photographs, noted)
+
+
+@patch
+def _drop_bare(self: VehiclePart) -> None:
+    "Leave out the objects of which no part box is left, in both splits."
+    before = len(self.all_rows)
+    rows = progress(self.all_rows, "looking for part boxes")
+    self.all_rows = [
+        row for row in rows if len(read_parts(self._path(row, "parts"), row.number).numbers)
+    ]
+    self.dropped = before - len(self.all_rows)
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #34ed914d
+@patch
 def _annotation(self: VehiclePart, row: Row) -> Annotation:
     "Read both files of a row and hold them against the photograph's header and the other files."
     own, table = read_object(self._path(row, "object"), row.number, row.vehicle), read_parts(self._path(row, "parts"), row.number)
     first = self.first[row.vehicle]
     require(table.parts == self.parts[row.vehicle],
             f"{self._path(row, 'parts')} has {table.parts} parts, but {first.name}.mat has {self.parts[row.vehicle]}; copy it again.")
-    photo = self._path(row, "photo")
-    turn = own.size is not None and must_turn(photo, own.size, self._path(row, "object").name)
-    size = read_header(photo, upright=turn)[:2]
+    source = self._path(row, "object").name
+    turn, size = self.turnings[row.vehicle].look(row, own.size, source)
     window = crop_window(own.corners, size)
     require(window[0] < window[2] and window[1] < window[3],
             f"{self._path(row, 'object')}: bbox {_short(own.corners)} of object {row.number} lies outside its {size[1]}x{size[0]} "
@@ -464,13 +660,33 @@ def open(
     seed: int = 0,  # photographs do not depend on it
     categories: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
     crop: bool = True,  # to the object at short side 224 (alignment paper, Sec. 4.3); False: the whole photograph at its own size
+    without_boxes: str = "keep",  # objects of which no part box is left: "keep", or "drop" (Bai et al. 2019)
 ) -> VehiclePart:
     "Open a split. `InputError` when a list does not fit or a file is missing."
     vehicles = VEHICLES if categories == "all" else tuple(v.strip() for v in categories.split(","))
     for v in vehicles:
         require(v in VEHICLES, f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.")
     require(len(set(vehicles)) == len(vehicles), f"A vehicle is named twice in {categories!r}; name each once.")
-    return cls(find_vehiclepart(root), split, size, vehicles, crop)
+    return cls(find_vehiclepart(root), split, size, vehicles, crop, without_boxes)
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #14d026c4
+@patch
+def files(self: VehiclePart) -> list[Path]:
+    "What the samples are read from: photographs, both kinds of annotations, lists."
+    found = [self._path(row, what) for what in _PLACES for row in self.rows]
+    splits = ("train", "test")
+    lists = [_list_path(self.root, v, split) for v in self.parts for split in splits]
+    return list(dict.fromkeys([*found, *lists]))
+
+
+@patch
+def remarks(self: VehiclePart) -> list[str]:
+    "Which photographs may lie on the wrong side, one sentence for each vehicle."
+    said = []
+    for vehicle, turning in self.turnings.items():
+        mine = [row for row in self.rows if row.vehicle == vehicle]
+        said += turning_remarks(turning, mine, f"the {vehicle} list")
+    return said
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #6064878b
 PAPER = (300, 2000)  # "about 300 to 2000 training images and similar amounts of testing images" of each vehicle
@@ -482,6 +698,7 @@ def counts(self: VehiclePart) -> dict[str, int]:
     "Counts over both splits; reads every annotation and every photograph's header."
     kinds = ("part boxes", "entries left out", "boxes without an inside, left out", "boxes cut at the border", "boxes whose two versions disagree")
     seen = dict.fromkeys(kinds, 0)
+    bare = 0
     for row in progress(self.all_rows, "checking annotations"):
         a = self._annotation(row)
         table, sides = a.table, crop_size(a.window)
@@ -490,9 +707,22 @@ def counts(self: VehiclePart) -> dict[str, int]:
         differ = np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window)).max(1, initial=0) > AGREE
         for key, value in zip(seen, (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())):
             seen[key] += int(value)
+        bare += not len(table.numbers)
+    rare = {
+        "objects without a part box": bare,
+        "objects without a part box, left out": self.dropped,
+        "photographs whose note to turn no size confirms": self._unsure(),
+    }
     test = sum(row.test for row in self.all_rows)
     return {"objects": len(self.all_rows), "train": len(self.all_rows) - test, "test": test, "vehicles": len(self.parts),
-            "parts": len(self.part_names), **seen}
+            "parts": len(self.part_names), **seen, **{what: n for what, n in rare.items() if n}}
+
+
+@patch
+def _unsure(self: VehiclePart) -> int:
+    "How many photographs have a note to turn that no size confirms."
+    mine = ([r for r in self.all_rows if r.vehicle == v] for v in self.turnings)
+    return sum(len(t.unsure(rows)) for t, rows in zip(self.turnings.values(), mine))
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #c94bb9a3
 @patch
