@@ -177,7 +177,7 @@ class Segmented(NamedTuple):
     written: list[Path]  # the labels; each has its overlay beside it
     skipped: list[str]  # sentences
 
-
+# %% ../../nbs/evaluation/42_segment.ipynb #f39cd887
 def segment_files(
     method: Method,
     pairs: Sequence[tuple[Path, Path]],  # photographs and their names among the results
@@ -201,7 +201,7 @@ def segment_files(
             done.skipped.append(shown(UnreadablePicture(path, TOO_LARGE)))
     return done
 
-
+# %% ../../nbs/evaluation/42_segment.ipynb #1d1dc3c6
 def _segment_file(
     method: Method,
     path: Path,
