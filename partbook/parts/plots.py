@@ -70,7 +70,7 @@ def as_picture(
         array = np.repeat(array[..., None], 3, -1)
     return np.clip(array, 0, 1)
 
-# %% ../../nbs/parts/20_plots.ipynb #6a6586d1
+# %% ../../nbs/parts/20_plots.ipynb #c91e2162
 def _bands(height: int, rows: int = 256) -> Iterator[slice]:
     "A large picture, some rows at a time."
     for top in range(0, height, rows):
@@ -130,7 +130,7 @@ def _blended(picture: np.ndarray, labels: np.ndarray, alpha: float, mute: float)
     parts = alpha * as_picture(labels) + (1 - alpha) * (0.2 + 0.8 * grey)  # colours need light
     return np.where((labels > 0)[..., None], parts, mute * grey + (1 - mute) * picture)
 
-# %% ../../nbs/parts/20_plots.ipynb #b632e92b
+# %% ../../nbs/parts/20_plots.ipynb #1baddd75
 class _Table:
     "The same blend of bytes, looked up. At most one step of grey away from the equations."
 
@@ -153,7 +153,7 @@ class _Table:
             np.copyto(parts, (mixed >> 8).astype(np.uint8), where=ground[..., None])
         return parts
 
-# %% ../../nbs/parts/20_plots.ipynb #8d237a8c
+# %% ../../nbs/parts/20_plots.ipynb #6c05d8f0
 def overlay(
     image: Tensor | np.ndarray,  # (3,H,W) or (H,W,3), in [0,1] or in bytes
     labels: Tensor | np.ndarray,  # (H,W) integers: 0 background, 1..K parts
@@ -315,7 +315,7 @@ def _legend(ax: Axes, K: int) -> None:
         dark = part_colours(k)[k] @ [0.299, 0.587, 0.114] < 0.45
         ax.text(k - 0.5, 0.47, str(k), ha="center", va="center", fontsize=7, color="white" if dark else "black")
 
-# %% ../../nbs/parts/20_plots.ipynb #dd0e5222
+# %% ../../nbs/parts/20_plots.ipynb #b6b1296d
 def _mark(about: str = "") -> PngInfo:
     "What a PNG of this book says about itself."
     text = PngInfo()
