@@ -364,7 +364,7 @@ def learned_from(ready: Prepared) -> Collection:
 def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
     "Learn, evaluate, and write what was asked for. None in all processes but the first."
     request = ready.request
-    with held(request):
+    with held(request.out, request.command or f"discover {request.data}"):
         say(str(ready.study))
         pictures = learned_from(ready)
         if pictures.foreground != ready.study.train.foreground:
@@ -380,15 +380,14 @@ def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
     return run
 
 # %% ../nbs/28_run.ipynb #471d0378
-def held(request: Request) -> AbstractContextManager:
-    "The folder of results, for this run alone; of several processes the first one asks."
-    if request.out is None or os.environ.get("RANK", "0") != "0":
+def held(out: str | Path | None, command: str) -> AbstractContextManager:
+    "A folder of results, tidied and for this run alone; of several processes the first one asks."
+    if out is None or os.environ.get("RANK", "0") != "0":
         return nullcontext()
-    out = Path(request.out)
-    check_folder(out)
+    check_folder(Path(out))
     if kind_of(out) == "folder":
         sweep(out, below=True)
-    return only_run(out, request.command or f"discover {request.data}")
+    return only_run(out, command)
 
 
 def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
