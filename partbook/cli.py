@@ -266,6 +266,8 @@ def evaluate_plan(args: argparse.Namespace) -> Plan:
     plan = Plan()
     plan.read(Path(args.model) / "model.json", Path(args.model) / "model.safetensors")
     if args.out:
+        named = f"--out {shown(args.out)} must end in .json, for that is what is written."
+        require(args.out.lower().endswith(".json"), named)
         plan.make(args.out)
     if args.record:
         plan.extend(args.record)

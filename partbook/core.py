@@ -110,7 +110,8 @@ def pick_device(
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()
+        torch.Generator(device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device auto or cpu.") from None
     return device

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HOST', 'TEMPORARY', 'MARK', 'OURS', 'LOCK', 'as_path', 'shown', 'kind_of', 'regular_file', 'read_text', 'read_json',
            'temporary_prefix', 'left_behind', 'sweep', 'write_atomic', 'write_text', 'write_json', 'append_text',
-           'is_marked_png', 'is_ours', 'only_run']
+           'is_marked_png', 'is_our_table', 'is_ours', 'only_run']
 
 # %% ../nbs/12_files.ipynb #5b09099b
 import json
@@ -170,6 +170,7 @@ def write_atomic(
     "Write a file whole or not at all; `InputError` when it cannot be written."
     path = Path(path)
     temporary = None
+    _check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent)
@@ -187,6 +188,16 @@ def write_atomic(
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _check_place(path: Path) -> None:
+    "`InputError` where a rename would replace something else than a file."
+    kind = kind_of(path)
+    name = shown(path)
+    require(kind != "folder", f"{name} is a folder where a file has to go; choose another place.")
+    require(kind != "other", f"{name} is a pipe or a device, not a file; name a file.")
+    astray = kind == "nothing" and os.path.islink(path)
+    require(not astray, f"{name} is a link that leads nowhere; name a file.")
 
 
 def _not_written(path: Path, error: Exception) -> InputError:
@@ -268,7 +279,8 @@ def _is_our_json(path: Path) -> bool:
     return isinstance(versions, dict) and MARK in versions
 
 
-def _is_our_table(path: Path) -> bool:
+def is_our_table(path: Path) -> bool:
+    "Whether a CSV file is a table of results, or the log of a run."
     first = _head(path, 2**16).partition(b"\n")[0].rstrip(b"\r")
     columns = first.removeprefix(b"\xef\xbb\xbf").split(b",")
     return f"versions.{MARK}".encode() in columns or columns[0] == b"step" and len(columns) > 1
@@ -282,7 +294,7 @@ def _are_our_tensors(path: Path) -> bool:
 OURS = {
     ".png": is_marked_png,
     ".json": _is_our_json,
-    ".csv": _is_our_table,
+    ".csv": is_our_table,
     ".safetensors": _are_our_tensors,
 }
 

@@ -12,10 +12,10 @@ import shutil
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 from .core import InputError, require
-from .files import is_ours, kind_of, shown
+from .files import is_our_table, is_ours, kind_of, shown
 
 # %% ../nbs/14_plan.ipynb #4214e90d
 @dataclass
@@ -44,7 +44,8 @@ class Plan:
         targets = [*self.makes, *self.extends]
         refuse_twins(targets)
         refuse_losses(self.reads, targets)
-        refuse_foreign(targets)
+        refuse_foreign(self.makes)
+        refuse_foreign(self.extends, is_our_table)
         refuse_closed(targets, self.room)
 
 # %% ../nbs/14_plan.ipynb #9861bb6d
@@ -87,7 +88,7 @@ def refuse_losses(reads: Iterable[Path], targets: Iterable[Path]) -> None:
             )
 
 # %% ../nbs/14_plan.ipynb #80262ae7
-def refuse_foreign(targets: Iterable[Path]) -> None:
+def refuse_foreign(targets: Iterable[Path], ours: Callable[[Path], bool] = is_ours) -> None:
     "`InputError` when something that this book did not make is in a result's place."
     for path in targets:
         kind = kind_of(path)
@@ -99,10 +100,10 @@ def refuse_foreign(targets: Iterable[Path]) -> None:
             )
         if kind == "other":
             raise InputError(f"{shown(path)} is a pipe or a device, not a file; name a file.")
-        if path.suffix.lower() == ".csv" and os.path.getsize(path) == 0:
+        if ours is is_our_table and os.path.getsize(path) == 0:
             continue
         require(
-            is_ours(path),
+            ours(path),
             f"{shown(path)} was not made by partbook, or was changed since, so it stays; "
             "move it away, or choose another place for the results.",
         )

@@ -258,3 +258,16 @@ def test_many_runs_one_folder(tmp_path):
 def test_json_numbers_are_plain(tmp_path):
     path = write_json(tmp_path / "a.json", {"path": Path("x"), "pair": (1, 2)})
     assert json.loads(path.read_text()) == {"path": "x", "pair": [1, 2]}
+
+
+def test_only_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    (tmp_path / "astray.json").symlink_to(tmp_path / "gone")
+    for name in ("pipe", "folder", "loop", "astray"):
+        path = tmp_path / f"{name}.json"
+        before = os.lstat(path)
+        with pytest.raises(InputError):
+            write_json(path, {})
+        assert os.lstat(path) == before

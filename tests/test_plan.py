@@ -132,3 +132,11 @@ def test_a_plan_in_words(tmp_path):
         "makes    out/metrics.json (made anew)",
         "         out/parts.png (new)",
     ]
+
+
+def test_a_record_is_no_table(tmp_path):
+    record = write_json(tmp_path / "metrics.json", {"versions": {"partbook": "1"}})
+    assert "was not made by partbook" in refusal(Plan(extends=[record]))
+    table = tmp_path / "rows.txt"
+    table.write_text("nmi,versions.partbook\n1,2\n")
+    Plan(extends=[table]).check()
