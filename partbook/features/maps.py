@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOO_LARGE', 'RECORD', 'DIRECTION', 'read_pixels', 'shrink', 'out_of_memory', 'MapOptions', 'map_settings',
-           'map_folder', 'settings_number', 'number_of', 'write_map', 'map_record', 'map_estimate', 'write_direction',
-           'MapPlan', 'plan_maps', 'map_of', 'Written', 'write_maps']
+           'map_folder', 'settings_number', 'number_of', 'numbered', 'write_map', 'map_record', 'map_estimate',
+           'write_direction', 'MapPlan', 'plan_maps', 'map_of', 'Written', 'write_maps']
 
 # %% ../../nbs/features/37_maps.ipynb #d15003e2
 import hashlib
@@ -15,7 +15,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -182,6 +182,15 @@ def number_of(path: str | Path) -> str:
         return ""
     return found[1].decode() if found else ""
 
+
+def numbered(folder: Path, number: str) -> set[str]:
+    "The maps in a folder that carry a number."
+    found = set()
+    for place, _, names in os.walk(folder):
+        paths = [Path(place) / name for name in names if name.endswith(".png")]
+        found |= {p.relative_to(folder).as_posix() for p in paths if number_of(p) == number}
+    return found
+
 # %% ../../nbs/features/37_maps.ipynb #d1f7632b
 def write_map(
     path: str | Path,
@@ -196,7 +205,6 @@ def map_record(
     out: Path,
     settings: dict[str, Any],
     replace: bool = False,  # whether other settings are welcome
-    maps: Iterable[str] = (),  # where else maps of ours may be, which it could not list any more
 ) -> dict[str, Any] | None:
     """The record beside maps made before, as written, and as "ours" the maps that are there.
 
@@ -211,7 +219,7 @@ def map_record(
     require(_is_record(record), f"{shown(path)} is not a record of `partbook saliency`; {cure}.")
     old = record["settings"]
     ours = {name for name in record["files"] if number_of(out / name)}
-    ours |= {name for name in maps if number_of(out / name) == settings_number(old)}
+    ours |= numbered(out, settings_number(old))  # those it could not list any more, too
     if not ours and not replace:
         return None
     changed = [
@@ -312,6 +320,7 @@ class MapPlan:
     there: list[str] = field(default_factory=list)  # maps that are there and stay
     listed: list[str] = field(default_factory=list)  # those of them that are ours
     stale: list[str] = field(default_factory=list)  # ours, removed before new ones are written
+    old: dict[str, Any] | None = None  # the record that lists them
     skipped: list[str] = field(default_factory=list)  # sentences about what gets no map
     fitted: bool = False  # whether the direction of an earlier call is kept
     mended: bool = False  # whether the record differs from what is there
@@ -348,7 +357,7 @@ def plan_maps(
     plan = MapPlan(folder, place, settings, extractor)
     plan.skipped = [f"{shown(name)}: {why}" for name, why in found.skipped]
     maps = _maps_of(found.pictures, plan.skipped)
-    record = map_record(place, settings, options.replace, maps)
+    record = map_record(place, settings, options.replace)
     if record is not None:
         _take_up(plan, record, options.replace)
     stale = set(plan.stale)
@@ -381,6 +390,7 @@ def _take_up(plan: MapPlan, record: dict[str, Any], replace: bool) -> None:
         plan.mended = set(record["files"]) != set(record["ours"])
         return
     plan.stale = record["ours"]
+    plan.old = record
     for name in sorted(set(record["files"]) - set(record["ours"])):
         if kind_of(plan.out / name) != "nothing":
             why = "it was changed since it was made, so it stays; move it away to have it made anew"
@@ -473,6 +483,10 @@ def _write_record(plan: MapPlan, files: Sequence[str], command: str) -> None:
 
 
 def _remove(plan: MapPlan) -> None:
+    "Take the maps of the old record out of it, then away."
+    if plan.old is not None and plan.stale:
+        kept = {k: v for k, v in plan.old.items() if k != "ours"}
+        write_json(plan.out / RECORD, kept | {"files": []})
     for name in plan.stale:
         try:
             (plan.out / name).unlink(missing_ok=True)
