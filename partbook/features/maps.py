@@ -245,7 +245,13 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         return False
     files = record.get("files")
-    return isinstance(files, list) and all(_is_inside(name) for name in files)
+    plain = all(_is_plain(value) for value in record["settings"].values())
+    return plain and isinstance(files, list) and all(_is_inside(name) for name in files)
+
+
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(v is None or isinstance(v, (str, int, float)) for v in values)
 
 
 def _is_inside(name: Any) -> bool:
