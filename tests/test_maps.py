@@ -10,6 +10,7 @@ import torch
 from helpers import message
 from PIL import Image
 
+from partbook import files
 from partbook.core import InputError, generator
 from partbook.data.folder import Folder
 from partbook.features import maps
@@ -27,7 +28,7 @@ from partbook.features.maps import (
     shrink,
     write_maps,
 )
-from partbook.files import is_marked_png, is_ours, read_json
+from partbook.files import HOST, is_marked_png, is_ours, read_json
 
 SMALL = dict(size=24)
 
@@ -484,3 +485,14 @@ def test_an_interrupt_leaves_a_true_record(album, monkeypatch):
         make(album)
     assert read_json(album / "masks" / RECORD)["files"] == ["p0.png", "p1.png"]
     assert not list(album.rglob(".*"))
+
+
+def test_a_half_written_file_of_a_dead_process_is_no_map(album):
+    make(album)
+    whole = content(album / "masks")
+    left = album / "masks" / f".partbook-{HOST}-{2**22 + 1}-x.png"
+    left.write_bytes((album / "masks" / "p1.png").read_bytes()[:200])
+    (album / "masks" / "p1.png").unlink()
+    files._SWEPT.clear()  # as in a new process
+    assert make(album).maps == ["p1.png"]
+    assert content(album / "masks") == whole and not left.exists()

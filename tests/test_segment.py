@@ -320,3 +320,12 @@ def test_the_recorded_row_says_what_is_claimed(root):
     )
     assert all(r["agreement"] > 99.5 and r["largest_step"] <= 1 and r["ratio"] > 2 for r in rows)
     assert rows[-1]["height"] * rows[-1]["width"] == 24_000_000
+
+
+def test_a_photograph_that_vanishes_meanwhile_is_skipped(method, tmp_path):
+    for i in range(2):
+        photograph(tmp_path / f"p{i}.jpg", seed=i)
+    pairs = gather([tmp_path]).pairs
+    (tmp_path / "p0.jpg").unlink()
+    done = segment_files(method, pairs, tmp_path / "out")
+    assert [p.name for p in done.written] == ["p1.png"] and "no such file" in done.skipped[0]

@@ -49,7 +49,6 @@ def read_pixels(  # replaced by partbook.data.pictures.read_pixels
 ) -> Tensor:  # (3,H,W) uint8
     "Decode a picture in bytes. `UnreadablePicture` says why it cannot be."
     folder = os.environ.get("PARTBOOK_CACHE")
-    regular_file(path, "picture")
     if folder:
         values = torch.from_numpy(remembered(Path(folder), path, at_least, upright))
     else:
@@ -187,7 +186,8 @@ def numbered(folder: Path, number: str) -> set[str]:
     "The maps in a folder that carry a number."
     found = set()
     for place, _, names in os.walk(folder):
-        paths = [Path(place) / name for name in names if name.endswith(".png")]
+        whole = [name for name in names if name.endswith(".png") and not name.startswith(".")]
+        paths = [Path(place) / name for name in whole]  # others are half-written
         found |= {p.relative_to(folder).as_posix() for p in paths if number_of(p) == number}
     return found
 
