@@ -91,16 +91,16 @@ def test_a_photograph_added_later_is_cut_along_the_same_line(album, tmp_path, ca
 
 
 def test_a_stopped_run_is_taken_up(album, capsys, monkeypatch):
-    from partbook import cli
+    from partbook.features import maps
 
-    made, write = [], cli.write_picture
+    made, write = [], maps.write_map
 
-    def stop(path, values):
+    def stop(path, values, settings):
         if made:
             raise KeyboardInterrupt
-        made.append(write(path, values))
+        made.append(write(path, values, settings))
 
-    monkeypatch.setattr(cli, "write_picture", stop)
+    monkeypatch.setattr(maps, "write_map", stop)
     assert run("saliency", album) == 130
     monkeypatch.undo()
     capsys.readouterr()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOO_LARGE', 'RECORD', 'DIRECTION', 'shrink', 'out_of_memory', 'MapOptions', 'map_settings', 'map_folder',
-           'settings_number', 'number_of', 'write_map', 'map_record', 'map_estimate', 'write_direction', 'MapPlan',
-           'plan_maps', 'map_of', 'Written', 'write_maps']
+           'settings_number', 'number_of', 'numbered', 'write_map', 'map_record', 'map_estimate', 'write_direction',
+           'MapPlan', 'plan_maps', 'map_of', 'Written', 'write_maps']
 
 # %% ../../nbs/features/37_maps.ipynb #d15003e2
 import hashlib
@@ -15,11 +15,11 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..core import InputError, progress, require, versions
@@ -29,7 +29,6 @@ from .cache import fingerprint
 from .extractor import load_extractor
 from .foreground import Foreground, Robust, foregrounds
 from partbook.files import (
-    MARK,
     as_path,
     is_marked_png,
     kind_of,
@@ -40,6 +39,7 @@ from partbook.files import (
     write_json,
 )
 from ..parts.plots import write_picture
+from ..weights import save_tensors
 
 # %% ../../nbs/features/37_maps.ipynb #a760f65d
 def shrink(
@@ -165,6 +165,16 @@ def number_of(path: str | Path) -> str:
         return ""
     return found[1].decode() if found else ""
 
+
+def numbered(folder: Path, number: str) -> set[str]:
+    "The maps in a folder that carry a number."
+    found = set()
+    for place, _, names in os.walk(folder):
+        whole = [name for name in names if name.endswith(".png") and not name.startswith(".")]
+        paths = [Path(place) / name for name in whole]  # others are half-written
+        found |= {p.relative_to(folder).as_posix() for p in paths if number_of(p) == number}
+    return found
+
 # %% ../../nbs/features/37_maps.ipynb #d1f7632b
 def write_map(
     path: str | Path,
@@ -179,7 +189,6 @@ def map_record(
     out: Path,
     settings: dict[str, Any],
     replace: bool = False,  # whether other settings are welcome
-    maps: Iterable[str] = (),  # where else maps of ours may be, which it could not list any more
 ) -> dict[str, Any] | None:
     """The record beside maps made before, as written, and as "ours" the maps that are there.
 
@@ -194,7 +203,7 @@ def map_record(
     require(_is_record(record), f"{shown(path)} is not a record of `partbook saliency`; {cure}.")
     old = record["settings"]
     ours = {name for name in record["files"] if number_of(out / name)}
-    ours |= {name for name in maps if number_of(out / name) == settings_number(old)}
+    ours |= numbered(out, settings_number(old))  # those it could not list any more, too
     if not ours and not replace:
         return None
     changed = [
@@ -220,7 +229,13 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
         return False
     files = record.get("files")
-    return isinstance(files, list) and all(_is_inside(name) for name in files)
+    plain = all(_is_plain(value) for value in record["settings"].values())
+    return plain and isinstance(files, list) and all(_is_inside(name) for name in files)
+
+
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(v is None or isinstance(v, (str, int, float)) for v in values)
 
 
 def _is_inside(name: Any) -> bool:
@@ -271,14 +286,7 @@ def write_direction(estimate: Any, path: Path) -> None:
     tensors["threshold"] = torch.tensor(estimate.threshold)
     tensors["width"] = torch.tensor(estimate.width)
     plain = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    write_atomic(path, lambda p: _save(plain, p))
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, str(path), {"made by": MARK})
-    except Exception as error:  # safetensors has an error of its own for a full disk
-        raise OSError(str(error)) from error
+    write_atomic(path, lambda p: save_tensors(plain, p))
 
 # %% ../../nbs/features/37_maps.ipynb #5750b8b5
 @dataclass
@@ -295,6 +303,7 @@ class MapPlan:
     there: list[str] = field(default_factory=list)  # maps that are there and stay
     listed: list[str] = field(default_factory=list)  # those of them that are ours
     stale: list[str] = field(default_factory=list)  # ours, removed before new ones are written
+    old: dict[str, Any] | None = None  # the record that lists them
     skipped: list[str] = field(default_factory=list)  # sentences about what gets no map
     fitted: bool = False  # whether the direction of an earlier call is kept
     mended: bool = False  # whether the record differs from what is there
@@ -331,7 +340,7 @@ def plan_maps(
     plan = MapPlan(folder, place, settings, extractor)
     plan.skipped = [f"{shown(name)}: {why}" for name, why in found.skipped]
     maps = _maps_of(found.pictures, plan.skipped)
-    record = map_record(place, settings, options.replace, maps)
+    record = map_record(place, settings, options.replace)
     if record is not None:
         _take_up(plan, record, options.replace)
     stale = set(plan.stale)
@@ -364,6 +373,7 @@ def _take_up(plan: MapPlan, record: dict[str, Any], replace: bool) -> None:
         plan.mended = set(record["files"]) != set(record["ours"])
         return
     plan.stale = record["ours"]
+    plan.old = record
     for name in sorted(set(record["files"]) - set(record["ours"])):
         if kind_of(plan.out / name) != "nothing":
             why = "it was changed since it was made, so it stays; move it away to have it made anew"
@@ -456,6 +466,10 @@ def _write_record(plan: MapPlan, files: Sequence[str], command: str) -> None:
 
 
 def _remove(plan: MapPlan) -> None:
+    "Take the maps of the old record out of it, then away."
+    if plan.old is not None and plan.stale:
+        kept = {k: v for k, v in plan.old.items() if k != "ours"}
+        write_json(plan.out / RECORD, kept | {"files": []})
     for name in plan.stale:
         try:
             (plan.out / name).unlink(missing_ok=True)
