@@ -499,7 +499,7 @@ def _saliency_arguments(commands) -> None:
     p.add_argument("--soft", action="store_true", help="write soft maps, from black to white, instead of masks")
     p.add_argument("--replace", action="store_true", help="make anew, perhaps otherwise, what an earlier call made; maps of other origin stay")
     p.add_argument("--size", type=int, metavar="S", help="pixels of the longer side while looking (default: 400; with features: what suits them, as squares)")
-    p.add_argument("--patches", type=whole(1, 100_000), metavar="N", help="superpixels of a photograph, for robust (default: 200)")
+    p.add_argument("--patches", type=int, metavar="N", help="superpixels of a photograph, for robust (default: 200)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
     p.set_defaults(run=saliency)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/28_run.ipynb #865e5720
-from .core import InputError, hardware, pick_device, require, versions
+from .core import hardware, pick_device, require, versions
 from .data.folder import Folder
 from .data.loading import WORKERS
 from .data.sample import Collection, Kept, collections, identity
