@@ -29,6 +29,7 @@ from partbook.features.maps import (
     write_maps,
 )
 from partbook.files import HOST, is_marked_png, is_ours, read_json
+from partbook.weights import save_tensors
 
 SMALL = dict(size=24)
 
@@ -278,7 +279,7 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
         lambda p: p.unlink(),
         lambda p: p.write_bytes(b"half"),
         lambda p: p.write_bytes(p.read_bytes()[:-3]),
-        lambda p: maps._save(
+        lambda p: save_tensors(
             {
                 "mean": torch.zeros(5),
                 "axis": torch.zeros(5),
@@ -287,7 +288,7 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
             },
             p,
         ),
-        lambda p: maps._save(
+        lambda p: save_tensors(
             {
                 "mean": torch.full((3,), torch.nan),
                 "axis": torch.zeros(3),
@@ -296,7 +297,7 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
             },
             p,
         ),
-        lambda p: maps._save(
+        lambda p: save_tensors(
             {
                 "mean": torch.zeros(3),
                 "axis": torch.zeros(3),
@@ -305,8 +306,7 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
             },
             p,
         ),
-        lambda p: maps._save({"mean": torch.zeros(3)}, p),
-        lambda p: (p.unlink(), os.mkfifo(p)),
+        lambda p: save_tensors({"mean": torch.zeros(3)}, p),
     ],
 )
 def test_a_damaged_direction_is_one_sentence(damage, album):
@@ -322,6 +322,20 @@ def test_a_damaged_direction_is_one_sentence(damage, album):
     (album / "late.png").unlink()
     make(album, replace=True, **words)
     assert (album / "masks" / DIRECTION).read_bytes() == whole
+
+
+def test_a_pipe_for_a_direction_is_refused_twice(album):
+    words = dict(method="border", features="rgb")
+    make(album, **words)
+    photograph(album / "late.png", 1)
+    path = album / "masks" / DIRECTION
+    path.unlink()
+    os.mkfifo(path)
+    for replace in (False, True):
+        with pytest.raises(InputError, match="missing or damaged|pipe or a device") as error:
+            make(album, replace=replace, **words)
+        message(error)
+    assert path.is_fifo()
 
 
 # -- odd names, large photographs
