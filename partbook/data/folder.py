@@ -39,7 +39,7 @@ def natural_key(
     "Sorts names as people do: numbers by value, letters without regard to case."
     return tuple(tuple(int(t) if i % 2 else t.casefold() for i, t in enumerate(re.split(r"([0-9]+)", part))) for part in name.split("/")), name
 
-# %% ../../nbs/data/40_folder.ipynb #de4ffe34
+# %% ../../nbs/data/40_folder.ipynb #757100db
 UNREAD = {  # endings of photographs, or of what holds some, that are not read: what to do
     "heic heif hif avif jxl jp2 jfif": "export them as JPEG",
     "cr2 cr3 nef arw dng orf rw2 raf pef srw": "develop them as JPEG",
@@ -73,8 +73,9 @@ def _entries(
     return sorted(os.scandir(folder), key=lambda e: e.name, reverse=True)
 
 
-def _pictures_below(folder: str) -> list[str]:
-    return [n for _, _, names in os.walk(folder) for n in names if n.lower().endswith(IMAGE_ENDINGS)]
+def _pictures_below(root: Path, name: str) -> list[str]:
+    found = [os.path.join(at, n) for at, _, names in os.walk(root / name) for n in names]
+    return [Path(p).relative_to(root).as_posix() for p in found if p.lower().endswith(IMAGE_ENDINGS)]
 
 
 def _take(walk: Walk, entry: os.DirEntry, name: str) -> None:
@@ -92,7 +93,7 @@ def _take(walk: Walk, entry: os.DirEntry, name: str) -> None:
         reason = "it is a link that leads nowhere" if lost else "it is not a regular file"
         walk.skipped.append((name, reason))
 
-# %% ../../nbs/data/40_folder.ipynb #6624c33c
+# %% ../../nbs/data/40_folder.ipynb #d3b7f25a
 def walk_through(folder: Path) -> Walk:
     "Every file below a folder, on its pile. `InputError` when the folder itself cannot be listed."
     walk = Walk([], [], [], [], [])
@@ -112,15 +113,16 @@ def walk_through(folder: Path) -> Walk:
             if not os.path.isdir(entry.path):
                 _take(walk, entry, name)
             elif entry.name.casefold() in COPIES:
-                walk.copies.extend(f"{name}/{n}" for n in _pictures_below(entry.path))
+                walk.copies.extend(_pictures_below(folder, name))
             elif not entry.name.startswith("."):
                 walk.folders.append(name)
                 (linked if entry.is_symlink() else waiting).append(name)
     walk.pictures.sort(key=natural_key)
+    walk.copies.sort(key=natural_key)
     walk.skipped.sort(key=lambda pair: natural_key(pair[0]))
     return walk
 
-# %% ../../nbs/data/40_folder.ipynb #1458865f
+# %% ../../nbs/data/40_folder.ipynb #0bfe3ad9
 MASK_FOLDERS = ("masks", "mask", "segmentationclass", "segmentations", "segmentation", "segmentationobject")
 MAP_FOLDERS = {"masks": MASK_FOLDERS, "saliency": ("saliency",)}
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "photographs", "pictures")
@@ -146,7 +148,7 @@ def _stem(name: str) -> str:
     cut = next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), "")
     return name[: len(name) - len(cut)]
 
-# %% ../../nbs/data/40_folder.ipynb #055f804e
+# %% ../../nbs/data/40_folder.ipynb #ee0c5eb5
 def _map_keys(name: str) -> list[tuple[str, int]]:
     "Keys of a map, named relative to the folder of maps, and how far-fetched each is."
     stem = _letters(_stem(name))
@@ -183,7 +185,7 @@ def match_maps(
             found[name] = [file for file, cost in costs.items() if cost == min(costs.values())]
     return found
 
-# %% ../../nbs/data/40_folder.ipynb #51f787fb
+# %% ../../nbs/data/40_folder.ipynb #4d81755c
 def _is_drawn(folder: Path, name: str, plain: bool) -> bool:
     "Whether a picture looks like a mask; `plain` ones must have flat levels."
     try:
@@ -246,7 +248,7 @@ class Found(NamedTuple):
             lines.append(f"{made} of pictures left out (the first is {shown(self.copies[0])}).")
         return lines + self.odd
 
-# %% ../../nbs/data/40_folder.ipynb #2cbe18de
+# %% ../../nbs/data/40_folder.ipynb #9b1c1957
 def _count(n: int, word: str, words: str = "") -> str:
     return f"{n} {word if n == 1 else words or word + 's'}"
 
@@ -258,14 +260,15 @@ def _listed(words: Sequence[str]) -> str:
 def _unread_said(unread: dict[str, int]) -> Iterator[str]:
     "A sentence for each cure."
     for cure in UNREAD.values():
-        kinds = {kind: n for kind, n in unread.items() if CURES[kind] == cure}
+        kinds = {kind: n for kind, n in sorted(unread.items()) if CURES[kind] == cure}
         if kinds:
             files = _listed([f"{n} {kind.upper()}" for kind, n in kinds.items()])
             several = sum(kinds.values()) > 1
+            one = cure.replace("them", "it").replace("their", "its")
             was = "files were" if several else "file was"
-            yield f"{files} {was} not read: {cure if several else cure.replace('them', 'it')}."
+            yield f"{files} {was} not read: {cure if several else one}."
 
-# %% ../../nbs/data/40_folder.ipynb #68366587
+# %% ../../nbs/data/40_folder.ipynb #e07bae2b
 def _place_of(name: str, kind: str) -> str | None:
     "The folder of maps of a kind that a file lies in; None if it lies in none."
     places = name.split("/")[:-1]
@@ -296,7 +299,7 @@ def _split_off(folder: Path, kind: str, pictures: list[str], odd: list[str]) -> 
         odd.append(f"{shown(place)}/ fits no photograph, so its {many} are taken for photographs.")
     return sorted(photographs, key=natural_key), maps
 
-# %% ../../nbs/data/40_folder.ipynb #c83becbb
+# %% ../../nbs/data/40_folder.ipynb #11bce153
 def _matched(
     kind: str,
     photographs: list[str],
@@ -319,7 +322,8 @@ def _matched(
         fitting += [place] * bool(files)
         if best is None or len(files) > len(best.files):
             used = {f for fs in files.values() for f in fs}
-            best = Maps(place, files, [f for f in places[place].values() if f not in used])
+            alone = sorted((f for f in places[place].values() if f not in used), key=natural_key)
+            best = Maps(place, files, alone)
     for place in fitting:
         if place != best.place:
             where = f"{place}/ is" if place else "The masks beside the photographs are"
@@ -478,7 +482,7 @@ def _choose_maps(self: Folder, kind: str) -> dict[str, Path]:
         )
     return {name: self.root / found.files[name][0] for name in self.names}
 
-# %% ../../nbs/data/40_folder.ipynb #c7390363
+# %% ../../nbs/data/40_folder.ipynb #636b8a86
 @patch
 def _find_maps(self: Folder, kind: str) -> None:
     "See whether there are masks, or soft maps; read each once, and keep them where the squares are kept."
@@ -504,15 +508,16 @@ def _find_maps(self: Folder, kind: str) -> None:
 
 @patch
 def _say_matches(self: Folder, kind: str, found: Maps) -> None:
+    name = "mask" if kind == "masks" else "soft map"
     other = [n for n in self.names if self._paths[kind][n] != self._plain_path(kind, n)]
     if other:
         file = self._paths[kind][other[0]].relative_to(self.root)
-        name = "mask" if kind == "masks" else "soft map"
         example = f"such as {shown(file)} for {shown(other[0])}"
         self._said.append(f"The {name}s of {_count(len(other), 'photograph')} have other names than {kind}/NAME.png, {example}.")
     if found.alone:
-        lost = _count(len(found.alone), "picture")
-        self._said.append(f"{found.place}/: {lost} of no photograph that is read (the first is {shown(found.alone[0])}).")
+        lost = _count(len(found.alone), "picture is", "pictures are")
+        first = f"(the first is {shown(found.alone[0])})"
+        self._said.append(f"{found.place}/: {lost} the {name} of no photograph {first}.")
 
 # %% ../../nbs/data/40_folder.ipynb #07aff46c
 @patch

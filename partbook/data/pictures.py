@@ -86,7 +86,7 @@ def explain(path: Path, error: Exception) -> str:
         return "the file is truncated or damaged; copy it again"
     return f"the file is damaged or of a rare kind ({text or type(error).__name__}); save it again as PNG or JPEG"
 
-# %% ../../nbs/data/15_pictures.ipynb #bb865541
+# %% ../../nbs/data/15_pictures.ipynb #e0a6e03a
 MAX_PIXELS = 178_956_970  # more are never decoded; Pillow calls such a file a decompression bomb
 DENSE_PIXELS = 2**25  # up to here a photograph may be as empty as it likes
 PIXELS_PER_BYTE = 100  # beyond, a file that claims more pixels for each of its bytes is no photograph
@@ -153,12 +153,16 @@ def orientation(
 ) -> int:
     "EXIF's orientation, 1 to 8; 1 when there is none or it is nonsense."
     try:
-        value = image.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return _orientation_in(image.getexif())
+    except Exception:  # a note that cannot be read is no note
         return 1
-    return value if value in UPRIGHT else 1
 
-# %% ../../nbs/data/15_pictures.ipynb #f83db937
+
+def _orientation_in(note: Image.Exif) -> int:
+    value = note.get(0x0112, 1)
+    return value if isinstance(value, int) and value in UPRIGHT else 1
+
+# %% ../../nbs/data/15_pictures.ipynb #1dbd7669
 def lying(
     upright: np.ndarray,  # (H,W,...), an upright picture
     turn: int,  # EXIF's orientation of its file
@@ -259,7 +263,7 @@ def joined(image: Image.Image, factor: int, turn: int) -> np.ndarray:
         stored[top // factor : top // factor + part.height] = np.asarray(part)
     return values
 
-# %% ../../nbs/data/15_pictures.ipynb #194f06dd
+# %% ../../nbs/data/15_pictures.ipynb #1ef3b91b
 def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool) -> Tensor:
     folder = os.environ.get("PARTBOOK_CACHE")
     if folder:
@@ -309,7 +313,8 @@ def remembered(folder: Path, path: str | Path, at_least: int | None, upright: bo
     entry = folder / "decoded" / name[:2] / f"{name}.npy"
     try:
         values = np.load(entry, allow_pickle=False)
-        if (values.dtype, values.shape[2:]) in ((np.uint8, (3,)), (np.float32, ())):
+        colour = values.dtype == np.uint8 and values.ndim == 3 and values.shape[2] == 3
+        if colour or values.dtype == np.float32 and values.ndim == 2:
             return values
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError):
         pass  # not there, or damaged
@@ -337,14 +342,35 @@ class Header(NamedTuple):
     width: int
     mode: str  # Pillow's word: "RGB", "L" (greyscale), "CMYK", "P" (palette), "RGBA", "I;16", ...
 
+# %% ../../nbs/data/15_pictures.ipynb #9a9a4aa7
+def _has_late_note(path: str | Path) -> bool:
+    "Whether a PNG has text or EXIF behind its pixels."
+    pixels = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _early_orientation(path: str | Path, image: Image.Image) -> int:
+    "EXIF's orientation, without loading the picture where that can be avoided."
+    if image.format != "PNG" or "exif" in image.info or _has_late_note(path):
+        return orientation(image)
+    return _orientation_in(Image.Image.getexif(image))
+
 # %% ../../nbs/data/15_pictures.ipynb #ff2c024e
-def _header(image: Image.Image, upright: bool) -> Header:
+def _header(path: str | Path, image: Image.Image, upright: bool) -> Header:
     width, height = image.size
     if image.format == "TIFF":
         width, height = image.tag_v2[256], image.tag_v2[257]
         swap = image.tag_v2.get(274) in (5, 6, 7, 8)
     else:
-        swap = upright and orientation(image) >= 5
+        swap = upright and _early_orientation(path, image) >= 5
     return Header(*(width, height) if swap else (height, width), image.mode)
 
 
@@ -355,7 +381,7 @@ def read_header(
 ) -> Header:
     "Height, width and kind of a picture, from its first bytes."
     with opened(path, drawn) as image:
-        return _header(image, upright)
+        return _header(path, image, upright)
 
 # %% ../../nbs/data/15_pictures.ipynb #6a99e2e4
 def image_size(
@@ -366,7 +392,7 @@ def image_size(
     "(H,W) of the picture in a file, without decoding it."
     return read_header(path, upright, drawn)[:2]
 
-# %% ../../nbs/data/15_pictures.ipynb #2810c541
+# %% ../../nbs/data/15_pictures.ipynb #b1a5c484
 SMALL_PNG = 2**20  # pixels up to which a PNG is simply decoded
 
 
@@ -376,17 +402,15 @@ def check_picture(
 ) -> tuple[Header, int]:
     "Size and kind of a picture that can be decoded, and its `grey_bits` (8 where it is not deep)."
     with opened(path) as image:
-        header = _header(image, upright)
-        bits = 8
+        header = _header(path, image, upright)
+        large = header.height * header.width > SMALL_PNG and not is_deep(image)
         if image.format in ("JPEG", "MPO"):
             image.draft(None, (1, 1))
-            image.load()
-        elif image.format == "PNG" and header.height * header.width > SMALL_PNG and not is_deep(image):
+        if image.format == "PNG" and large and not _has_late_note(path):
             image.verify()
-        else:
-            image.load()
-            bits = _bits_or_reason(path, image)
-    return header, bits
+            return header, 8
+        image.load()
+        return header, _bits_or_reason(path, image)
 
 
 def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
@@ -395,7 +419,7 @@ def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
     except InputError as error:
         raise UnreadablePicture(path, str(error)) from None
 
-# %% ../../nbs/data/15_pictures.ipynb #0c086639
+# %% ../../nbs/data/15_pictures.ipynb #61f211ed
 def __getattr__(name: str):
     "`read_mask`, from the chapter on masks."
     if name != "read_mask":
