@@ -27,7 +27,14 @@ from ..core import InputError, require
 from ..files import kind_of, shown, write_atomic
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # told from a file's first bytes, whatever its ending says
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+)  # told from a file's first bytes, whatever its ending says
 
 # %% ../../nbs/data/15_pictures.ipynb #24a90685
 class UnreadablePicture(InputError):
@@ -82,14 +89,27 @@ def explain(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it is too large for this machine's memory; scale it down first"
     text = " ".join(str(error).split())[:200]
-    if any(word in text.lower() for word in ("truncated", "not processed", "decoder object", "broken", "unrecognized data", "failed to read")):
+    if any(
+        word in text.lower()
+        for word in (
+            "truncated",
+            "not processed",
+            "decoder object",
+            "broken",
+            "unrecognized data",
+            "failed to read",
+        )
+    ):
         return "the file is truncated or damaged; copy it again"
-    return f"the file is damaged or of a rare kind ({text or type(error).__name__}); save it again as PNG or JPEG"
+    said = text or type(error).__name__
+    return f"the file is damaged or of a rare kind ({said}); save it again as PNG or JPEG"
 
-# %% ../../nbs/data/15_pictures.ipynb #e0a6e03a
+# %% ../../nbs/data/15_pictures.ipynb #34412686
 MAX_PIXELS = 178_956_970  # more are never decoded; Pillow calls such a file a decompression bomb
 DENSE_PIXELS = 2**25  # up to here a photograph may be as empty as it likes
-PIXELS_PER_BYTE = 100  # beyond, a file that claims more pixels for each of its bytes is no photograph
+PIXELS_PER_BYTE = (
+    100  # beyond, a file that claims more pixels for each of its bytes is no photograph
+)
 
 
 def _too_many() -> str:
@@ -143,8 +163,13 @@ def opened(
 
 # %% ../../nbs/data/15_pictures.ipynb #6cc078c0
 UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -162,7 +187,7 @@ def _orientation_in(note: Image.Exif) -> int:
     value = note.get(0x0112, 1)
     return value if isinstance(value, int) and value in UPRIGHT else 1
 
-# %% ../../nbs/data/15_pictures.ipynb #1dbd7669
+# %% ../../nbs/data/15_pictures.ipynb #c14759c2
 def lying(
     upright: np.ndarray,  # (H,W,...), an upright picture
     turn: int,  # EXIF's orientation of its file
@@ -263,7 +288,7 @@ def joined(image: Image.Image, factor: int, turn: int) -> np.ndarray:
         stored[top // factor : top // factor + part.height] = np.asarray(part)
     return values
 
-# %% ../../nbs/data/15_pictures.ipynb #1ef3b91b
+# %% ../../nbs/data/15_pictures.ipynb #bf015a70
 def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool) -> Tensor:
     folder = os.environ.get("PARTBOOK_CACHE")
     if folder:
@@ -274,7 +299,7 @@ def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool
 def read_image(
     path: str | Path,
     at_least: int | None = None,  # pixels of the shorter side that are enough; None decodes all
-    upright: bool = True,  # obey EXIF's orientation; False where annotations refer to pixels as stored
+    upright: bool = True,  # obey EXIF's orientation; not where annotations refer to pixels as stored
 ) -> Tensor:  # (3,H,W) float in [0,1]
     "Decode a picture. `UnreadablePicture` names the file and says why it cannot be."
     values = _remembered_or_decoded(path, at_least, upright)
@@ -342,7 +367,7 @@ class Header(NamedTuple):
     width: int
     mode: str  # Pillow's word: "RGB", "L" (greyscale), "CMYK", "P" (palette), "RGBA", "I;16", ...
 
-# %% ../../nbs/data/15_pictures.ipynb #9a9a4aa7
+# %% ../../nbs/data/15_pictures.ipynb #1cbab56d
 def _has_late_note(path: str | Path) -> bool:
     "Whether a PNG has text or EXIF behind its pixels."
     pixels = False
@@ -392,7 +417,7 @@ def image_size(
     "(H,W) of the picture in a file, without decoding it."
     return read_header(path, upright, drawn)[:2]
 
-# %% ../../nbs/data/15_pictures.ipynb #b1a5c484
+# %% ../../nbs/data/15_pictures.ipynb #6f16ee0f
 SMALL_PNG = 2**20  # pixels up to which a PNG is simply decoded
 
 
@@ -419,7 +444,7 @@ def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
     except InputError as error:
         raise UnreadablePicture(path, str(error)) from None
 
-# %% ../../nbs/data/15_pictures.ipynb #61f211ed
+# %% ../../nbs/data/15_pictures.ipynb #8cc87e4d
 def __getattr__(name: str):
     "`read_mask`, from the chapter on masks."
     if name != "read_mask":
