@@ -6,7 +6,7 @@
 __all__ = ['FEW', 'CLOSE', 'DARK', 'GREYISH', 'LUMA', 'SEEN', 'STORAGE', 'WORDS', 'MaskLook', 'seen_mask', 'look_at_mask',
            'read_mask', 'verdicts_said', 'sampled_looks', 'read_soft_map']
 
-# %% ../../nbs/data/16_masks.ipynb #23f21e4e
+# %% ../../nbs/data/16_masks.ipynb #34c5d573
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
@@ -27,7 +27,7 @@ from partbook.data.pictures import (
 )
 from ..files import shown
 
-# %% ../../nbs/data/16_masks.ipynb #6f82c542
+# %% ../../nbs/data/16_masks.ipynb #ab948a56
 class MaskLook(NamedTuple):
     "What a mask looks like."
 
@@ -46,9 +46,11 @@ class MaskLook(NamedTuple):
 
     def __str__(self) -> str:
         share = f"{100 * self.share:.1f} % of the picture"
-        return f"{self.kind} ({self.levels} in all), {self.storage}; {self.object} is object: {share}"
+        return (
+            f"{self.kind} ({self.levels} in all), {self.storage}; {self.object} is object: {share}"
+        )
 
-# %% ../../nbs/data/16_masks.ipynb #d07a8c45
+# %% ../../nbs/data/16_masks.ipynb #82459873
 FEW = 40  # the largest number that may be a label, and the brightest mist
 CLOSE = 0.8  # a ground lighter than this share of the lightest pixel looks as white as it
 
@@ -69,7 +71,7 @@ def _are_labels(levels: np.ndarray, counts: np.ndarray, flat: bool) -> bool:
         return False
     return bool(counts[small].sum() > counts[void].sum())
 
-# %% ../../nbs/data/16_masks.ipynb #728df309
+# %% ../../nbs/data/16_masks.ipynb #f0466797
 def _grey_rule(levels: np.ndarray, counts: np.ndarray, flat: bool) -> _Rule:
     "Which levels are object; `levels` are rising whole numbers, `counts` their pixels."
     low, high = float(levels[0]), float(levels[-1])
@@ -96,7 +98,7 @@ def _is_flat(values: np.ndarray) -> bool:
         return True
     return bool((values[:, 1:] == values[:, :-1]).mean() > 0.8)
 
-# %% ../../nbs/data/16_masks.ipynb #2d0c0a9e
+# %% ../../nbs/data/16_masks.ipynb #2f26489b
 def _counted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The different values of whole numbers, rising, and how many pixels have each."
     counts = np.zeros(np.iinfo(values.dtype).max + 1, np.int64)
@@ -111,14 +113,16 @@ def _whole_numbers(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     if values.dtype == np.uint16:
         return values
-    require(np.isfinite(values).all(), "some of its values are no numbers; save it again as 8-bit PNG")
+    require(
+        np.isfinite(values).all(), "some of its values are no numbers; save it again as 8-bit PNG"
+    )
     high = float(values.max())
     if high <= 65535 and (values == np.round(values)).all():
         return values.clip(0).astype(np.uint16)
     top = max(high, 1.0)
     return (values.clip(0) * (65535 / top)).round().astype(np.uint16)
 
-# %% ../../nbs/data/16_masks.ipynb #13989933
+# %% ../../nbs/data/16_masks.ipynb #a11d6ac7
 DARK = 16  # the strongest channel of what looks black
 GREYISH = 32  # channels that differ by no more look grey
 
@@ -127,7 +131,7 @@ def _colours(image: Image.Image) -> tuple[np.ndarray, np.ndarray, bool]:
     "The colours (N,3) of an RGB picture, how many pixels have each, and whether they are exact."
     found = image.getcolors(256)
     if found is not None:
-        counts, colours = zip(*found)
+        counts, colours = zip(*found, strict=True)
         return np.array(colours), np.array(counts), True
     counts = np.zeros(2**15, np.int64)
     for _, band in bands(image):
@@ -142,7 +146,7 @@ def _look_grey(colours: np.ndarray, counts: np.ndarray, exact: bool) -> bool:
     coloured = counts[spread > GREYISH].sum()
     return coloured == 0 or not exact and coloured < 0.005 * counts.sum()
 
-# %% ../../nbs/data/16_masks.ipynb #d82c82b7
+# %% ../../nbs/data/16_masks.ipynb #6b97bbed
 LUMA = (0.299, 0.587, 0.114)  # how light red, green and blue look
 
 
@@ -178,7 +182,7 @@ def _light(image: Image.Image) -> np.ndarray:  # (H,W) float32
         values[top : top + band.height] = np.asarray(band) @ np.float32(LUMA)
     return values
 
-# %% ../../nbs/data/16_masks.ipynb #763a5966
+# %% ../../nbs/data/16_masks.ipynb #d332cb03
 SEEN = 250  # an opacity from here on is opaque: some programs write 254
 
 
@@ -198,32 +202,12 @@ def _opacity(image: Image.Image) -> np.ndarray | None:  # (H,W) uint8
         return np.minimum(strongest, alpha)
     return alpha
 
-# %% ../../nbs/data/16_masks.ipynb #83e21a62
-STORAGE = {"1": "1 bit", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette"}
-
-
-def _seen(
-    image: Image.Image,  # loaded
+# %% ../../nbs/data/16_masks.ipynb #66216af8
+def _seen_in_greys(
+    values: np.ndarray,  # (H,W) whole numbers
+    storage: str,
     threshold: float | None,
 ) -> tuple[np.ndarray, MaskLook]:
-    "The mask as it lies in the file, and what it looks like."
-    values = _opacity(image)
-    storage = "opacity"
-    if values is None:
-        storage = "deep grey" if is_deep(image) else STORAGE.get(image.mode, "colour")
-        if storage == "deep grey":
-            values = _whole_numbers(image)
-        elif storage in ("1 bit", "grey"):
-            values = np.asarray(image.convert("L"))
-        else:
-            image = image.convert("RGB")
-            colours, counts, exact = _colours(image)
-            if not _look_grey(colours, counts, exact):
-                rule, by_channel = _colour_rule(colours, counts, exact)
-                mask = (_strongest(image) if by_channel else _light(image)) > rule.above
-                levels = len(colours)
-                return mask, MaskLook(rule.kind, storage, levels, rule.object, float(mask.mean()))
-            values = _strongest(image)
     levels, counts = _counted(values)
     rule = _grey_rule(levels, counts, _is_flat(values))
     if storage == "opacity":
@@ -242,7 +226,32 @@ def _white(kind: np.dtype, high: int) -> int:
         return 1
     return 255 if kind == np.uint8 or high < 256 else 65535
 
-# %% ../../nbs/data/16_masks.ipynb #94628f0c
+# %% ../../nbs/data/16_masks.ipynb #64d4a25b
+STORAGE = {"1": "1 bit", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette"}
+
+
+def _seen(
+    image: Image.Image,  # loaded
+    threshold: float | None,
+) -> tuple[np.ndarray, MaskLook]:
+    "The mask as it lies in the file, and what it looks like."
+    values = _opacity(image)
+    if values is not None:
+        return _seen_in_greys(values, "opacity", threshold)
+    if is_deep(image):
+        return _seen_in_greys(_whole_numbers(image), "deep grey", threshold)
+    storage = STORAGE.get(image.mode, "colour")
+    if storage in ("1 bit", "grey"):
+        return _seen_in_greys(np.asarray(image.convert("L")), storage, threshold)
+    image = image.convert("RGB")
+    colours, counts, exact = _colours(image)
+    if _look_grey(colours, counts, exact):
+        return _seen_in_greys(_strongest(image), storage, threshold)
+    rule, by_channel = _colour_rule(colours, counts, exact)
+    mask = (_strongest(image) if by_channel else _light(image)) > rule.above
+    return mask, MaskLook(rule.kind, storage, len(colours), rule.object, float(mask.mean()))
+
+# %% ../../nbs/data/16_masks.ipynb #92792089
 def seen_mask(
     path: str | Path,
     threshold: float | None = None,  # as for `read_mask`
@@ -272,18 +281,19 @@ def look_at_mask(path: str | Path) -> MaskLook:
 
 def read_mask(
     path: str | Path,
-    threshold: float | None = None,  # share of white above which is object; None: half of the lightest
+    threshold: float
+    | None = None,  # share of white above which is object; None: half of the lightest
 ) -> Tensor:  # (H,W) bool
-    "Decode a foreground mask by its look. `UnreadablePicture` names the file when it cannot be read."
+    "Decode a foreground mask by its look. `UnreadablePicture` names a file that cannot be read."
     return seen_mask(path, threshold)[0]
 
-# %% ../../nbs/data/16_masks.ipynb #b776eeb0
+# %% ../../nbs/data/16_masks.ipynb #8f217e6c
 WORDS = {  # verdict -> what is said of one mask, and of several
     "empty": ("is empty (black): it has no object", "are empty (black): they have no object"),
     "whole": ("covers the whole picture everywhere", "cover the whole picture everywhere"),
     "trimap": (
-        "is a trimap (1 object, 2 ground, 3 border); only 1 is read as object, not the whole picture",
-        "are trimaps (1 object, 2 ground, 3 border); only 1 is read as object, not the whole picture",
+        "is a trimap (1 object, 2 ground, 3 border): 1 is read as object, not the whole picture",
+        "are trimaps (1 object, 2 ground, 3 border): 1 is read as object, not the whole picture",
     ),
     "photograph": ("looks like a photograph", "look like photographs"),
 }
@@ -306,7 +316,7 @@ def verdicts_said(
         lines.append(f"{where}: {which} {noun} {what}{first}.")
     return lines
 
-# %% ../../nbs/data/16_masks.ipynb #3b6e4985
+# %% ../../nbs/data/16_masks.ipynb #c913c8ae
 def sampled_looks(
     paths: Sequence[Path],
     threshold: float | None = None,  # as for `read_mask`
@@ -321,7 +331,7 @@ def sampled_looks(
             continue
     return looks
 
-# %% ../../nbs/data/16_masks.ipynb #b50020cc
+# %% ../../nbs/data/16_masks.ipynb #fdf75250
 def read_soft_map(
     path: str | Path,
 ) -> Tensor:  # (H,W) uint8, upright

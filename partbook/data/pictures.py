@@ -27,7 +27,14 @@ from ..core import InputError, require
 from ..files import kind_of, shown, write_atomic
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # told from a file's first bytes, whatever its ending says
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+)  # told from a file's first bytes, whatever its ending says
 
 # %% ../../nbs/data/15_pictures.ipynb #24a90685
 class UnreadablePicture(InputError):
@@ -82,14 +89,27 @@ def explain(path: Path, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it is too large for this machine's memory; scale it down first"
     text = " ".join(str(error).split())[:200]
-    if any(word in text.lower() for word in ("truncated", "not processed", "decoder object", "broken", "unrecognized data", "failed to read")):
+    if any(
+        word in text.lower()
+        for word in (
+            "truncated",
+            "not processed",
+            "decoder object",
+            "broken",
+            "unrecognized data",
+            "failed to read",
+        )
+    ):
         return "the file is truncated or damaged; copy it again"
-    return f"the file is damaged or of a rare kind ({text or type(error).__name__}); save it again as PNG or JPEG"
+    said = text or type(error).__name__
+    return f"the file is damaged or of a rare kind ({said}); save it again as PNG or JPEG"
 
-# %% ../../nbs/data/15_pictures.ipynb #bb865541
+# %% ../../nbs/data/15_pictures.ipynb #34412686
 MAX_PIXELS = 178_956_970  # more are never decoded; Pillow calls such a file a decompression bomb
 DENSE_PIXELS = 2**25  # up to here a photograph may be as empty as it likes
-PIXELS_PER_BYTE = 100  # beyond, a file that claims more pixels for each of its bytes is no photograph
+PIXELS_PER_BYTE = (
+    100  # beyond, a file that claims more pixels for each of its bytes is no photograph
+)
 
 
 def _too_many() -> str:
@@ -143,8 +163,13 @@ def opened(
 
 # %% ../../nbs/data/15_pictures.ipynb #6cc078c0
 UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -153,12 +178,16 @@ def orientation(
 ) -> int:
     "EXIF's orientation, 1 to 8; 1 when there is none or it is nonsense."
     try:
-        value = image.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return _orientation_in(image.getexif())
+    except Exception:  # a note that cannot be read is no note
         return 1
-    return value if value in UPRIGHT else 1
 
-# %% ../../nbs/data/15_pictures.ipynb #f83db937
+
+def _orientation_in(note: Image.Exif) -> int:
+    value = note.get(0x0112, 1)
+    return value if isinstance(value, int) and value in UPRIGHT else 1
+
+# %% ../../nbs/data/15_pictures.ipynb #c14759c2
 def lying(
     upright: np.ndarray,  # (H,W,...), an upright picture
     turn: int,  # EXIF's orientation of its file
@@ -259,7 +288,7 @@ def joined(image: Image.Image, factor: int, turn: int) -> np.ndarray:
         stored[top // factor : top // factor + part.height] = np.asarray(part)
     return values
 
-# %% ../../nbs/data/15_pictures.ipynb #194f06dd
+# %% ../../nbs/data/15_pictures.ipynb #bf015a70
 def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool) -> Tensor:
     folder = os.environ.get("PARTBOOK_CACHE")
     if folder:
@@ -270,7 +299,7 @@ def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool
 def read_image(
     path: str | Path,
     at_least: int | None = None,  # pixels of the shorter side that are enough; None decodes all
-    upright: bool = True,  # obey EXIF's orientation; False where annotations refer to pixels as stored
+    upright: bool = True,  # obey EXIF's orientation; not where annotations refer to pixels as stored
 ) -> Tensor:  # (3,H,W) float in [0,1]
     "Decode a picture. `UnreadablePicture` names the file and says why it cannot be."
     values = _remembered_or_decoded(path, at_least, upright)
@@ -309,7 +338,8 @@ def remembered(folder: Path, path: str | Path, at_least: int | None, upright: bo
     entry = folder / "decoded" / name[:2] / f"{name}.npy"
     try:
         values = np.load(entry, allow_pickle=False)
-        if (values.dtype, values.shape[2:]) in ((np.uint8, (3,)), (np.float32, ())):
+        colour = values.dtype == np.uint8 and values.ndim == 3 and values.shape[2] == 3
+        if colour or values.dtype == np.float32 and values.ndim == 2:
             return values
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError):
         pass  # not there, or damaged
@@ -337,14 +367,35 @@ class Header(NamedTuple):
     width: int
     mode: str  # Pillow's word: "RGB", "L" (greyscale), "CMYK", "P" (palette), "RGBA", "I;16", ...
 
+# %% ../../nbs/data/15_pictures.ipynb #1cbab56d
+def _has_late_note(path: str | Path) -> bool:
+    "Whether a PNG has text or EXIF behind its pixels."
+    pixels = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def _early_orientation(path: str | Path, image: Image.Image) -> int:
+    "EXIF's orientation, without loading the picture where that can be avoided."
+    if image.format != "PNG" or "exif" in image.info or _has_late_note(path):
+        return orientation(image)
+    return _orientation_in(Image.Image.getexif(image))
+
 # %% ../../nbs/data/15_pictures.ipynb #ff2c024e
-def _header(image: Image.Image, upright: bool) -> Header:
+def _header(path: str | Path, image: Image.Image, upright: bool) -> Header:
     width, height = image.size
     if image.format == "TIFF":
         width, height = image.tag_v2[256], image.tag_v2[257]
         swap = image.tag_v2.get(274) in (5, 6, 7, 8)
     else:
-        swap = upright and orientation(image) >= 5
+        swap = upright and _early_orientation(path, image) >= 5
     return Header(*(width, height) if swap else (height, width), image.mode)
 
 
@@ -355,7 +406,7 @@ def read_header(
 ) -> Header:
     "Height, width and kind of a picture, from its first bytes."
     with opened(path, drawn) as image:
-        return _header(image, upright)
+        return _header(path, image, upright)
 
 # %% ../../nbs/data/15_pictures.ipynb #6a99e2e4
 def image_size(
@@ -366,7 +417,7 @@ def image_size(
     "(H,W) of the picture in a file, without decoding it."
     return read_header(path, upright, drawn)[:2]
 
-# %% ../../nbs/data/15_pictures.ipynb #2810c541
+# %% ../../nbs/data/15_pictures.ipynb #6f16ee0f
 SMALL_PNG = 2**20  # pixels up to which a PNG is simply decoded
 
 
@@ -376,17 +427,15 @@ def check_picture(
 ) -> tuple[Header, int]:
     "Size and kind of a picture that can be decoded, and its `grey_bits` (8 where it is not deep)."
     with opened(path) as image:
-        header = _header(image, upright)
-        bits = 8
+        header = _header(path, image, upright)
+        large = header.height * header.width > SMALL_PNG and not is_deep(image)
         if image.format in ("JPEG", "MPO"):
             image.draft(None, (1, 1))
-            image.load()
-        elif image.format == "PNG" and header.height * header.width > SMALL_PNG and not is_deep(image):
+        if image.format == "PNG" and large and not _has_late_note(path):
             image.verify()
-        else:
-            image.load()
-            bits = _bits_or_reason(path, image)
-    return header, bits
+            return header, 8
+        image.load()
+        return header, _bits_or_reason(path, image)
 
 
 def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
@@ -395,7 +444,7 @@ def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
     except InputError as error:
         raise UnreadablePicture(path, str(error)) from None
 
-# %% ../../nbs/data/15_pictures.ipynb #0c086639
+# %% ../../nbs/data/15_pictures.ipynb #8cc87e4d
 def __getattr__(name: str):
     "`read_mask`, from the chapter on masks."
     if name != "read_mask":
