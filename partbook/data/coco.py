@@ -490,7 +490,8 @@ def is_for_testing(
 ) -> bool:
     "On which side of the split a picture is, by its name alone."
     stem = PurePosixPath(name).stem
-    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") / 2**64 < test_share
+    first = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).digest()[:8]
+    return int.from_bytes(first, "big") / 2**64 < test_share
 
 # %% ../../nbs/data/75_coco.ipynb #b5376b87
 FETCH = (

@@ -299,7 +299,7 @@ def read_flags(
         flags[words[0]] = int(words[1])
     return flags
 
-# %% ../../nbs/data/60_pascal.ipynb #a94648c4
+# %% ../../nbs/data/60_pascal.ipynb #bc9f3d1a
 def voc_palette() -> np.ndarray:  # (256,3) bytes
     "The colours of VOC's masks."
     k, colours = np.arange(256), np.zeros((256, 3), np.uint8)
@@ -312,7 +312,7 @@ def voc_greys() -> np.ndarray:  # (256,) bytes
     "How bright VOC's colours are, as a program that saves a mask in grey computes it."
     return np.array(Image.fromarray(voc_palette()[None]).convert("L"))[0]
 
-# %% ../../nbs/data/60_pascal.ipynb #e6534a9b
+# %% ../../nbs/data/60_pascal.ipynb #25da8550
 def colour_meaning(
     used: np.ndarray,  # the indices that occur
     palette: np.ndarray,  # (n,3) the file's own colours
@@ -366,7 +366,8 @@ def read_indices(
     with opened(regular_file(path, "mask")) as image:
         blurred = image.format == "JPEG"
         image.load()
-        what = f"{shown(path)} holds colours (mode {image.mode})"
+        held = "deep greys" if image.mode.startswith("I") else "colours"
+        what = f"{shown(path)} holds {held} (mode {image.mode})"
         sentence = f"{what}, but masks of VOC are palette images; unpack the archive again."
         require(image.mode in ("P", "L"), sentence)
         blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask; unpack the archive again."
@@ -386,7 +387,7 @@ def read_indices(
         require(not odd.size, f"{what}, but {known}; unpack the archive again.")
     return indices
 
-
+# %% ../../nbs/data/60_pascal.ipynb #d1b276e4
 def _meaning(
     values: np.ndarray, palette: np.ndarray | None, highest: int | None, greys: bool
 ) -> np.ndarray | None:
@@ -958,7 +959,16 @@ def files(self: PASCAL) -> list[Path]:
         masks = [self.root / folder / f"{name}.png" for name in names for folder in folders]
     marks = [self.root / "Annotations" / f"{n}.xml" for n in names if self.options["without"]]
     lists = [self.root / "ImageSets" / f"{which}.txt" for which in self.listed]
-    return [*photographs, *masks, *marks, *lists]
+    return [*photographs, *masks, *marks, *lists, *self._flag_lists()]
+
+
+@patch
+def _flag_lists(self: PASCAL) -> list[Path]:
+    "The lists that say which images have a class, where they are used and there."
+    kinds = self.category_names if self.options["flags"] else ()
+    names = [f"{kind}_{Path(which).name}.txt" for kind in kinds for which in self.listed]
+    paths = [self.root / "ImageSets" / "Main" / name for name in names]
+    return [path for path in paths if kind_of(path) != "nothing"]
 
 
 @patch
