@@ -106,7 +106,8 @@ def part_groups(
         return {part: (part,) for part in PARTS[kind]}
     if groups == "coarse":
         return COARSE[kind]
-    sentence = f"groups is {groups!r}; it must be fine, coarse, or a mapping from group names to parts."
+    form = "it must be fine, coarse, or a mapping from group names to parts"
+    sentence = f"groups is {groups!r}; {form}."
     require(isinstance(groups, Mapping), sentence)
     own = groups.get(kind, groups)
     require(isinstance(own, Mapping), sentence)
@@ -370,8 +371,8 @@ def read_indices(
         what = f"{shown(path)} holds {held} (mode {image.mode})"
         sentence = f"{what}, but masks of VOC are palette images; unpack the archive again."
         require(image.mode in ("P", "L"), sentence)
-        blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask; unpack the archive again."
-        require(not blurred, blur)
+        blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask"
+        require(not blurred, f"{blur}; unpack the archive again.")
         values = np.array(image).astype(np.int64)
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         grey = image.mode == "L"
@@ -918,8 +919,8 @@ def _find_rows(self: PASCAL) -> list[Row]:
     names, rows = self._candidates(), []
     if self.options["source"] == "parts":
         folder = self._mat("").parent
-        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} and put its folder Annotations_Part there, "
-                                 "or use VOC's own masks (source=voc, lists=Segmentation).")
+        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} "
+                                 "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, lists=Segmentation).")
         gone = set(missing_files(folder, [f"{name}.mat" for name in names]))
         self.tally["images without a part file, passed over"] = len(gone)
         require(not gone or self.year == 2012,
@@ -970,7 +971,7 @@ def _flag_lists(self: PASCAL) -> list[Path]:
     paths = [self.root / "ImageSets" / "Main" / name for name in names]
     return [path for path in paths if kind_of(path) != "nothing"]
 
-
+# %% ../../nbs/data/60_pascal.ipynb #591459d4
 @patch
 def _photograph(self: PASCAL, row: Row) -> Path:
     path = self.root / "JPEGImages" / f"{row.name}.jpg"
