@@ -313,6 +313,7 @@ def read_nineteen(
     folder: Path,  # flickr/
 ) -> Faces:
     "The list of AFLW-19 as one table of faces."
+    regular_file(path, "list")
     values = read_variables(path, ("nameList", "bbox", "data", "mask_new", "ra"))
     files = _strings(path, values["nameList"], "nameList")
     n = len(files)
@@ -347,6 +348,8 @@ def _half(root: Path, word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = len(files)
     require(n, f"{shown(path)} holds no line; unpack the release again.")
     _inside(path, files)
+    if kind_of(keypoints) != "nothing":
+        regular_file(keypoints, "MATLAB file")
     values = read_variables(keypoints, ("gt", "hw"))
     found = f"gt has {len(values['gt'])} faces, but {path.name} lists {n}"
     require(len(values["gt"]) == n, f"{shown(keypoints)}: {found}; unpack the release again.")

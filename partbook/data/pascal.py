@@ -1050,14 +1050,22 @@ def open(
 
 # %% ../../nbs/data/60_pascal.ipynb #12f0d091
 @patch
+def _part_files(self: PASCAL) -> int:
+    "How many files of PASCAL-Part are there to see."
+    try:
+        return sum(name.endswith(".mat") for name in os.listdir(self._mat("").parent))
+    except OSError:
+        return 0
+
+
+@patch
 def counts(self: PASCAL) -> dict[str, int]:
     "Counts over the split; reads every needed photograph's header, and holds its size against the masks'."
     for row in progress(list({row.name: row for row in self.rows}.values()), "checking photographs"):
         path = self._photograph(row)
         found = read_header(path, upright=False)[:2]
         require(found == row.size, _misfit(path, found, row.size))
-    folder = self._mat("").parent
-    full = self.year == 2010 and folder.is_dir() and sum(name.endswith(".mat") for name in os.listdir(folder)) >= EXPECTED["Annotations_Part"]
+    full = self.year == 2010 and self._part_files() >= EXPECTED["Annotations_Part"]
     for which, names in self.listed.items():
         expected = EXPECTED[self.year][which]
         require(not full or len(names) == expected,

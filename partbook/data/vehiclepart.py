@@ -81,6 +81,7 @@ def read_object(
     vehicle: str,  # what the object must be
 ) -> Object:
     "An object's box in PASCAL3D+. `InputError` names the file and the field that does not fit."
+    regular_file(path, "annotation file")
     record = read_variables(path, ["record"], AGAIN)["record"]
     objects = _field(record, "objects", f"{path}: record")
     count = objects.size if getattr(objects, "dtype", None) is not None and objects.dtype.names else 0
@@ -126,6 +127,7 @@ def read_parts(
     number: int,  # of the object, from 1
 ) -> PartTable:
     "The part boxes of an object in VehicleSemanticPart. `InputError` names the file when its shape cannot be right."
+    regular_file(path, "annotation file")
     anno = read_variables(path, ["anno"], AGAIN)["anno"]
     require(anno.dtype == object and anno.ndim == 2 and anno.shape[1] >= 2,
             f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with a row for each object and two "
