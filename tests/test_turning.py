@@ -109,7 +109,7 @@ def test_alone_it_is_read_as_stored_and_said(tmp_path, note, size):
     cars = CocoParts.open(folder, "all")
     (said,) = cars.remarks()
     assert said.startswith(
-        "1 photograph of annotations.json has a note to turn that no size confirms"
+        "In annotations.json 1 photograph has a note to turn that no size confirms"
     )
     assert "b.jpg" in said and "the others do not tell" in said and said.endswith(".")
     assert "\n" not in said
@@ -127,7 +127,8 @@ def test_a_mixed_file_decides_nothing(tmp_path):
     assert min(overlaps(folder).values()) > 0.97  # a and b by their size, c and d as stored
     (said,) = CocoParts.open(folder, "all").remarks()
     assert (
-        said.startswith("2 photographs of annotations.json have") and "the others disagree" in said
+        said.startswith("In annotations.json 2 photographs have a note")
+        and "the others disagree" in said
     )
 
 
@@ -230,7 +231,7 @@ def test_vehicles_alone_are_read_as_stored_and_said(tmp_path):
     store(root, 5, 3)
     cars = VehiclePart.open(root, "all")
     (said,) = cars.remarks()
-    assert said.startswith("1 photograph of the car list has a note") and "10005.JPEG" in said
+    assert said.startswith("In the car list 1 photograph has a note") and "10005.JPEG" in said
     assert light(cars) < 0.85
     assert VehiclePart.open(root, "test").remarks() == []  # photograph 5 is for training
 

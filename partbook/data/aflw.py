@@ -62,8 +62,8 @@ def opened_database(
     path: Path,
 ) -> Iterator[sqlite3.Connection]:
     "A connection that can read columns and nothing else. `InputError` when the file is no healthy database."
-    missing = f"{shown(path)} is missing; it belongs to AFLW's archive aflw-db, so unpack that again."
-    require(kind_of(path) != "nothing", missing)
+    cure = "it belongs to AFLW's archive aflw-db, so unpack that again"
+    require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
     regular_file(path, "database")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
@@ -313,6 +313,7 @@ def read_nineteen(
     folder: Path,  # flickr/
 ) -> Faces:
     "The list of AFLW-19 as one table of faces."
+    regular_file(path, "list")
     values = read_variables(path, ("nameList", "bbox", "data", "mask_new", "ra"))
     files = _strings(path, values["nameList"], "nameList")
     n = len(files)
@@ -347,6 +348,8 @@ def _half(root: Path, word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = len(files)
     require(n, f"{shown(path)} holds no line; unpack the release again.")
     _inside(path, files)
+    if kind_of(keypoints) != "nothing":
+        regular_file(keypoints, "MATLAB file")
     values = read_variables(keypoints, ("gt", "hw"))
     found = f"gt has {len(values['gt'])} faces, but {path.name} lists {n}"
     require(len(values["gt"]) == n, f"{shown(keypoints)}: {found}; unpack the release again.")
@@ -376,8 +379,9 @@ def read_recropped(
         "landmarks outside, hidden": int((marked & ~visible).sum()),
         "faces whose landmarks are all zero, hidden": int(blank.sum()),
     }
-    folder = root / "output"
-    return Faces(names, files, folder, points, visible, visible, training, None, sizes, None, hidden)
+    return Faces(
+        names, files, root / "output", points, visible, visible, training, None, sizes, None, hidden
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #6c85deb1
 _HEAD = {  # longitude and latitude in degrees; longitude grows to the right of the picture, latitude downwards
@@ -608,7 +612,7 @@ _FILES = {  # where each source is looked for, below the folder that is given
 
 # %% ../../nbs/data/55_aflw.ipynb #3baa3d19
 def find_aflw(
-    root: str | Path | None = None,  # the aflw folder, or the one it lies in; default: PARTBOOK_AFLW
+    root: str | Path | None = None,  # the aflw folder, or its parent; default: PARTBOOK_AFLW
     source: str = "auto",  # "sqlite", "aflw-19", "recrop", or the first of them that is there
 ) -> Place:
     "Where a source lies. `InputError` says what to fetch and where to put it."
@@ -777,8 +781,9 @@ def files(self: AFLW) -> list[Path]:
     photographs = [self.faces.folder / str(name) for name in self.faces.files[self.rows]]
     lists = [self.place.file]
     if self.place.source == "recrop":
-        ends = [f"{word}_{end}" for word in EXPECTED["recrop"] for end in ("images.txt", "keypoints.mat")]
-        lists = [self.place.file.parent / f"aflw_{end}" for end in ends]
+        ends = ("images.txt", "keypoints.mat")
+        names = [f"aflw_{word}_{end}" for word in EXPECTED["recrop"] for end in ends]
+        lists = [self.place.file.parent / name for name in names]
     return list(dict.fromkeys([*photographs, *lists]))
 
 

@@ -446,7 +446,7 @@ def find_celeba(
 
 # %% ../../nbs/data/50_celeba.ipynb #dfb3249d
 PICTURES = {  # folder, the archive it comes in, and how to know that
-    "wild": ("img_celeba", "img_celeba.7z", "10.2 GB, in fourteen parts, img_celeba.7z.001 to .014"),
+    "wild": ("img_celeba", "img_celeba.7z", "10.2 GB, in parts, img_celeba.7z.001 to .014"),
     "aligned": (
         "img_align_celeba",
         "img_align_celeba.zip",
@@ -530,8 +530,12 @@ def face_shares(
 ) -> np.ndarray:  # (n,) float64, w h / (W H)
     "The share of its picture that each face box fills."
     path, names = find_list(self.root, SIZES), self.faces.names
-    areas = (_joined(self.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows] if _is_there(path) else self.measure(rows)).prod(1, dtype=np.float64)
-    return self.faces.boxes[rows, 2:].prod(1, dtype=np.float64) / areas
+    if _is_there(path):
+        sizes = _joined(self.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows]
+    else:
+        sizes = self.measure(rows)
+    boxes = self.faces.boxes[rows, 2:].prod(1, dtype=np.float64)
+    return boxes / sizes.prod(1, dtype=np.float64)
 
 
 @patch

@@ -165,7 +165,8 @@ def _read_images(data: Any, path: Path) -> tuple[list[int], list[str], np.ndarra
         require(file not in files, f"{where}: file_name {_short(file)} belongs to image {files.get(file)} as well; {CURE}.")
         ids.append(number)
         files[file] = number
-        sides = [_get(entry, k, where, lambda v: _whole(v) and v > 0, form) for k in ("height", "width")]
+        keys = ("height", "width")
+        sides = [_get(entry, k, where, lambda v: _whole(v) and v > 0, form) for k in keys]
         if max(sides) > LONGEST:
             longest = _short(max(sides))
             raise InputError(f"{where}: no picture is {longest} pixels wide or high; {CURE}.")
@@ -490,7 +491,8 @@ def is_for_testing(
 ) -> bool:
     "On which side of the split a picture is, by its name alone."
     stem = PurePosixPath(name).stem
-    return int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") / 2**64 < test_share
+    first = hashlib.sha256(stem.encode("utf-8", "surrogatepass")).digest()[:8]
+    return int.from_bytes(first, "big") / 2**64 < test_share
 
 # %% ../../nbs/data/75_coco.ipynb #b5376b87
 FETCH = (
@@ -508,7 +510,7 @@ def _annotation_file(folder: Path) -> Path | None:
 
 
 def find_coco(
-    root: str | Path | None = None,  # a JSON file, a folder with one or with two splits; default: PARTBOOK_COCO
+    root: str | Path | None = None,  # a JSON file or its folder; default: PARTBOOK_COCO
 ) -> dict[str, Path]:  # the file of each split; "all" for one without splits
     "The annotation files. `InputError` says what to fetch and where to put it."
     text = root if root is not None else os.environ.get("PARTBOOK_COCO") or None
@@ -527,14 +529,15 @@ def find_coco(
 def _split_files(path: Path) -> dict[str, Path]:
     "The annotation files of a folder of two splits."
     places = [(split, path / name) for split, names in _FOLDERS.items() for name in names]
-    files = {split: file for split, place in places if (file := _annotation_file(place)) is not None}
+    pairs = [(split, _annotation_file(place)) for split, place in places]
+    files = {split: file for split, file in pairs if file is not None}
     names = ", ".join(ANNOTATION_FILES)
     none = f"{shown(path)} holds none of {names}, nor do folders named train or test in it"
     require(files, f"{none}; {FETCH}.")
     missing = sorted(_FOLDERS.keys() - files.keys())
     one = f"{shown(path)} has annotations for only one split, {next(iter(files))}"
-    sentence = f"{one}; add those for {missing[0] if missing else ''}, or give the one folder itself."
-    require(not missing, sentence)
+    cure = f"add those for {missing[0] if missing else ''}, or give the one folder itself"
+    require(not missing, f"{one}; {cure}.")
     return files
 
 # %% ../../nbs/data/75_coco.ipynb #e44d88b6
@@ -683,8 +686,8 @@ def _find_rows(self: CocoParts) -> None:
         names = [a.files[n] for name, n, _, _ in self.kept if name == source]
         gone = missing_files(a.path.parent, names)
         require(not gone,
-                f"{shown(a.path.parent)} lacks {len(gone)} of the {len(names)} photographs that {shown(a.path.name)} annotates, "
-                f"the first is {shown(gone[0]) if gone else ''}; "
+                f"{shown(a.path.parent)} lacks {len(gone)} of the {len(names)} photographs that "
+                f"{shown(a.path.name)} annotates, the first is {shown(gone[0]) if gone else ''}; "
                           "copy them there, or take them out of the file.")
     self.rows = [row for row in self.kept if self.split == "all" or row[3] == (self.split == "test")]
     require(self.rows,

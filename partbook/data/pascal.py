@@ -106,7 +106,8 @@ def part_groups(
         return {part: (part,) for part in PARTS[kind]}
     if groups == "coarse":
         return COARSE[kind]
-    sentence = f"groups is {groups!r}; it must be fine, coarse, or a mapping from group names to parts."
+    form = "it must be fine, coarse, or a mapping from group names to parts"
+    sentence = f"groups is {groups!r}; {form}."
     require(isinstance(groups, Mapping), sentence)
     own = groups.get(kind, groups)
     require(isinstance(own, Mapping), sentence)
@@ -299,7 +300,7 @@ def read_flags(
         flags[words[0]] = int(words[1])
     return flags
 
-# %% ../../nbs/data/60_pascal.ipynb #a94648c4
+# %% ../../nbs/data/60_pascal.ipynb #bc9f3d1a
 def voc_palette() -> np.ndarray:  # (256,3) bytes
     "The colours of VOC's masks."
     k, colours = np.arange(256), np.zeros((256, 3), np.uint8)
@@ -312,7 +313,7 @@ def voc_greys() -> np.ndarray:  # (256,) bytes
     "How bright VOC's colours are, as a program that saves a mask in grey computes it."
     return np.array(Image.fromarray(voc_palette()[None]).convert("L"))[0]
 
-# %% ../../nbs/data/60_pascal.ipynb #e6534a9b
+# %% ../../nbs/data/60_pascal.ipynb #25da8550
 def colour_meaning(
     used: np.ndarray,  # the indices that occur
     palette: np.ndarray,  # (n,3) the file's own colours
@@ -366,11 +367,12 @@ def read_indices(
     with opened(regular_file(path, "mask")) as image:
         blurred = image.format == "JPEG"
         image.load()
-        what = f"{shown(path)} holds colours (mode {image.mode})"
+        held = "deep greys" if image.mode.startswith("I") else "colours"
+        what = f"{shown(path)} holds {held} (mode {image.mode})"
         sentence = f"{what}, but masks of VOC are palette images; unpack the archive again."
         require(image.mode in ("P", "L"), sentence)
-        blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask; unpack the archive again."
-        require(not blurred, blur)
+        blur = f"{shown(path)} is a JPEG, which blurs the borders of a mask"
+        require(not blurred, f"{blur}; unpack the archive again.")
         values = np.array(image).astype(np.int64)
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         grey = image.mode == "L"
@@ -386,7 +388,7 @@ def read_indices(
         require(not odd.size, f"{what}, but {known}; unpack the archive again.")
     return indices
 
-
+# %% ../../nbs/data/60_pascal.ipynb #d1b276e4
 def _meaning(
     values: np.ndarray, palette: np.ndarray | None, highest: int | None, greys: bool
 ) -> np.ndarray | None:
@@ -917,8 +919,8 @@ def _find_rows(self: PASCAL) -> list[Row]:
     names, rows = self._candidates(), []
     if self.options["source"] == "parts":
         folder = self._mat("").parent
-        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} and put its folder Annotations_Part there, "
-                                 "or use VOC's own masks (source=voc, lists=Segmentation).")
+        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} "
+                                 "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, lists=Segmentation).")
         gone = set(missing_files(folder, [f"{name}.mat" for name in names]))
         self.tally["images without a part file, passed over"] = len(gone)
         require(not gone or self.year == 2012,
@@ -958,9 +960,18 @@ def files(self: PASCAL) -> list[Path]:
         masks = [self.root / folder / f"{name}.png" for name in names for folder in folders]
     marks = [self.root / "Annotations" / f"{n}.xml" for n in names if self.options["without"]]
     lists = [self.root / "ImageSets" / f"{which}.txt" for which in self.listed]
-    return [*photographs, *masks, *marks, *lists]
+    return [*photographs, *masks, *marks, *lists, *self._flag_lists()]
 
 
+@patch
+def _flag_lists(self: PASCAL) -> list[Path]:
+    "The lists that say which images have a class, where they are used and there."
+    kinds = self.category_names if self.options["flags"] else ()
+    names = [f"{kind}_{Path(which).name}.txt" for kind in kinds for which in self.listed]
+    paths = [self.root / "ImageSets" / "Main" / name for name in names]
+    return [path for path in paths if kind_of(path) != "nothing"]
+
+# %% ../../nbs/data/60_pascal.ipynb #591459d4
 @patch
 def _photograph(self: PASCAL, row: Row) -> Path:
     path = self.root / "JPEGImages" / f"{row.name}.jpg"
@@ -1039,14 +1050,22 @@ def open(
 
 # %% ../../nbs/data/60_pascal.ipynb #12f0d091
 @patch
+def _part_files(self: PASCAL) -> int:
+    "How many files of PASCAL-Part are there to see."
+    try:
+        return sum(name.endswith(".mat") for name in os.listdir(self._mat("").parent))
+    except OSError:
+        return 0
+
+
+@patch
 def counts(self: PASCAL) -> dict[str, int]:
     "Counts over the split; reads every needed photograph's header, and holds its size against the masks'."
     for row in progress(list({row.name: row for row in self.rows}.values()), "checking photographs"):
         path = self._photograph(row)
         found = read_header(path, upright=False)[:2]
         require(found == row.size, _misfit(path, found, row.size))
-    folder = self._mat("").parent
-    full = self.year == 2010 and folder.is_dir() and sum(name.endswith(".mat") for name in os.listdir(folder)) >= EXPECTED["Annotations_Part"]
+    full = self.year == 2010 and self._part_files() >= EXPECTED["Annotations_Part"]
     for which, names in self.listed.items():
         expected = EXPECTED[self.year][which]
         require(not full or len(names) == expected,

@@ -81,6 +81,7 @@ def read_object(
     vehicle: str,  # what the object must be
 ) -> Object:
     "An object's box in PASCAL3D+. `InputError` names the file and the field that does not fit."
+    regular_file(path, "annotation file")
     record = read_variables(path, ["record"], AGAIN)["record"]
     objects = _field(record, "objects", f"{path}: record")
     count = objects.size if getattr(objects, "dtype", None) is not None and objects.dtype.names else 0
@@ -126,6 +127,7 @@ def read_parts(
     number: int,  # of the object, from 1
 ) -> PartTable:
     "The part boxes of an object in VehicleSemanticPart. `InputError` names the file when its shape cannot be right."
+    regular_file(path, "annotation file")
     anno = read_variables(path, ["anno"], AGAIN)["anno"]
     require(anno.dtype == object and anno.ndim == 2 and anno.shape[1] >= 2,
             f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with a row for each object and two "
@@ -389,8 +391,8 @@ class VehiclePart(Collection):
         crop: bool,
         without_boxes: str = "keep",
     ):
-        choices = ", ".join(self.splits)
-        require(split in self.splits, f"VehiclePart has no split {split!r}; choose one of: {choices}.")
+        choices = f"choose one of: {', '.join(self.splits)}"
+        require(split in self.splits, f"VehiclePart has no split {split!r}; {choices}.")
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         known = without_boxes in ("keep", "drop")
         require(known, f"without_boxes is {without_boxes!r}; it must be keep or drop.")
@@ -572,12 +574,14 @@ def turning_remarks(
     if not unsure or len(turning.votes) == 1:
         return []
     many = len(unsure) > 1
+    have = "s have" if many else " has"
+    count = f"{len(unsure)} photograph"
     why = "disagree" if turning.votes else "do not tell"
     return [
-        f"{len(unsure)} photograph{'s' * many} of {shown(source)} {'have' if many else 'has'} a note "
-        "to turn that no size confirms (upside down, mirrored or square), "
-        f"the first is {shown(turning.photographs[unsure[0]])}; read as stored, because the others "
-        f"{why}; compare with the outlines, and save without the note what lies wrongly."
+        f"In {shown(source)} {count}{have} a note to turn that no size confirms (upside down, "
+        f"mirrored or square), the first is {shown(turning.photographs[unsure[0]])}; read as "
+        f"stored, because the others {why}; compare with the annotations, and save upright what "
+        "lies wrongly."
     ]
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #c37fb0f5
@@ -660,7 +664,7 @@ def open(
     seed: int = 0,  # photographs do not depend on it
     categories: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
     crop: bool = True,  # to the object at short side 224 (alignment paper, Sec. 4.3); False: the whole photograph at its own size
-    without_boxes: str = "keep",  # objects of which no part box is left: "keep", or "drop" (Bai et al. 2019)
+    without_boxes: str = "keep",  # objects without a part box: "keep", or "drop" (Bai et al. 2019)
 ) -> VehiclePart:
     "Open a split. `InputError` when a list does not fit or a file is missing."
     vehicles = VEHICLES if categories == "all" else tuple(v.strip() for v in categories.split(","))
