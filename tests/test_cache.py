@@ -131,7 +131,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("error", FULL)
-def test_a_full_disk_costs_the_cache_and_not_the_run(error, pictures, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_cost_the_run(error, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("partbook.weights.safetensors.torch.save_file", raising(FULL[error]))
     full = remember(Doubling(), tmp_path)
     for _ in range(2):
