@@ -88,8 +88,10 @@ def read_features(path: str | Path, address: str) -> list[Tensor] | None:
         return None
 
 # %% ../../nbs/features/40_cache.ipynb #125dd1df
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path | None) -> None:
     "Refuse a cache that is a file; remove what killed runs left in it."
+    if folder is None:
+        return
     for place in (folder.parent, folder):
         sentence = f"The cache {shown(place)} is a file, not a folder; name another."
         require(kind_of(place) in ("folder", "nothing"), sentence)
@@ -111,8 +113,7 @@ class FeatureCache:
         self.full = False  # whether the disk took no more
         self.budget = mebibytes * 2**20
         self.kept: dict[str, list[Tensor]] = {}
-        if self.folder is not None:
-            _prepare(self.folder)
+        _prepare(self.folder)
 
     def find(self, address: str, device: torch.device) -> list[Tensor] | None:
         "One picture's features, or nothing."
