@@ -125,8 +125,9 @@ class _Stream:
     def read(self, count: int = -1) -> bytes:
         data = self.file.read(min(count, self.left + 1) if count >= 0 else self.left + 1)
         self.left -= len(data)
-        odd = f"{shown(self.path)} holds megabytes that belong to none of its files"
-        require(self.left >= 0, f"{odd}, as no data set does; nothing was unpacked.")
+        if self.left < 0:
+            odd = f"{shown(self.path)} holds megabytes that belong to none of its files"
+            raise InputError(f"{odd}, as no data set does; nothing was unpacked.")
         return data
 
 # %% ../../nbs/data/18_archives.ipynb #d00dc2c5
@@ -183,9 +184,10 @@ def _check_zip(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     name = shown(path)
     tool = f"with 7-Zip (7z x {shown(path.name)})"
     for info in infos:
-        locked = info.flag_bits & 0x2041 or info.compress_type == 99
-        ask = "ask its publisher for the password, and unpack it"
-        require(not locked, f"{name} is protected by a password; {ask} {tool}, which asks for it.")
+        if info.flag_bits & 0x2041 or info.compress_type == 99:
+            ask = "ask its publisher for the password, and unpack it"
+            sentence = f"{name} is protected by a password; {ask} {tool}, which asks for it."
+            raise InputError(sentence)
         if info.compress_type not in (0, 8, 12, 14):
             number = info.compress_type
             method = METHODS.get(number, f"method {number}")
@@ -287,15 +289,14 @@ DEEPEST = 100  # folders inside folders
 def safe_place(name: str, archive: Path) -> PurePosixPath:
     "The relative path an entry's name stands for. `InputError` when it points out of the folder."
     place = PurePosixPath(name.replace("\\", "/"))
-    windows = PureWindowsPath(name)
-    leads_out = place.is_absolute() or ".." in place.parts or "\0" in name
-    bad = leads_out or windows.drive or windows.root
+    bad = place.is_absolute() or ".." in place.parts or "\0" in name
+    bad = bad or ":" in name and PureWindowsPath(name).drive
+    if not bad and len(place.parts) <= DEEPEST:
+        return place
     entry = f"{shown(archive)} holds an entry {_short(name)}"
     cure = "nothing was unpacked, so fetch the archive from its official page"
     require(not bad, f"{entry}, which points out of the folder; {cure}.")
-    deep = f"{entry}, {len(place.parts)} folders deep, as no data set is"
-    require(len(place.parts) <= DEEPEST, f"{deep}; {cure}.")
-    return place
+    raise InputError(f"{entry}, {len(place.parts)} folders deep, as no data set is; {cure}.")
 
 
 def _short(name: str) -> str:
@@ -342,7 +343,7 @@ class _Bounds:
     def begin(self, archive: Path) -> None:
         "Count for this archive from now on."
         self.archive = archive
-        self.own = archive.stat().st_size
+        self.bound = max(SMALL, RATIO * archive.stat().st_size)
         self.here = 0
 
     def take(self, size: int, count: int = 1) -> None:
@@ -351,16 +352,17 @@ class _Bounds:
         self.here += size
         self.total += size
         limit = LARGEST if self.largest is None else self.largest
+        plain = self.here <= self.bound and self.entries <= ENTRIES
+        if self.total <= limit and (plain or self.largest is not None):
+            return
         name = shown(self.archive)
         cure = "nothing was unpacked; if you trust it, allow what it needs with --largest SIZE"
         much = f"{name} unpacks to at least {_readable(self.here)}"
         total = f"{much} ({_readable(self.total)} in all), more than the {_readable(limit)} allowed"
         require(self.total <= limit, f"{total}; {cure}.")
-        if self.largest is None:
-            bomb = f"{much}, over {RATIO} times its own size, as only archives do that fill disks"
-            require(self.here <= max(SMALL, RATIO * self.own), f"{bomb}; {cure}.")
-            many = f"{name} holds more than {ENTRIES} files and folders"
-            require(self.entries <= ENTRIES, f"{many}; {cure}.")
+        bomb = f"{much}, over {RATIO} times its own size, as only archives do that fill disks"
+        require(self.here <= self.bound, f"{bomb}; {cure}.")
+        raise InputError(f"{name} holds more than {ENTRIES} files and folders; {cure}.")
 
 # %% ../../nbs/data/18_archives.ipynb #4f1c89e2
 def _foresee(archive: Path, largest: int | None) -> int:
@@ -487,16 +489,16 @@ def _write_entries(archive: Path, place: _Place, bounds: _Bounds, bar) -> set[st
     for entry in entries(archive):
         bar.update()
         path = safe_place(entry.name, archive)
-        what = f"{shown(archive)} holds a {entry.kind} ({_short(entry.name)})"
-        harmless = entry.kind in ("file", "folder")
-        require(harmless, f"{what}, which no data set needs; nothing was unpacked.")
+        if entry.kind not in ("file", "folder"):
+            what = f"{shown(archive)} holds a {entry.kind} ({_short(entry.name)})"
+            raise InputError(f"{what}, which no data set needs; nothing was unpacked.")
         bounds.take(entry.size if entry.kind == "file" else 0)
         if not path.parts:
             continue
         tops.add(path.parts[0])
-        twice = f"{shown(archive)} holds {_short(entry.name)} twice"
-        fresh = entry.kind == "folder" or str(path) not in seen
-        require(fresh, f"{twice}; fetch it from its official page again.")
+        if entry.kind == "file" and str(path) in seen:
+            twice = f"{shown(archive)} holds {_short(entry.name)} twice"
+            raise InputError(f"{twice}; fetch it from its official page again.")
         _write_entry(entry, path, place, archive)
         if entry.kind == "file":
             seen.add(str(path))
@@ -518,9 +520,9 @@ def _write_entry(entry: Entry, path: PurePosixPath, place: _Place, archive: Path
         if not _same(entry.content, there, entry.size):
             raise _clash(path, place, archive)
         return
-    free = shutil.disk_usage(place.hidden).free
-    need = f"{_short(entry.name)} of {shown(archive)} needs {_readable(entry.size)}"
-    require(free > entry.size, f"{need}, more than are free; make room and try again.")
+    if shutil.disk_usage(place.hidden).free <= entry.size:
+        need = f"{_short(entry.name)} of {shown(archive)} needs {_readable(entry.size)}"
+        raise InputError(f"{need}, more than are free; make room and try again.")
     with target.open("xb") as file:
         shutil.copyfileobj(entry.content, file, 2**20)
         if file.tell() != entry.size:

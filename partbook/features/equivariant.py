@@ -16,7 +16,6 @@ from typing import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core import generator, pick_device, progress, require
@@ -25,7 +24,7 @@ from ..data.sample import Collection, Kept, collections
 from .extractor import Extractor, extractors
 from ..parts.light import Body
 from ..parts.warps import cell_centres, random_affine, uniform
-from ..weights import load_into, load_tensors
+from ..weights import load_into, load_tensors, save_tensors
 
 # %% ../../nbs/features/30_equivariant.ipynb #9d723683
 def random_warp(
@@ -212,7 +211,7 @@ def save_descriptor(network: Descriptor, recipe: Recipe, losses: Sequence[float]
     facts = {"recipe": json.dumps(asdict(recipe)), "first_losses": json.dumps([round(v, 5) for v in losses[:8]]),
              "last_loss": f"{sum(losses[-50:]) / len(losses[-50:]):.4f}"}
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    return write_atomic(path, lambda p: save_file(tensors, str(p), facts))
+    return write_atomic(path, lambda p: save_tensors(tensors, p, facts))
 
 
 def read_facts(path: str | Path) -> dict:
