@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from partbook.cli import main
 
@@ -82,7 +82,7 @@ def interrupted(step: int, *words) -> int:
         if len(taken) == step:
             raise Stopped()
 
-    hook = torch.optim.optimizer.register_optimizer_step_post_hook(count)
+    hook = register_optimizer_step_post_hook(count)
     try:
         return run(*words)
     finally:
