@@ -91,7 +91,8 @@ def hostile(
     "Try the inputs; what became of them, by kind."
     work = Path(tempfile.mkdtemp(prefix="hostile-")) if keep is None else Path(keep).resolve()
     (work / "canary").mkdir(parents=True)
-    (work / "canary" / "user.txt").write_text("somebody's only copy\n")
+    for name in ("user.txt", "user.png"):
+        (work / "canary" / name).write_text("somebody's only copy\n")
     work.chmod(0o755)
     kit = Kit(work / "kit")
     tallies = {}

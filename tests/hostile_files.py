@@ -16,7 +16,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 from hostile_judge import Answer, Case, kind
-from hostile_kit import TRAIN, Kit, put
+from hostile_kit import TRAIN, Kit, device, put, run
 from PIL import Image
 from safetensors.torch import load_file, save, save_file
 
@@ -131,8 +131,8 @@ def _strange_archives(rng, canary: Path) -> list[tuple]:
 
 def _escaping_archives(rng, canary: Path) -> list[tuple]:
     "(label, name, content): entries that point elsewhere, or are no files."
-    names = ("../x.txt", "data/../../x.txt", f"{canary}/x.txt", "/x.txt", "C:/x.txt", "..\\..\\x.txt",
-             "..", "data/../../../../canary/user.txt", "//x/y", "./../x", "C:x.txt", "\\\\host\\x")
+    names = ("../x.txt", "data/../../x.txt", f"{canary}/x.txt", f"/{canary}/y.txt", "C:/x.txt", "..\\..\\x.txt",
+             "..", "data/../../../../canary/user.txt", f"//{canary}/z", "./../x", "C:x.txt", "\\\\host\\x")
     found = []
     for name in names:
         files = {**_files(rng), name: b"out"}
@@ -308,12 +308,12 @@ def _no_archive(i: int, rng, folder: Path, kit: Kit) -> Case:
     put(folder / "f", "file")
     good = put(folder / "a.zip", zipped({"a.txt": b"1"}))
     (folder / "lost.zip").symlink_to("nowhere")
-    pairs = (("d.zip", "o"), ("p.zip", "o"), ("lost.zip", "o"), ("", "o"), ("/dev/zero", "o"),
+    pairs = (("d.zip", "o"), ("p.zip", "o"), ("lost.zip", "o"), ("", "o"), (device(folder, "zero"), "o"),
              ("n" * 300, "o"), (good, "f"), (good, "f/x"), (good, ""), (good, "n" * 300),
-             ("nowhere.zip", "o"), ("~nosuchuser/a.zip", "o"), (good, "/dev/null"), (good, "p.zip"))
+             ("nowhere.zip", "o"), ("~nosuchuser/a.zip", "o"), (good, device(folder, "null")), (good, "p.zip"))
     archive, out = pairs[i % len(pairs)]
-    label = f"{Path(archive).name[:20]!r} to {out[:20]!r}"
-    return Case(label, ["unpack", archive, "--out", out], must="refused")
+    label = f"{Path(archive).name[:20]!r} to {Path(out).name[:20]!r}"
+    return Case(label, ["unpack", archive, "--out", out], must="refused", limit=4.0)
 
 
 def _bombs(i: int, rng, folder: Path, kit: Kit) -> Case:
@@ -573,9 +573,9 @@ def _weights_bomb() -> bytes:
 def _no_file(i: int, folder: Path) -> tuple[str, Path]:
     (folder / "d.pth").mkdir()
     os.mkfifo(folder / "p.pth")
-    (folder / "zero.pth").symlink_to("/dev/zero")
+    (folder / "zero.pth").symlink_to(device(folder, "zero"))
     (folder / "loop.pth").symlink_to("loop.pth")
-    (folder / "full.safetensors").symlink_to("/dev/full")
+    (folder / "full.safetensors").symlink_to(device(folder, "full"))
     names = ("d.pth", "p.pth", "zero.pth", "loop.pth", "full.safetensors", "nowhere.pth", "",
              "n" * 300 + ".pth", os.fsdecode(b"caf\xe9.pth"), "d.pth/x.pth")
     return f"path {names[i % len(names)][:20]!r}", folder / names[i % len(names)]
@@ -614,10 +614,10 @@ def weights(index: int, rng, folder: Path, kit: Kit) -> Case:
     path = put(folder / name, content)
     if index % 24 in (15, 23):
         name, path = _no_file(index // 12, folder)
-        must = "refused"
-    if must == "refused" and limit is None and index % 3 == 0:
+        must, limit = "refused", 4.0
+    if must == "refused" and index % 3 == 0 and "zeros" not in name:
         words = ["discover", "--data", kit.photos, "--weights", path, "--out", "o"]
-        return Case(name, words, must=must)
+        return Case(name, words, must=must, limit=limit)
     return Case(name, call=partial(_read_into, path), must=must, check=_same_weights, limit=limit)
 
 
@@ -667,8 +667,6 @@ def _json_damage(text: str, i: int) -> tuple[str, bytes, str]:
 
 
 def _labels(kit: Kit) -> dict[str, np.ndarray]:
-    from hostile_kit import run
-
     out = kit.folder / "labels"
     if not out.exists():
         assert run("segment", kit.model, kit.photos, "--out", out) == 0
@@ -749,6 +747,7 @@ def models(index: int, rng, folder: Path, kit: Kit) -> Case:
     else:
         label = _tensor_damage(model / "model.safetensors", index // 5, rng)
         must = "refused"
+    limit = 4.0 if "pipe" in label else limit
     return Case(f"model: {label}", words, must=must, check=check, writes=("o",), limit=limit)
 
 
@@ -857,5 +856,6 @@ def checkpoints(index: int, rng, folder: Path, kit: Kit) -> Case:
     words = ["discover", "--data", kit.photos, *TRAIN, "--out", out, "--resume"]
     check = _equal_to_whole(out, kit, 2 if "log.csv" in label else 5)
     keeps = ("o/log.csv",) if label == "log.csv: own" else ()
+    limit = 4.0 if "pipe" in label else None
     label = f"checkpoint: {label}"
-    return Case(label, words, must=must, check=check, writes=("o",), keeps=keeps)
+    return Case(label, words, must=must, check=check, writes=("o",), keeps=keeps, limit=limit)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from hostile_judge import Answer, Case, kind
-from hostile_kit import QUICK, SIZE, Kit, drawn, encoded, iou, photographs, put, run
+from hostile_kit import QUICK, SIZE, Kit, device, drawn, encoded, iou, photographs, put, run
 from PIL import Image, ImageCms, ImageFilter, PngImagePlugin
 
 from partbook.core import InputError
@@ -706,8 +706,8 @@ def _links(ph: Path, kit: Kit, rng) -> set[int]:
 
 def _devices(ph: Path, kit: Kit, rng) -> set[int]:
     os.mkfifo(ph / "pipe.jpg")
-    (ph / "zero.png").symlink_to("/dev/zero")
-    (ph / "full.jpg").symlink_to("/dev/full")
+    (ph / "zero.png").symlink_to(device(ph.parent, "zero"))
+    (ph / "full.jpg").symlink_to(device(ph.parent, "full"))
     (ph / "p9.png").mkdir()
     with socket.socket(socket.AF_UNIX) as s:
         place = os.getcwd()
@@ -797,9 +797,11 @@ def _nothing(index: int, rng, folder: Path, kit: Kit) -> Case:
     os.mkfifo(folder / "pipe")
     (folder / "lost").symlink_to("nowhere")
     (folder / "loop").symlink_to("loop")
+    device(folder, "null")
+    device(folder, "zero")
     paths = ("empty", "texts", "file.png", "pipe", "lost", "loop", "", " ", "n" * 300, "d/" * 3000,
-             "a\0b", "~nosuchuser/x", "file.png/x", os.fsdecode(b"\xff\xfe"), "/dev/null", "-",
-             "/proc/self/mem", "nowhere")
+             "a\0b", "~nosuchuser/x", "file.png/x", os.fsdecode(b"\xff\xfe"), "null", "-",
+             "zero", "nowhere")
     path = paths[index % len(paths)]
     command = ("data", "segment", "saliency", "discover", "image")[index // len(paths) % 5]
     words = {
@@ -808,8 +810,9 @@ def _nothing(index: int, rng, folder: Path, kit: Kit) -> Case:
         "image": ["segment", kit.model, folder / "file.png", path, "--out", "o"],
     }[command]
     fine = command in ("segment", "image") and path == "file.png"
-    return Case(f"{command} {path[:20]!r}", words, must="either" if fine else "refused",
-                writes=("o",) if fine else ())
+    must, writes = ("either", ("o",)) if fine else ("refused", ())
+    limit = 4.0 if path in ("pipe", "zero", "null") else None
+    return Case(f"{command} {path[:20]!r}", words, must=must, writes=writes, limit=limit)
 
 
 def _closed(index: int, rng, folder: Path, kit: Kit) -> Case:

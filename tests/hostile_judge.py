@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import resource
+import select
 import signal
 import stat
 import sys
@@ -62,6 +63,7 @@ class Case:
     keeps: tuple[str, ...] = ()  # paths among them that may not
     clean: bool = False  # whether a refusal may leave nothing new at all
     limit: float | None = None  # GB of address space; then it runs in a process of its own
+    room: int | None = None  # bytes that a file may have: a full disk; also in a process of its own
     nobody: bool = False  # run by a user without rights, where that can be had
     encoding: str = "utf-8"  # of the two output streams
 
@@ -258,6 +260,9 @@ def _in_child(case: Case, folder: Path, pipe: int) -> None:
     if case.limit is not None:
         most = _status("VmSize") + int(case.limit * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    if case.room is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (case.room, case.room))
     answer = answered(case, folder)
     complaint = ""
     if answer.status == 0 and not answer.trouble:
@@ -278,6 +283,11 @@ def answered_apart(case: Case, folder: Path) -> tuple[Answer, str]:
         finally:
             os._exit(0)
     os.close(forth)
+    if not select.select([back], [], [], SECONDS + 10)[0]:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(back)
+        return Answer(trouble=f"still running after {SECONDS + 10} s, and deaf to signals"), ""
     with open(back, "rb") as file:
         content = file.read()
     _, status = os.waitpid(child, 0)
@@ -337,7 +347,7 @@ def judged(case: Case, folder: Path, work: Path) -> tuple[Answer, list[str]]:
     if case.nobody and os.geteuid() == 0:
         _give(folder, NOBODY)
     inside, outside = snapshot(folder), snapshot(work, False, folder)
-    if case.limit is not None or case.nobody:
+    if case.limit is not None or case.room is not None or case.nobody:
         answer, complaint = answered_apart(case, folder)
     else:
         answer, complaint = answered(case, folder), ""

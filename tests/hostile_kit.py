@@ -1,7 +1,9 @@
 "What hostile inputs are made from: drawn photographs with known masks, and small models, made once."
 
 import io
+import os
 import shutil
+import stat
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +56,23 @@ def photographs(folder: Path, count: int = 3, ending: str = "png", stem: str = "
         kind = {"jpg": "JPEG", "tif": "TIFF"}.get(ending, ending.upper())
         put(folder / f"{stem}{i}.{ending}", encoded(drawn(i)[0], kind))
     return folder
+
+
+DEVICES = {"null": 3, "zero": 5, "full": 7}  # their minor numbers
+
+
+def device(folder: Path, name: str) -> str:
+    """The path of a device of the case's own, which a wrong program may replace without harm.
+
+    The system's devices are never given to what writes: whoever may make devices may lose them.
+    Where none can be made, a pipe stands for it.
+    """
+    path = folder / name
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, DEVICES[name]))
+    except OSError:
+        os.mkfifo(path)
+    return str(path)
 
 
 def iou(found: np.ndarray, truth: np.ndarray) -> float:
