@@ -7,6 +7,7 @@ printed with its address, and `--kind K --index I --keep DIR` leaves that one in
 """
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -15,15 +16,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ.setdefault("PARTBOOK_SMALL", "1")  # drawn collections are small, no progress bars
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import hostile_files  # noqa: E402, F401 - they register their kinds
 import hostile_images  # noqa: E402, F401
 import hostile_runs  # noqa: E402, F401
 import numpy as np  # noqa: E402
 from hostile_judge import KINDS, Answer, Case, judged  # noqa: E402
-from hostile_kit import Kit  # noqa: E402
+from hostile_kit import Kit, small_and_alone  # noqa: E402
 
 from partbook.evaluation.results import append_row, print_table  # noqa: E402
 
@@ -57,7 +58,7 @@ class Tally:
 def shares(count: int, kinds: list[str]) -> dict[str, int]:
     "How many inputs of each kind make up `count`."
     total = sum(KINDS[k].share for k in kinds)
-    return {k: max(1, round(count * KINDS[k].share / total)) for k in kinds}
+    return {k: math.ceil(count * KINDS[k].share / total) for k in kinds}
 
 
 def one(work: Path, kit: Kit, seed: int, kind: str, index: int) -> tuple[Case, Answer, list[str]]:
@@ -85,6 +86,7 @@ def hostile(
     seed: int = 0,
     kinds: list[str] | None = None,
     index: int | None = None,  # only this one of each kind
+    stride: int = 1,  # every so many of them
     keep: Path | None = None,  # where to leave the inputs
     tell=lambda line: None,  # is given each failure as it is found
 ) -> dict[str, Tally]:
@@ -98,22 +100,30 @@ def hostile(
     tallies = {}
     try:
         for name, number in shares(count, kinds or list(KINDS)).items():
-            tally = tallies[name] = Tally()
-            start = time.perf_counter()
-            for i in range(number) if index is None else [index]:
-                case, answer, wrong = one(work, kit, seed, name, i)
-                tally.add(f"--seed {seed} --kind {name} --index {i}", case, answer, wrong)
-                if wrong:
-                    tell(tally.failures[-1])
-                if keep is None:
-                    clear(work / "here")
-                else:
-                    tell(f"{case.words or case.label}\n{answer}")
-            tally.seconds = time.perf_counter() - start
+            places = range(0, number * stride, stride) if index is None else [index]
+            with small_and_alone():
+                tallies[name] = of_kind(work, kit, seed, name, places, keep is not None, tell)
     finally:
         if keep is None:
             clear(work)
     return tallies
+
+
+def of_kind(work: Path, kit: Kit, seed: int, name: str, places, keep: bool, tell) -> Tally:
+    "Try the inputs of one kind at these places."
+    tally = Tally()
+    start = time.perf_counter()
+    for i in places:
+        case, answer, wrong = one(work, kit, seed, name, i)
+        tally.add(f"--seed {seed} --kind {name} --index {i}", case, answer, wrong)
+        if wrong:
+            tell(tally.failures[-1])
+        if keep:
+            tell(f"{case.words or case.label}\n{answer}")
+        else:
+            clear(work / "here")
+    tally.seconds = time.perf_counter() - start
+    return tally
 
 
 def record(path: str, tallies: dict[str, Tally], seed: int, seconds: float) -> None:
@@ -132,9 +142,16 @@ def record(path: str, tallies: dict[str, Tally], seed: int, seconds: float) -> N
 def table(tallies: dict[str, Tally]) -> None:
     "Print the counts by kind."
     rows = [
-        {"kind": name, "inputs": t.inputs, "refused": t.refused, "right": t.right,
-         "failures": len(t.failures), "seconds": round(t.seconds, 1),
-         "slowest": round(t.slowest, 1), "MB": round(t.memory / 2**20)}
+        {
+            "kind": name,
+            "inputs": t.inputs,
+            "refused": t.refused,
+            "right": t.right,
+            "failures": len(t.failures),
+            "seconds": round(t.seconds, 1),
+            "slowest": round(t.slowest, 1),
+            "MB": round(t.memory / 2**20),
+        }
         for name, t in tallies.items()
     ]
     sums = {k: sum(r[k] for r in rows) for k in rows[0] if k not in ("kind", "slowest", "MB")}
@@ -156,7 +173,7 @@ def main() -> int:
     args = arguments()
     start = time.perf_counter()
     tell = lambda line: print(line, flush=True)  # noqa: E731
-    tallies = hostile(args.count, args.seed, args.kind, args.index, args.keep, tell)
+    tallies = hostile(args.count, args.seed, args.kind, args.index, keep=args.keep, tell=tell)
     table(tallies)
     if args.record:
         record(args.record, tallies, args.seed, time.perf_counter() - start)

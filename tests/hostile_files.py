@@ -30,8 +30,12 @@ Files = dict[str, bytes]
 def _files(rng, top: str = "data") -> Files:
     "A few files as a data set has them."
     noise = rng.integers(0, 256, 20_000).astype(np.uint8).tobytes()
-    return {f"{top}/a.txt": b"a\n", f"{top}/images/b.jpg": noise, f"{top}/images/c.jpg": noise[::-1],
-            f"{top}/empty.txt": b""}
+    return {
+        f"{top}/a.txt": b"a\n",
+        f"{top}/images/b.jpg": noise,
+        f"{top}/images/c.jpg": noise[::-1],
+        f"{top}/empty.txt": b"",
+    }
 
 
 def zipped(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -82,16 +86,21 @@ def _good_archives(rng, canary: Path) -> list[tuple]:
     two = {"data/a.txt": b"1", "data/A.TXT": b"2"}
     many = {f"data/{k % 50}/{k}.txt": b"" for k in range(3000)}
     return [
-        ("zip", "a.zip", zipped(f), f), ("stored zip", "a.zip", zipped(f, zipfile.ZIP_STORED), f),
+        ("zip", "a.zip", zipped(f), f),
+        ("stored zip", "a.zip", zipped(f, zipfile.ZIP_STORED), f),
         ("bzip2 zip", "a.zip", zipped(f, zipfile.ZIP_BZIP2), f),
         ("LZMA zip", "a.zip", zipped(f, zipfile.ZIP_LZMA), f),
-        ("tar", "a.tar", tarred(f), f), ("tar.gz", "a.tar.gz", tarred(f, "w:gz"), f),
-        ("tgz", "a.tgz", tarred(f, "w:gz"), f), ("tar.bz2", "a.tar.bz2", tarred(f, "w:bz2"), f),
+        ("tar", "a.tar", tarred(f), f),
+        ("tar.gz", "a.tar.gz", tarred(f, "w:gz"), f),
+        ("tgz", "a.tgz", tarred(f, "w:gz"), f),
+        ("tar.bz2", "a.tar.bz2", tarred(f, "w:bz2"), f),
         ("tar.xz", "a.tar.xz", tarred(f, "w:xz"), f),
         ("old tar", "a.tar", tarred(f, form=tarfile.USTAR_FORMAT), f),
         ("GNU tar", "a.tar", tarred(odd, form=tarfile.GNU_FORMAT), odd),
-        ("tar called zip", "a.zip", tarred(f), f), ("zip called tar", "a.tar", zipped(f), f),
-        ("odd names", "a.zip", zipped(odd), odd), ("deep", "a.tar", tarred(deep), deep),
+        ("tar called zip", "a.zip", tarred(f), f),
+        ("zip called tar", "a.tar", zipped(f), f),
+        ("odd names", "a.zip", zipped(odd), odd),
+        ("deep", "a.tar", tarred(deep), deep),
         ("names of other case", "a.zip", zipped(two), two),
         ("many files", "a.zip", zipped(many), many),
         ("self-extracting", "a.zip", b"#!/bin/sh\n" * 9 + zipped(f), f),
@@ -115,33 +124,58 @@ def _strange_archives(rng, canary: Path) -> list[tuple]:
         ("RAR", "a.rar", b"Rar!\x1a\x07\x01\0" + bytes(99), "rar"),
         ("web page", "a.zip", b"<!DOCTYPE html><html>Virus scan warning</html>", "web page|html"),
         ("text", "a.zip", b"Quota exceeded\nTry again later\n" * 3, ""),
-        ("long text", "a.tar", b"line\n" * 9000, ""), ("empty file", "a.zip", b"", "empty|0 bytes"),
+        ("long text", "a.tar", b"line\n" * 9000, ""),
+        ("empty file", "a.zip", b"", "empty|0 bytes"),
         ("picture", "a.zip", b"\x89PNG\r\n\x1a\n" + bytes(300), ""),
         ("one file in gzip", "a.gz", __import__("gzip").compress(b"text" * 99), ""),
         ("part of a split zip", "a.z01", whole[: len(whole) // 2], ""),
         ("second half", "a.zip.002", whole[len(whole) // 2 :], ""),
-        ("no entries", "a.zip", zipped({}), "empty"), ("no entries", "a.tar", tarred({}), ""),
-        ("only folders", "a.zip", zipped({"d/": b""}), ""), ("pickle", "a.tar", pickle.dumps([1] * 999), ""),
+        ("no entries", "a.zip", zipped({}), "empty"),
+        ("no entries", "a.tar", tarred({}), ""),
+        ("only folders", "a.zip", zipped({"d/": b""}), ""),
+        ("pickle", "a.tar", pickle.dumps([1] * 999), ""),
         ("claims 1 TB", "a.zip", _patched(zipped({"a": b"1" * 99}), 22, 24, 2**32 - 2, "<I"), ""),
-        ("tar claims 1 TB", "a.tar", tarred({}, odd=[(_entry("a", tarfile.REGTYPE), b"")])[:124]
-         + b"10000000000\0" + bytes(2000), ""),
+        (
+            "tar claims 1 TB",
+            "a.tar",
+            tarred({}, odd=[(_entry("a", tarfile.REGTYPE), b"")])[:124]
+            + b"10000000000\0"
+            + bytes(2000),
+            "",
+        ),
         ("LFS pointer", "a.tar.gz", b"version https://git-lfs.github.com/spec/v1\n", ""),
     ]
 
 
 def _escaping_archives(rng, canary: Path) -> list[tuple]:
     "(label, name, content): entries that point elsewhere, or are no files."
-    names = ("../x.txt", "data/../../x.txt", f"{canary}/x.txt", f"/{canary}/y.txt", "C:/x.txt", "..\\..\\x.txt",
-             "..", "data/../../../../canary/user.txt", f"//{canary}/z", "./../x", "C:x.txt", "\\\\host\\x")
+    names = (
+        "../x.txt",
+        "data/../../x.txt",
+        f"{canary}/x.txt",
+        f"/{canary}/y.txt",
+        "C:/x.txt",
+        "..\\..\\x.txt",
+        "..",
+        "data/../../../../canary/user.txt",
+        f"//{canary}/z",
+        "./../x",
+        "C:x.txt",
+        "\\\\host\\x",
+    )
     found = []
     for name in names:
         files = {**_files(rng), name: b"out"}
-        found += [(f"zip {name[-20:]!r}", "a.zip", zipped(files)),
-                  (f"tar {name[-20:]!r}", "a.tar", tarred(files))]
+        found += [
+            (f"zip {name[-20:]!r}", "a.zip", zipped(files)),
+            (f"tar {name[-20:]!r}", "a.tar", tarred(files)),
+        ]
     links = {
         "link out": [(_entry("l", tarfile.SYMTYPE, "../../.."), None)],
-        "link to the canary": [(_entry("l", tarfile.SYMTYPE, str(canary)), None),
-                               (_entry("l/x.txt", tarfile.REGTYPE, size=1), b"x")],
+        "link to the canary": [
+            (_entry("l", tarfile.SYMTYPE, str(canary)), None),
+            (_entry("l/x.txt", tarfile.REGTYPE, size=1), b"x"),
+        ],
         "hard link": [(_entry("h", tarfile.LNKTYPE, str(canary / "user.txt")), None)],
         "pipe": [(_entry("p", tarfile.FIFOTYPE), None)],
         "device": [(_entry("d", tarfile.CHRTYPE), None)],
@@ -167,7 +201,9 @@ def _escaping_archives(rng, canary: Path) -> list[tuple]:
 
 def tree(folder: Path) -> Files:
     "All files below a folder."
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def _unpacks(out: Path, expected: Files) -> Callable[[Answer], str]:
@@ -251,7 +287,9 @@ def _cut(i: int, rng, folder: Path, kit: Kit) -> Case:
     "Not all of an archive, or with flipped bits: refused, unless all of it is right."
     files = _files(rng)
     name = ("a.zip", "a.tar.gz", "a.tar.bz2", "a.tar.xz", "a.tar")[i % 5]
-    content = zipped(files) if name == "a.zip" else tarred(files, f"w:{name[6:]}" if name[6:] else "w")
+    content = (
+        zipped(files) if name == "a.zip" else tarred(files, f"w:{name[6:]}" if name[6:] else "w")
+    )
     if i // 5 % 2 == 0 or name == "a.tar":  # a plain tar has no checksum of its contents
         content = content[: int(len(content) * rng.uniform(0.02, 0.75))]
         must, label = "refused", f"{name}, cut"
@@ -273,12 +311,27 @@ def _two(i: int, rng, folder: Path, kit: Kit) -> Case:
     "Two archives at once, or one into a folder that holds something."
     one, two = {"VOC/a/1.jpg": b"1"}, {"VOC/b/2.jpg": b"2"}
     differs, same = {"VOC/a/1.jpg": b"other"}, {"VOC/a/1.jpg": b"1", "VOC/c.txt": b"c"}
-    what = ("merge", "differ", "agree", "second damaged", "second is text", "merge into",
-            "would overwrite", "same twice", "file where a folder is", "second missing")[i % 10]
+    what = (
+        "merge",
+        "differ",
+        "agree",
+        "second damaged",
+        "second is text",
+        "merge into",
+        "would overwrite",
+        "same twice",
+        "file where a folder is",
+        "second missing",
+    )[i % 10]
     put(folder / "one.tar", tarred(one))
-    second = {"merge": tarred(two), "differ": tarred(differs), "agree": tarred(same),
-              "second damaged": tarred(two, "w:gz")[:60], "second is text": b"text\n" * 99,
-              "same twice": tarred(one)}.get(what, tarred(two))
+    second = {
+        "merge": tarred(two),
+        "differ": tarred(differs),
+        "agree": tarred(same),
+        "second damaged": tarred(two, "w:gz")[:60],
+        "second is text": b"text\n" * 99,
+        "same twice": tarred(one),
+    }.get(what, tarred(two))
     put(folder / "two.tar", second) if what != "second missing" else None
     words = ["unpack", folder / "one.tar", folder / "two.tar", "--out", folder / "o"]
     all_of_it, must = one | two, "either"
@@ -299,7 +352,9 @@ def _two(i: int, rng, folder: Path, kit: Kit) -> Case:
             inside = "VOC/user.txt" if what == "would overwrite" else "VOC/user.txt/x"
             put(folder / "one.tar", tarred({**one, inside: b"not mine"}))
     check = _unpacks(folder / "o", all_of_it)
-    return Case(f"two: {what}", words, must=must, check=check, writes=("o",), keeps=keeps, clean=True)
+    return Case(
+        f"two: {what}", words, must=must, check=check, writes=("o",), keeps=keeps, clean=True
+    )
 
 
 def _no_archive(i: int, rng, folder: Path, kit: Kit) -> Case:
@@ -308,9 +363,22 @@ def _no_archive(i: int, rng, folder: Path, kit: Kit) -> Case:
     put(folder / "f", "file")
     good = put(folder / "a.zip", zipped({"a.txt": b"1"}))
     (folder / "lost.zip").symlink_to("nowhere")
-    pairs = (("d.zip", "o"), ("p.zip", "o"), ("lost.zip", "o"), ("", "o"), (device(folder, "zero"), "o"),
-             ("n" * 300, "o"), (good, "f"), (good, "f/x"), (good, ""), (good, "n" * 300),
-             ("nowhere.zip", "o"), ("~nosuchuser/a.zip", "o"), (good, device(folder, "null")), (good, "p.zip"))
+    pairs = (
+        ("d.zip", "o"),
+        ("p.zip", "o"),
+        ("lost.zip", "o"),
+        ("", "o"),
+        (device(folder, "zero"), "o"),
+        ("n" * 300, "o"),
+        (good, "f"),
+        (good, "f/x"),
+        (good, ""),
+        (good, "n" * 300),
+        ("nowhere.zip", "o"),
+        ("~nosuchuser/a.zip", "o"),
+        (good, device(folder, "null")),
+        (good, "p.zip"),
+    )
     archive, out = pairs[i % len(pairs)]
     label = f"{Path(archive).name[:20]!r} to {Path(out).name[:20]!r}"
     return Case(label, ["unpack", archive, "--out", out], must="refused", limit=4.0)
@@ -322,8 +390,23 @@ def _bombs(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(label, words, must="refused", writes=("o",), clean=True)
 
 
-ARCHIVES = (_good, _strange, _escaping, _cut, _strange, _escaping, _two, _cut, _escaping, _good,
-            _no_archive, _strange, _escaping, _cut, _two)
+ARCHIVES = (
+    _good,
+    _strange,
+    _escaping,
+    _cut,
+    _strange,
+    _escaping,
+    _two,
+    _cut,
+    _escaping,
+    _good,
+    _no_archive,
+    _strange,
+    _escaping,
+    _cut,
+    _two,
+)
 
 
 @kind("archives", 150)
@@ -341,7 +424,9 @@ def archives(index: int, rng, folder: Path, kit: Kit) -> Case:
 def network() -> torch.nn.Module:
     "A small network, whose weights are put into files."
     torch.manual_seed(0)
-    layers = OrderedDict(a=torch.nn.Linear(3, 4), b=torch.nn.BatchNorm1d(4), c=torch.nn.Linear(4, 2))
+    layers = OrderedDict(
+        a=torch.nn.Linear(3, 4), b=torch.nn.BatchNorm1d(4), c=torch.nn.Linear(4, 2)
+    )
     return torch.nn.Sequential(layers)
 
 
@@ -357,16 +442,27 @@ def _good_weights(state: dict) -> list[tuple]:
     strided = {k: v.repeat_interleave(2, 0)[::2] if v.ndim else v for k, v in state.items()}
     no_count = {k: v for k, v in state.items() if "num_batches" not in k}
     return [
-        ("plain.pth", _saved(state)), ("old.pth", _saved(state, _use_new_zipfile_serialization=False)),
-        ("plain.pt", _saved(OrderedDict(state))), ("wrapped.pth", _saved({"state_dict": state, "epoch": 3})),
-        ("model.pth", _saved({"model": state})), ("LOUD.PTH", _saved(state)),
+        ("plain.pth", _saved(state)),
+        ("old.pth", _saved(state, _use_new_zipfile_serialization=False)),
+        ("plain.pt", _saved(OrderedDict(state))),
+        ("wrapped.pth", _saved({"state_dict": state, "epoch": 3})),
+        ("model.pth", _saved({"model": state})),
+        ("LOUD.PTH", _saved(state)),
         ("parallel.pth", _saved({f"module.{k}": v for k, v in state.items()})),
-        ("half.pth", _saved(half)), ("double.pth", _saved(double)), ("strided.pth", _saved(strided)),
-        ("old counters.pth", _saved(no_count)), ("plain.safetensors", save(state)),
-        ("half.safetensors", save(half)), ("Loud.SafeTensors", save(state)),
+        ("half.pth", _saved(half)),
+        ("double.pth", _saved(double)),
+        ("strided.pth", _saved(strided)),
+        ("old counters.pth", _saved(no_count)),
+        ("plain.safetensors", save(state)),
+        ("half.safetensors", save(half)),
+        ("Loud.SafeTensors", save(state)),
         ("noted.safetensors", save(state, {"made by": "somebody"})),
-        ("parameters.pth", _saved({k: torch.nn.Parameter(v) if v.is_floating_point() else v
-                                   for k, v in state.items()})),
+        (
+            "parameters.pth",
+            _saved(
+                {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()}
+            ),
+        ),
         ("deflated.pth", _deflated(_saved(state))),
     ]
 
@@ -386,24 +482,35 @@ def _odd_tensors(state: dict) -> list[tuple]:
 
     few = {k: v for k, v in state.items() if k != "c.bias"}
     return [
-        ("missing", ".pth", _saved(few)), ("extra", ".pth", _saved({**state, "d": w})),
-        ("shape", ".pth", other(w.T)), ("scalar", ".pth", other(torch.tensor(1.0))),
-        ("no elements", ".pth", other(w[:0])), ("integers", ".pth", other(w.to(torch.int8))),
-        ("booleans", ".pth", other(w > 0)), ("complex", ".pth", other(w.to(torch.complex64))),
-        ("NaN", ".pth", other(w * torch.nan)), ("infinite", ".pth", other(w / 0)),
+        ("missing", ".pth", _saved(few)),
+        ("extra", ".pth", _saved({**state, "d": w})),
+        ("shape", ".pth", other(w.T)),
+        ("scalar", ".pth", other(torch.tensor(1.0))),
+        ("no elements", ".pth", other(w[:0])),
+        ("integers", ".pth", other(w.to(torch.int8))),
+        ("booleans", ".pth", other(w > 0)),
+        ("complex", ".pth", other(w.to(torch.complex64))),
+        ("NaN", ".pth", other(w * torch.nan)),
+        ("infinite", ".pth", other(w / 0)),
         ("float8", ".pth", other(w.to(torch.float8_e4m3fn))),
         ("float8 e5m2", ".pth", other(w.to(torch.float8_e5m2))),
-        ("sparse", ".pth", other(w.to_sparse())), ("CSR", ".pth", other(_quietly(w.to_sparse_csr))),
+        ("sparse", ".pth", other(w.to_sparse())),
+        ("CSR", ".pth", other(_quietly(w.to_sparse_csr))),
         ("meta", ".pth", other(w.to("meta"))),
         ("quantised", ".pth", other(_quietly(torch.quantize_per_tensor, w, 0.1, 0, torch.qint8))),
-        ("text", ".pth", other("text")), ("none", ".pth", other(None)),
-        ("a list", ".pth", _saved(list(state.values()))), ("a tensor", ".pth", _saved(w)),
-        ("a number", ".pth", _saved(3)), ("nothing", ".pth", _saved({})),
+        ("text", ".pth", other("text")),
+        ("none", ".pth", other(None)),
+        ("a list", ".pth", _saved(list(state.values()))),
+        ("a tensor", ".pth", _saved(w)),
+        ("a number", ".pth", _saved(3)),
+        ("nothing", ".pth", _saved({})),
         ("numbers as names", ".pth", _saved(dict(enumerate(state.values())))),
         ("nested", ".pth", _saved({"state_dict": {"model": state}})),
-        ("network", ".pth", _saved(network())), ("array", ".pth", other(w.numpy())),
+        ("network", ".pth", _saved(network())),
+        ("array", ".pth", other(w.numpy())),
         ("float8", ".safetensors", save({**state, "a.weight": w.to(torch.float8_e4m3fn)})),
-        ("missing", ".safetensors", save(few)), ("NaN", ".safetensors", save({**state, "a.weight": w * torch.nan})),
+        ("missing", ".safetensors", save(few)),
+        ("NaN", ".safetensors", save({**state, "a.weight": w * torch.nan})),
         ("shape", ".safetensors", save({**state, "a.weight": w.T.contiguous()})),
         ("integers", ".safetensors", save({**state, "a.weight": w.to(torch.int32)})),
         ("booleans", ".safetensors", save({**state, "a.weight": w > 0})),
@@ -438,33 +545,55 @@ def _pickles(canary: Path) -> list[tuple[str, bytes]]:
             return OrderedDict, (), None, None, iter([("a", Reduces())])
 
     nested = b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b"."
-    laughs = b"\x80\x02]q\0" + b"".join(
-        b"]q%c" % (k + 1) + b"(" + b"h%c" % k * 10 + b"e" for k in range(30)) + b"."
+    laughs = (
+        b"\x80\x02]q\0"
+        + b"".join(b"]q%c" % (k + 1) + b"(" + b"h%c" % k * 10 + b"e" for k in range(30))
+        + b"."
+    )
     return [
-        ("os.system", with_(b"os", b"system")), ("posix.system", with_(b"posix", b"system")),
+        ("os.system", with_(b"os", b"system")),
+        ("posix.system", with_(b"posix", b"system")),
         ("eval", with_(b"builtins", b"eval", b"V__import__('os').system('" + short + b"')\n")),
         ("exec", with_(b"builtins", b"exec", b"Vopen('" + target.encode() + b"','w')\n")),
         ("subprocess", with_(b"subprocess", b"getoutput")),
-        ("runpy", with_(b"runpy", b"run_path")), ("open", with_(b"builtins", b"open")),
+        ("runpy", with_(b"runpy", b"run_path")),
+        ("open", with_(b"builtins", b"open")),
         ("STACK_GLOBAL", b"\x80\x04\x8c\x02os\x8c\x06system\x93" + s + b"\x85R."),
-        ("INST", b"(S'" + short + b"'\nios\nsystem\n."), ("OBJ", b"\x80\x02(cos\nsystem\n" + s + b"o."),
+        ("INST", b"(S'" + short + b"'\nios\nsystem\n."),
+        ("OBJ", b"\x80\x02(cos\nsystem\n" + s + b"o."),
         ("NEWOBJ", b"\x80\x02cos\nsystem\n" + s + b"\x85\x81."),
         ("NEWOBJ_EX", b"\x80\x04cos\nsystem\n" + s + b"\x85}\x92."),
         ("dotted", b"\x80\x04\x8c\x05torch\x8c\x0eserialization.os.system\x93" + s + b"\x85R."),
-        ("torch.load", with_(b"torch", b"load")), ("hub", with_(b"torch.hub", b"load")),
+        ("torch.load", with_(b"torch", b"load")),
+        ("hub", with_(b"torch.hub", b"load")),
         ("numpy", with_(b"numpy.testing._private.utils", b"runstring")),
-        ("pip", with_(b"pip", b"main")), ("pty", with_(b"pty", b"spawn")),
-        ("reduce", pickle.dumps(Reduces(), 2)), ("items", pickle.dumps(Builds(), 2)),
-        ("extension", b"\x80\x02\x82\x01."), ("persistent", b"Pos.system\n."),
-        ("BUILD", b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\0\0\0a" + b"cos\nsystem\n" + s
-         + b"\x85Rsb."),
-        ("nested", nested), ("laughs", laughs), ("text", b"hello\n"), ("empty", b""),
+        ("pip", with_(b"pip", b"main")),
+        ("pty", with_(b"pty", b"spawn")),
+        ("reduce", pickle.dumps(Reduces(), 2)),
+        ("items", pickle.dumps(Builds(), 2)),
+        ("extension", b"\x80\x02\x82\x01."),
+        ("persistent", b"Pos.system\n."),
+        (
+            "BUILD",
+            b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\0\0\0a"
+            + b"cos\nsystem\n"
+            + s
+            + b"\x85Rsb.",
+        ),
+        ("nested", nested),
+        ("laughs", laughs),
+        ("text", b"hello\n"),
+        ("empty", b""),
         ("claims much", b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x."),
         ("claims more", b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"."),
         ("long", b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"."),
-        ("memo", b"\x80\x02r" + struct.pack("<I", 2**32 - 1) + b"."), ("stop", b"."),
+        ("memo", b"\x80\x02r" + struct.pack("<I", 2**32 - 1) + b"."),
+        ("stop", b"."),
         ("array", b"\x80\x02cnumpy\nzeros\nJ" + struct.pack("<i", 2**31 - 1) + b"\x85R."),
-        ("bytearray", b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 2**31 - 1) + b"\x85R."),
+        (
+            "bytearray",
+            b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", 2**31 - 1) + b"\x85R.",
+        ),
     ]
 
 
@@ -473,7 +602,11 @@ def _contained(content: bytes, how: int) -> tuple[str, bytes]:
     if how == 0:
         return "raw", content
     if how == 1:
-        files = {"archive/data.pkl": content, "archive/version": b"3\n", "archive/byteorder": b"little"}
+        files = {
+            "archive/data.pkl": content,
+            "archive/version": b"3\n",
+            "archive/byteorder": b"little",
+        }
         return "zip", zipped(files, zipfile.ZIP_STORED)
     if how == 2:
         return "tar", tarred({"pickle": content, "storages": content, "tensors": content})
@@ -493,19 +626,38 @@ def _bad_safetensors(state: dict) -> list[tuple[str, bytes]]:
         return _header(json.dumps({"a.weight": entry}).encode()) + bytes(48)
 
     return [
-        ("length of 2**63", _header(b"{}", 2**63)), ("length of 2**40", _header(b"{}", 2**40)),
-        ("length beyond", _header(b"{}", 3000)), ("no JSON", _header(b"nothing") + bytes(48)),
-        ("nested", _header(b"[" * 100_000 + b"]" * 100_000)), ("a list", _header(b"[]")),
-        ("nothing", _header(b"{}")), ("offsets beyond", one(data_offsets=[0, 4800])),
-        ("offsets turned", one(data_offsets=[48, 0])), ("negative", one(data_offsets=[-1, 47])),
-        ("no such type", one(dtype="F31")), ("huge shape", one(shape=[2**40, 2**40])),
-        ("negative shape", one(shape=[-4, -3])), ("shape of text", one(shape=["4", "3"])),
-        ("other size", one(shape=[5, 3])), ("no shape", one(shape=None)),
-        ("cut", whole[:-5]), ("cut head", whole[:30]), ("short", whole[:5]), ("a tail", whole + b"x"),
-        ("notes of numbers", _header(b'{"__metadata__":{"a":1}}')), ("Latin-1", _header(b'{"\xe9":1}')),
-        ("twice", _header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-                          b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + bytes(4)),
-        ("a pickle", pickle.dumps({"a": 1})), ("a PyTorch file", _saved(state)),
+        ("length of 2**63", _header(b"{}", 2**63)),
+        ("length of 2**40", _header(b"{}", 2**40)),
+        ("length beyond", _header(b"{}", 3000)),
+        ("no JSON", _header(b"nothing") + bytes(48)),
+        ("nested", _header(b"[" * 100_000 + b"]" * 100_000)),
+        ("a list", _header(b"[]")),
+        ("nothing", _header(b"{}")),
+        ("offsets beyond", one(data_offsets=[0, 4800])),
+        ("offsets turned", one(data_offsets=[48, 0])),
+        ("negative", one(data_offsets=[-1, 47])),
+        ("no such type", one(dtype="F31")),
+        ("huge shape", one(shape=[2**40, 2**40])),
+        ("negative shape", one(shape=[-4, -3])),
+        ("shape of text", one(shape=["4", "3"])),
+        ("other size", one(shape=[5, 3])),
+        ("no shape", one(shape=None)),
+        ("cut", whole[:-5]),
+        ("cut head", whole[:30]),
+        ("short", whole[:5]),
+        ("a tail", whole + b"x"),
+        ("notes of numbers", _header(b'{"__metadata__":{"a":1}}')),
+        ("Latin-1", _header(b'{"\xe9":1}')),
+        (
+            "twice",
+            _header(
+                b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+                b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+            )
+            + bytes(4),
+        ),
+        ("a pickle", pickle.dumps({"a": 1})),
+        ("a PyTorch file", _saved(state)),
     ]
 
 
@@ -518,15 +670,28 @@ def _damaged_weights(state: dict, rng) -> list[tuple[str, str, bytes]]:
     stored = zipfile.ZIP_STORED
     found = [
         ("cut", ".pth", whole[: int(len(whole) * rng.uniform(0.1, 0.9))]),
-        ("noise", ".pth", noise), ("noise", ".safetensors", noise), ("noise", ".pt", b"PK\3\4" + noise),
-        ("web page", ".pth", b"<!DOCTYPE html><html></html>"), ("empty", ".pth", b""),
-        ("LFS pointer", ".pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"),
+        ("noise", ".pth", noise),
+        ("noise", ".safetensors", noise),
+        ("noise", ".pt", b"PK\3\4" + noise),
+        ("web page", ".pth", b"<!DOCTYPE html><html></html>"),
+        ("empty", ".pth", b""),
+        (
+            "LFS pointer",
+            ".pth",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        ),
         ("LFS pointer", ".safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
-        ("text", ".pt", b"a,b,c\n1,2,3\n"), ("a part lacks", ".pth", zipped(lacking, stored)),
-        ("a part is short", ".pth", zipped(short, stored)), ("another zip", ".pth", zipped({"a": b"1"})),
-        ("ending", ".bin", whole), ("ending", "", whole), ("ending", ".npz", whole),
-        ("empty", ".safetensors", b""), ("tar", ".pth", tarred({"a": b"1"})),
-        ("JSON", ".safetensors", b'{"a": 1}'), ("picture", ".pth", b"\x89PNG\r\n\x1a\n" + noise),
+        ("text", ".pt", b"a,b,c\n1,2,3\n"),
+        ("a part lacks", ".pth", zipped(lacking, stored)),
+        ("a part is short", ".pth", zipped(short, stored)),
+        ("another zip", ".pth", zipped({"a": b"1"})),
+        ("ending", ".bin", whole),
+        ("ending", "", whole),
+        ("ending", ".npz", whole),
+        ("empty", ".safetensors", b""),
+        ("tar", ".pth", tarred({"a": b"1"})),
+        ("JSON", ".safetensors", b'{"a": 1}'),
+        ("picture", ".pth", b"\x89PNG\r\n\x1a\n" + noise),
     ]
     return found
 
@@ -559,7 +724,9 @@ def _weights_bomb() -> bytes:
             for name, content in parts.items():
                 if name.endswith("data.pkl"):  # the number of elements, twice: of storage and shape
                     content = content.replace(b"K\x01tq", b"J" + struct.pack("<i", size) + b"tq")
-                    content = content.replace(b"K\x01\x85q", b"J" + struct.pack("<i", size) + b"\x85q")
+                    content = content.replace(
+                        b"K\x01\x85q", b"J" + struct.pack("<i", size) + b"\x85q"
+                    )
                 if not name.endswith("data/0"):
                     archive.writestr(name, content)
                     continue
@@ -576,8 +743,18 @@ def _no_file(i: int, folder: Path) -> tuple[str, Path]:
     (folder / "zero.pth").symlink_to(device(folder, "zero"))
     (folder / "loop.pth").symlink_to("loop.pth")
     (folder / "full.safetensors").symlink_to(device(folder, "full"))
-    names = ("d.pth", "p.pth", "zero.pth", "loop.pth", "full.safetensors", "nowhere.pth", "",
-             "n" * 300 + ".pth", os.fsdecode(b"caf\xe9.pth"), "d.pth/x.pth")
+    names = (
+        "d.pth",
+        "p.pth",
+        "zero.pth",
+        "loop.pth",
+        "full.safetensors",
+        "nowhere.pth",
+        "",
+        "n" * 300 + ".pth",
+        os.fsdecode(b"caf\xe9.pth"),
+        "d.pth/x.pth",
+    )
     return f"path {names[i % len(names)][:20]!r}", folder / names[i % len(names)]
 
 
@@ -623,8 +800,29 @@ def weights(index: int, rng, folder: Path, kit: Kit) -> Case:
 
 # ----------------------------------------------------------------------------------- model folders
 
-VALUES = [None, "", "x", -1, 0, 1.5, float("inf"), float("nan"), [], {}, [1], {"a": 1}, True, 10**30,
-          "../../x", [["x"]], "é\n", 2**63, "0", "None", 20.5]
+VALUES = [
+    None,
+    "",
+    "x",
+    -1,
+    0,
+    1.5,
+    float("inf"),
+    float("nan"),
+    [],
+    {},
+    [1],
+    {"a": 1},
+    True,
+    10**30,
+    "../../x",
+    [["x"]],
+    "é\n",
+    2**63,
+    "0",
+    "None",
+    20.5,
+]
 
 
 def _fields(record: dict, path: tuple = ()) -> list[tuple]:
@@ -654,15 +852,26 @@ def _json_damage(text: str, i: int) -> tuple[str, bytes, str]:
     deep = '{"a":' * 100_000 + "1" + "}" * 100_000
     raw = text.encode()
     return (
-        ("BOM", b"\xef\xbb\xbf" + raw, "right"), ("CRLF", raw.replace(b"\n", b"\r\n"), "right"),
-        ("UTF-16", text.encode("utf-16"), "refused"), ("empty", b"", "refused"),
-        ("cut", raw[: len(raw) // 2], "refused"), ("a list", b"[" + raw + b"]", "refused"),
-        ("null", b"null", "refused"), ("text", b"hello", "refused"), ("number", b"3", "refused"),
-        ("nested", deep.encode(), "refused"), ("binary", bytes(range(256)), "refused"),
-        ("long number", b'{"format": ' + b"1" * 5000 + b"}", "refused"), ("web page", b"<html>", "refused"),
-        ("NUL", raw + b"\0", "refused"), ("twice", raw + raw, "refused"), ("Latin-1", b'{"\xe9": 1}', "refused"),
-        ("one line", json.dumps(json.loads(text)).encode(), "right"), ("a lone surrogate", b'"\\ud800"', "refused"),
-        ("nested list", b"[" * 100_000, "refused"), ("extra", b'{"zzz": 1, ' + raw[1:], "either"),
+        ("BOM", b"\xef\xbb\xbf" + raw, "right"),
+        ("CRLF", raw.replace(b"\n", b"\r\n"), "right"),
+        ("UTF-16", text.encode("utf-16"), "refused"),
+        ("empty", b"", "refused"),
+        ("cut", raw[: len(raw) // 2], "refused"),
+        ("a list", b"[" + raw + b"]", "refused"),
+        ("null", b"null", "refused"),
+        ("text", b"hello", "refused"),
+        ("number", b"3", "refused"),
+        ("nested", deep.encode(), "refused"),
+        ("binary", bytes(range(256)), "refused"),
+        ("long number", b'{"format": ' + b"1" * 5000 + b"}", "refused"),
+        ("web page", b"<html>", "refused"),
+        ("NUL", raw + b"\0", "refused"),
+        ("twice", raw + raw, "refused"),
+        ("Latin-1", b'{"\xe9": 1}', "refused"),
+        ("one line", json.dumps(json.loads(text)).encode(), "right"),
+        ("a lone surrogate", b'"\\ud800"', "refused"),
+        ("nested list", b"[" * 100_000, "refused"),
+        ("extra", b'{"zzz": 1, ' + raw[1:], "either"),
     )[i % 20]
 
 
@@ -692,7 +901,11 @@ def _tensor_damage(path: Path, i: int, rng) -> str:
     name = sorted(k for k, v in tensors.items() if v.is_floating_point())[0]
     value = tensors[name]
     changed = {
-        "NaN": value * torch.nan, "infinite": value / 0, "flat": value.flatten() if value.ndim > 1 else value[None], "integers": value.long(), "empty": value[:0] if value.ndim else value[None][:0],
+        "NaN": value * torch.nan,
+        "infinite": value / 0,
+        "flat": value.flatten() if value.ndim > 1 else value[None],
+        "integers": value.long(),
+        "empty": value[:0] if value.ndim else value[None][:0],
         "float8": value.to(torch.float8_e4m3fn),
     }
     what = (*changed, "cut", "noise", "gone", "text", "renamed", "folder", "pipe", "extra")[i % 14]
@@ -774,22 +987,36 @@ def _state_damage(path: Path, i: int, kit: Kit) -> str:
     tensors = load_file(path)
     moments = sorted(k for k in tensors if k.startswith("optimiser."))
     first = next(k for k in moments if not k.endswith(".step"))
-    what = ("no optimiser", "a moment lacks", "NaN moment", "moment of another shape", "no step",
-            "steps of another run", "later state", "infinite moment", "unknown parameter",
-            "a step of NaN")[i % 10]
+    what = (
+        "no optimiser",
+        "a moment lacks",
+        "NaN moment",
+        "moment of another shape",
+        "no step",
+        "steps of another run",
+        "later state",
+        "infinite moment",
+        "unknown parameter",
+        "a step of NaN",
+    )[i % 10]
     if what == "no optimiser":
         tensors = {k: v for k, v in tensors.items() if k not in moments}
     elif what == "a moment lacks":
         tensors.pop(first)
     elif what in ("NaN moment", "infinite moment"):
-        tensors[first] = tensors[first] * torch.nan if what[0] == "N" else tensors[first] + torch.inf
+        tensors[first] = (
+            tensors[first] * torch.nan if what[0] == "N" else tensors[first] + torch.inf
+        )
     elif what == "moment of another shape":
         tensors[first] = tensors[first].flatten()[:1].clone()
     elif what == "no step":
         tensors = {k: v for k, v in tensors.items() if not k.endswith(".step")}
     elif what in ("steps of another run", "a step of NaN"):
-        tensors |= {k: v * torch.nan if "NaN" in what else v + 7 for k, v in tensors.items()
-                    if k.endswith(".step") and k in moments}
+        tensors |= {
+            k: v * torch.nan if "NaN" in what else v + 7
+            for k, v in tensors.items()
+            if k.endswith(".step") and k in moments
+        }
     elif what == "later state":
         tensors = load_file(next((kit.whole / "checkpoint").glob("*.safetensors")))
     else:
@@ -802,14 +1029,27 @@ def _log_damage(path: Path, i: int) -> tuple[str, str]:
     "Change log.csv as an accident or a spreadsheet would; what was done and what must come of it."
     raw = path.read_bytes()
     changed = (
-        ("saved by a spreadsheet", b"\xef\xbb\xbf" + raw.replace(b",", b";").replace(b"\n", b"\r\n")),
-        ("BOM", b"\xef\xbb\xbf" + raw), ("CRLF", raw.replace(b"\n", b"\r\n")), ("half a line", raw[:-9]),
-        ("binary", bytes(range(256))), ("empty", b""), ("NaN", raw.replace(b"0.", b"nan", 1)),
-        ("words", raw.replace(b"\n0,", b"\nzero,")), ("own", b"name,age\nme,7\n"),
-        ("UTF-16", raw.decode().encode("utf-16")), ("only a header", raw.split(b"\n")[0] + b"\n"),
-        ("wide", b"x" * 500_000), ("Latin-1", raw.replace(b"step", b"st\xe9p")),
-        ("quotes", raw.replace(b"step", b'"step')), ("rows turned", b"\n".join(
-            [raw.split(b"\n")[0], *reversed(raw.split(b"\n")[1:-1])]) + b"\n"),
+        (
+            "saved by a spreadsheet",
+            b"\xef\xbb\xbf" + raw.replace(b",", b";").replace(b"\n", b"\r\n"),
+        ),
+        ("BOM", b"\xef\xbb\xbf" + raw),
+        ("CRLF", raw.replace(b"\n", b"\r\n")),
+        ("half a line", raw[:-9]),
+        ("binary", bytes(range(256))),
+        ("empty", b""),
+        ("NaN", raw.replace(b"0.", b"nan", 1)),
+        ("words", raw.replace(b"\n0,", b"\nzero,")),
+        ("own", b"name,age\nme,7\n"),
+        ("UTF-16", raw.decode().encode("utf-16")),
+        ("only a header", raw.split(b"\n")[0] + b"\n"),
+        ("wide", b"x" * 500_000),
+        ("Latin-1", raw.replace(b"step", b"st\xe9p")),
+        ("quotes", raw.replace(b"step", b'"step')),
+        (
+            "rows turned",
+            b"\n".join([raw.split(b"\n")[0], *reversed(raw.split(b"\n")[1:-1])]) + b"\n",
+        ),
         ("steps missing", b"\n".join([raw.split(b"\n")[0], *raw.split(b"\n")[2:]])),
     )
     label, content = changed[i % 16]
@@ -840,8 +1080,10 @@ def checkpoints(index: int, rng, folder: Path, kit: Kit) -> Case:
             put(path, content)
         else:
             label, value, must = (
-                ("step 1.0", {"step": 2.0}, "either"), ("step beyond", {"step": 10**9}, "refused"),
-                ("another step", {"step": 3}, "refused"), ("step 0", {"step": 0}, "refused"),
+                ("step 1.0", {"step": 2.0}, "either"),
+                ("step beyond", {"step": 10**9}, "refused"),
+                ("another step", {"step": 3}, "refused"),
+                ("step 0", {"step": 0}, "refused"),
                 ("state outside", {"state": "../../x.safetensors"}, "refused"),
                 ("state of a model", {"state": "../model.safetensors"}, "refused"),
                 ("more pictures", {"pictures": 9}, "refused"),

@@ -89,12 +89,14 @@ LOOKS = {  # how a white object on black may be stored: each has to be read as t
     "quantised": lambda t, r: _grey(t).convert("RGB").quantize(2),
     "quantised soft": lambda t, r: _soft(t, 1).convert("RGB").quantize(int(r.integers(3, 64))),
     "web palette": lambda t, r: _grey(t).convert("P", palette=Image.Palette.WEB),
-    "adaptive palette": lambda t, r: _grey(t).convert("RGB").convert(
-        "P", palette=Image.Palette.ADAPTIVE, colors=4),
+    "adaptive palette": lambda t, r: (
+        _grey(t).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    ),
     "a class of VOC": _classes,
     "one colour on black": lambda t, r: Image.fromarray(
-        t[..., None].astype(np.uint8) * r.permutation([255, int(r.integers(0, 255)), 0])
-        .astype(np.uint8)),
+        t[..., None].astype(np.uint8)
+        * r.permutation([255, int(r.integers(0, 255)), 0]).astype(np.uint8)
+    ),
     "photograph cut out": lambda t, r: _alpha(t, r, None),
     "black cut out": lambda t, r: _alpha(t, r, (0, 0, 0)),
     "white cut out": lambda t, r: _alpha(t, r, (255, 255, 255)),
@@ -160,13 +162,36 @@ def _used_or_said(ph: Path, place: str = "masks/", word: str = "mask"):
 
 
 NAMES = (  # where the mask of photograph pI.jpg may lie
-    "masks/p{}.png", "masks/p{}.PNG", "masks/P{}.png", "masks/p{}_mask.png", "masks/p{}-mask.png",
-    "masks/p{}.jpg.png", "masks/p{}.jpg", "masks/p{}.bmp", "masks/p{}.tif", "masks/p{}.gif",
-    "masks/p{}_segmentation.png", "masks/p{}_seg.png", "masks/p{}.mask.png", "masks/mask_p{}.png",
-    "Masks/p{}.png", "MASKS/p{}.png", "mask/p{}.png", "Mask/p{}.PNG", "segmentations/p{}.png",
-    "SegmentationClass/p{}.png", "SegmentationObject/p{}.png", "annotations/p{}.png",
-    "p{}_mask.png", "p{}-mask.png", "p{}.mask.png", "p{}_mask.PNG", "labels/p{}.png",
-    "groundtruth/p{}.png", "masks/sub/p{}.png", "masks/other{}.png",
+    "masks/p{}.png",
+    "masks/p{}.PNG",
+    "masks/P{}.png",
+    "masks/p{}_mask.png",
+    "masks/p{}-mask.png",
+    "masks/p{}.jpg.png",
+    "masks/p{}.jpg",
+    "masks/p{}.bmp",
+    "masks/p{}.tif",
+    "masks/p{}.gif",
+    "masks/p{}_segmentation.png",
+    "masks/p{}_seg.png",
+    "masks/p{}.mask.png",
+    "masks/mask_p{}.png",
+    "Masks/p{}.png",
+    "MASKS/p{}.png",
+    "mask/p{}.png",
+    "Mask/p{}.PNG",
+    "segmentations/p{}.png",
+    "SegmentationClass/p{}.png",
+    "SegmentationObject/p{}.png",
+    "annotations/p{}.png",
+    "p{}_mask.png",
+    "p{}-mask.png",
+    "p{}.mask.png",
+    "p{}_mask.PNG",
+    "labels/p{}.png",
+    "groundtruth/p{}.png",
+    "masks/sub/p{}.png",
+    "masks/other{}.png",
 )
 
 
@@ -206,10 +231,14 @@ def _latin_masks(index: int, rng, folder: Path) -> Case:
 def _useless(truth: np.ndarray, what: int, rng) -> Image.Image:
     ring = truth ^ np.asarray(_grey(truth).filter(ImageFilter.MaxFilter(3))).astype(bool)
     return {
-        0: _grey(truth & False), 1: _grey(truth | True), 2: _grey(truth | True, 0, 1),
+        0: _grey(truth & False),
+        1: _grey(truth | True),
+        2: _grey(truth | True, 0, 1),
         3: Image.fromarray(np.where(ring, 3, np.where(truth, 1, 2)).astype(np.uint8)),
-        4: Image.new("RGBA", SIZE, (0, 0, 0, 255)), 5: Image.new("1", SIZE, 0),
-        6: _grey(truth | True, 0, 7).quantize(2), 7: Image.new("LA", SIZE, (0, 0)),
+        4: Image.new("RGBA", SIZE, (0, 0, 0, 255)),
+        5: Image.new("1", SIZE, 0),
+        6: _grey(truth | True, 0, 7).quantize(2),
+        7: Image.new("LA", SIZE, (0, 0)),
     }[what]
 
 
@@ -261,7 +290,9 @@ def _broken_masks(index: int, rng, folder: Path) -> Case:
     damage = {
         "of another size": encoded(_grey(truth).resize(size)),
         "truncated": good[: int(len(good) * rng.uniform(0.3, 0.8))],
-        "text": b"not a mask", "empty": b"", "a web page": b"<html>mask</html>",
+        "text": b"not a mask",
+        "empty": b"",
+        "a web page": b"<html>mask</html>",
         "without palette": png(WIDTH, HEIGHT, 8, 3, bytes((WIDTH + 1) * HEIGHT)),
         "claiming much": png(30000, 30000, 1, 0, b"\0"),
     }
@@ -291,7 +322,10 @@ def _turned(index: int, rng, folder: Path) -> Case:
 
 
 MASKS = (
-    [_stored_masks] * 5 + [_named_masks] * 4 + [_useless_masks] * 2 + [_broken_masks] * 2
+    [_stored_masks] * 5
+    + [_named_masks] * 4
+    + [_useless_masks] * 2
+    + [_broken_masks] * 2
     + [_odd_named_masks, _latin_masks, _trimaps, _turned]
 )
 
@@ -310,7 +344,9 @@ def png(width: int, height: int, depth: int, colour: int, raw: bytes, *chunks) -
     "A PNG file made by hand: anything may be claimed."
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = [chunk(b"IHDR", head), *(chunk(*c) for c in chunks), chunk(b"IDAT", zlib.compress(raw))]
@@ -353,8 +389,11 @@ def _like(expected: np.ndarray, tolerance: float):
 LOSSY = {"JPEG": 0.04, "WEBP": 0.04, "GIF": 0.05}
 MODES = {  # which format may hold which mode
     "PNG": ("RGB", "L", "P", "1", "LA", "RGBA"),
-    "JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA"), "BMP": ("RGB", "L", "P", "1", "RGBA"),
-    "TIFF": ("RGB", "L", "P", "1", "LA", "RGBA", "CMYK", "LAB", "YCbCr"), "GIF": ("P", "L", "1"),
+    "JPEG": ("RGB", "L", "CMYK"),
+    "WEBP": ("RGB", "RGBA"),
+    "BMP": ("RGB", "L", "P", "1", "RGBA"),
+    "TIFF": ("RGB", "L", "P", "1", "LA", "RGBA", "CMYK", "LAB", "YCbCr"),
+    "GIF": ("P", "L", "1"),
 }
 VALID = [(form, mode) for form, modes in MODES.items() for mode in modes]
 ENDING = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif", "GIF": "gif"}
@@ -366,7 +405,8 @@ def _valid(index: int, rng, folder: Path) -> Case:
     image = drawn(int(rng.integers(99)))[0]
     if mode == "LAB":
         stored = ImageCms.profileToProfile(
-            image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+            image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
     else:
         stored = image.quantize(64) if mode == "P" else image.convert(mode)
     expected = _array(stored if mode != "LAB" else image)
@@ -394,8 +434,18 @@ def _odd_texts(index: int, rng, folder: Path) -> tuple[str, bytes]:
     image = drawn(7)[0]
     info = PngImagePlugin.PngInfo()
     noise = rng.integers(0, 256, 300).astype(np.uint8).tobytes()
-    what = ("ICC noise", "ICC huge", "long comment", "many texts", "EXIF noise", "zTXt bomb",
-            "gamma of zero", "resolution", "XMP", "JPEG comment")[index % 10]
+    what = (
+        "ICC noise",
+        "ICC huge",
+        "long comment",
+        "many texts",
+        "EXIF noise",
+        "zTXt bomb",
+        "gamma of zero",
+        "resolution",
+        "XMP",
+        "JPEG comment",
+    )[index % 10]
     if what == "ICC noise":
         return what, encoded(image, ("PNG", "JPEG", "TIFF")[index // 10 % 3], icc_profile=noise)
     if what == "ICC huge":
@@ -442,10 +492,14 @@ def _moving(index: int, rng, folder: Path) -> Case:
 def _deep_file(what: str, grey: np.ndarray) -> tuple[str, bytes]:
     "A grey picture of 8 bits, stored deeper."
     values = {
-        "16 bits": (grey.astype(np.uint16) * 257, "PNG"), "12 in 16": (grey * np.uint16(16), "PNG"),
-        "10 in 16": (grey * np.uint16(4), "PNG"), "14 in 16": (grey * np.uint16(64), "PNG"),
-        "8 in 16": (grey.astype(np.uint16), "PNG"), "16 bits TIFF": (grey * np.uint16(257), "TIFF"),
-        "12 in 16 TIFF": (grey * np.uint16(16), "TIFF"), "8 in 32": (grey.astype(np.int32), "TIFF"),
+        "16 bits": (grey.astype(np.uint16) * 257, "PNG"),
+        "12 in 16": (grey * np.uint16(16), "PNG"),
+        "10 in 16": (grey * np.uint16(4), "PNG"),
+        "14 in 16": (grey * np.uint16(64), "PNG"),
+        "8 in 16": (grey.astype(np.uint16), "PNG"),
+        "16 bits TIFF": (grey * np.uint16(257), "TIFF"),
+        "12 in 16 TIFF": (grey * np.uint16(16), "TIFF"),
+        "8 in 32": (grey.astype(np.int32), "TIFF"),
         "16 in 32": (grey.astype(np.int32) * 257, "TIFF"),
         "float to 1": (grey.astype(np.float32) / 255, "TIFF"),
         "float to 255": (grey.astype(np.float32), "TIFF"),
@@ -459,9 +513,24 @@ def _deep_file(what: str, grey: np.ndarray) -> tuple[str, bytes]:
     return form, encoded(Image.fromarray(array), form)
 
 
-DEEP = ("16 bits", "12 in 16", "10 in 16", "14 in 16", "8 in 16", "16 bits TIFF", "12 in 16 TIFF",
-        "8 in 32", "16 in 32", "float to 1", "float to 255", "float to 65535", "negative",
-        "24 in 32", "NaN", "infinite")
+DEEP = (
+    "16 bits",
+    "12 in 16",
+    "10 in 16",
+    "14 in 16",
+    "8 in 16",
+    "16 bits TIFF",
+    "12 in 16 TIFF",
+    "8 in 32",
+    "16 in 32",
+    "float to 1",
+    "float to 255",
+    "float to 65535",
+    "negative",
+    "24 in 32",
+    "NaN",
+    "infinite",
+)
 
 
 def _deep_picture(index: int, rng, folder: Path) -> Case:
@@ -520,8 +589,7 @@ def _finite(answer: Answer) -> str:
 def _damaged_picture(index: int, rng, folder: Path) -> Case:
     form, mode = VALID[int(rng.integers(len(VALID)))]
     image = drawn(index)[0]
-    stored = image.quantize(64) if mode == "P" else image.convert(
-        "RGB" if mode == "LAB" else mode)
+    stored = image.quantize(64) if mode == "P" else image.convert("RGB" if mode == "LAB" else mode)
     how, content = _bitten(encoded(stored, form), rng)
     path = put(folder / f"a.{ENDING[form]}", content)
     return Case(f"{form} {mode}, {how}", call=partial(read_image, path), check=_finite)
@@ -544,7 +612,10 @@ def _with_palette_trouble(index: int) -> bytes:
         png(WIDTH, HEIGHT, 8, 4, bytes((2 * WIDTH + 1) * HEIGHT), (b"tRNS", b"\0\1")),
         b"\x89PNG\r\n\x1a\n",
         b"GIF89a" + struct.pack("<HHBBB", 9, 9, 0, 0, 0) + b",\0\0\0\0\x09\0\x09\0\0\x02\0;",
-        b"BM" + bytes(60), b"II*\0\x08\0\0\0\0\0", b"RIFF\x10\0\0\0WEBPVP8 ", b"\xff\xd8\xff",
+        b"BM" + bytes(60),
+        b"II*\0\x08\0\0\0\0\0",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        b"\xff\xd8\xff",
     )[index % 17]
 
 
@@ -634,8 +705,17 @@ def _resized_jpeg(side: int) -> bytes:
 
 
 def _tiff_claim(side: int) -> bytes:
-    tags = ((256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 200), (277, 1),
-            (278, side), (279, 99))
+    tags = (
+        (256, side),
+        (257, side),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (273, 200),
+        (277, 1),
+        (278, side),
+        (279, 99),
+    )
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(200)
 
@@ -646,8 +726,20 @@ def _by_hand(index: int, rng, folder: Path) -> Case:
 
 
 PICTURES = (
-    _valid, _damaged_picture, _rest_is_read, _deep_picture, _turned_picture, _damaged_picture,
-    _rest_is_read, _valid, _metadata, _by_hand, _damaged_picture, _claims, _moving, _rest_is_read,
+    _valid,
+    _damaged_picture,
+    _rest_is_read,
+    _deep_picture,
+    _turned_picture,
+    _damaged_picture,
+    _rest_is_read,
+    _valid,
+    _metadata,
+    _by_hand,
+    _damaged_picture,
+    _claims,
+    _moving,
+    _rest_is_read,
     _damaged_picture,
 )
 
@@ -718,9 +810,25 @@ def _devices(ph: Path, kit: Kit, rng) -> set[int]:
 
 
 def _odd_names(ph: Path, kit: Kit, rng) -> set[int]:
-    names = (b"caf\xe9.png", b"a\nb.png", b"-x.png", b"a b.png", "🦜.png".encode(), b"%d%s.png",
-             b"'q\".png", b"a,b;c.png", b"CON.png", b"x..png", b"\xff.png", b"$(id).png",
-             b"#1.png", b"\x1b[31m.png", b"a\rb.png", b"\xe2\x80\xae.png", b"n" * 240 + b".png")
+    names = (
+        b"caf\xe9.png",
+        b"a\nb.png",
+        b"-x.png",
+        b"a b.png",
+        "🦜.png".encode(),
+        b"%d%s.png",
+        b"'q\".png",
+        b"a,b;c.png",
+        b"CON.png",
+        b"x..png",
+        b"\xff.png",
+        b"$(id).png",
+        b"#1.png",
+        b"\x1b[31m.png",
+        b"a\rb.png",
+        b"\xe2\x80\xae.png",
+        b"n" * 240 + b".png",
+    )
     for name in rng.choice(len(names), 2, replace=False):
         put(ph / os.fsdecode(names[name]), encoded(drawn(5)[0]))
     return {5}
@@ -739,9 +847,15 @@ def _odd_folder_names(ph: Path, kit: Kit, rng) -> set[int]:
 
 
 FOLDERS = {
-    "own results": _own_results, "own labels": _own_labels, "thumbnails": _thumbnails,
-    "of a Macintosh": _mac, "deep": _deep, "links": _links, "devices": _devices,
-    "odd names": _odd_names, "unreadable odd names": _odd_unreadable,
+    "own results": _own_results,
+    "own labels": _own_labels,
+    "thumbnails": _thumbnails,
+    "of a Macintosh": _mac,
+    "deep": _deep,
+    "links": _links,
+    "devices": _devices,
+    "odd names": _odd_names,
+    "unreadable odd names": _odd_unreadable,
     "odd folder names": _odd_folder_names,
 }
 
@@ -766,8 +880,9 @@ def _phone(index: int, rng, folder: Path, kit: Kit) -> Case:
     count = case.check
 
     def check(answer: Answer) -> str:
-        said = re.search(ending, answer.out, re.I) or re.search("20.{1,40}(ignored|other)|"
-                                                               "other.{1,40}20", answer.out)
+        said = re.search(ending, answer.out, re.I) or re.search(
+            "20.{1,40}(ignored|other)|other.{1,40}20", answer.out
+        )
         return count(answer) or ("" if said else f"not a word about 20 {ending} files")
 
     case.check = check
@@ -781,8 +896,9 @@ def _called(index: int, rng, folder: Path, kit: Kit) -> Case:
     words = ["data", name if index % 2 else f"{name}/"]
 
     def check(answer: Answer) -> str:
-        own = re.search(r"photographs\s+3", answer.out) or re.search(rf"\./{name}|{name}/|folder",
-                                                                     answer.out)
+        own = re.search(r"photographs\s+3", answer.out) or re.search(
+            rf"\./{name}|{name}/|folder", answer.out
+        )
         return "" if own else f"the collection {name} was taken, not a word about ./{name}"
 
     return Case(f"folder called {name}", words, check=check)
@@ -799,14 +915,33 @@ def _nothing(index: int, rng, folder: Path, kit: Kit) -> Case:
     (folder / "loop").symlink_to("loop")
     device(folder, "null")
     device(folder, "zero")
-    paths = ("empty", "texts", "file.png", "pipe", "lost", "loop", "", " ", "n" * 300, "d/" * 3000,
-             "a\0b", "~nosuchuser/x", "file.png/x", os.fsdecode(b"\xff\xfe"), "null", "-",
-             "zero", "nowhere")
+    paths = (
+        "empty",
+        "texts",
+        "file.png",
+        "pipe",
+        "lost",
+        "loop",
+        "",
+        " ",
+        "n" * 300,
+        "d/" * 3000,
+        "a\0b",
+        "~nosuchuser/x",
+        "file.png/x",
+        os.fsdecode(b"\xff\xfe"),
+        "null",
+        "-",
+        "zero",
+        "nowhere",
+    )
     path = paths[index % len(paths)]
     command = ("data", "segment", "saliency", "discover", "image")[index // len(paths) % 5]
     words = {
-        "data": ["data", path], "segment": ["segment", kit.model, path, "--out", "o"],
-        "saliency": ["saliency", path], "discover": ["discover", "--data", path, "--out", "o"],
+        "data": ["data", path],
+        "segment": ["segment", kit.model, path, "--out", "o"],
+        "saliency": ["saliency", path],
+        "discover": ["discover", "--data", path, "--out", "o"],
         "image": ["segment", kit.model, folder / "file.png", path, "--out", "o"],
     }[command]
     fine = command in ("segment", "image") and path == "file.png"
@@ -820,8 +955,14 @@ def _closed(index: int, rng, folder: Path, kit: Kit) -> Case:
     ph = photographs(folder / "ph")
     what = ("picture", "sub-folder", "folder", "above", "masks", "unwritable")[index % 6]
     put(ph / "sub" / "x.png", encoded(drawn(4)[0]))
-    shut = {"picture": ph / "p1.png", "sub-folder": ph / "sub", "folder": ph, "above": folder / "a",
-            "masks": ph / "masks", "unwritable": folder / "o"}[what]
+    shut = {
+        "picture": ph / "p1.png",
+        "sub-folder": ph / "sub",
+        "folder": ph,
+        "above": folder / "a",
+        "masks": ph / "masks",
+        "unwritable": folder / "o",
+    }[what]
     if what == "above":
         photographs(folder / "a" / "ph")
         ph = folder / "a" / "ph"

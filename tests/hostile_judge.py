@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -90,7 +90,7 @@ def kind(name: str, share: int) -> Callable:
     return file
 
 
-# ------------------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------------------ what is there
 
 
 def _look(path: bytes, content: bool) -> tuple:
@@ -136,7 +136,7 @@ def _below(path: str, places: tuple[str, ...]) -> bool:
     return any(path == p or path.startswith(p + "/") or p == "." for p in places)
 
 
-# ----------------------------------------------------------------------------------------- running
+# ------------------------------------------------------------------------------------------ running
 
 
 class TooLong(BaseException):
@@ -203,7 +203,9 @@ def _last_place(error: BaseException) -> str:
     "The last line of the package that an exception came through."
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if f"{os.sep}partbook{os.sep}" in f.filename]
-    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {ours[-1].name}" if ours else "outside"
+    return (
+        f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {ours[-1].name}" if ours else "outside"
+    )
 
 
 def _run(case: Case, answer: Answer) -> None:
@@ -221,7 +223,7 @@ def _run(case: Case, answer: Answer) -> None:
         answer.status = stop.code
 
 
-def answered(case: Case, folder: Path, seconds: float = SECONDS) -> Answer:
+def answered(case: Case, folder: Path) -> Answer:
     "Run a case in this process."
     answer = Answer()
     out = io.TextIOWrapper(io.BytesIO(), case.encoding, "strict", write_through=True)
@@ -229,10 +231,10 @@ def answered(case: Case, folder: Path, seconds: float = SECONDS) -> Answer:
     with _as_at_home(folder), redirect_stdout(out), redirect_stderr(err):
         start, before = time.perf_counter(), _forget_peak()
         try:
-            with bounded(seconds):
+            with bounded(SECONDS):
                 _run(case, answer)
         except TooLong as error:
-            answer.trouble = f"still running after {seconds} s, in {_last_place(error)}"
+            answer.trouble = f"still running after {SECONDS} s, in {_last_place(error)}"
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -296,7 +298,7 @@ def answered_apart(case: Case, folder: Path) -> tuple[Answer, str]:
     return pickle.loads(content)
 
 
-# ----------------------------------------------------------------------------------------- judging
+# ------------------------------------------------------------------------------------------ judging
 
 
 def _of_streams(case: Case, answer: Answer) -> Iterator[str]:
@@ -310,7 +312,8 @@ def _of_streams(case: Case, answer: Answer) -> Iterator[str]:
     if answer.status == 2:
         lines = answer.err.strip().splitlines()
         if len(lines) != 1:
-            yield f"{len(lines)} lines on the error stream, not one sentence: {' / '.join(lines)[:200]}"
+            text = " / ".join(lines)[:200]
+            yield f"{len(lines)} lines on the error stream, not one sentence: {text}"
         elif not lines[0].startswith("partbook"):
             yield f"the sentence does not start with partbook: {lines[0][:100]}"
         elif case.says and not re.search(case.says, lines[0], re.I):

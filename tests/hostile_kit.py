@@ -1,14 +1,16 @@
-"What hostile inputs are made from: drawn photographs with known masks, and small models, made once."
+"What hostile inputs are made from: drawn photographs, their masks, and models, all made once."
 
 import io
 import os
 import shutil
 import stat
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -80,6 +82,22 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
     if found.shape != truth.shape:
         return 0.0
     return float((found & truth).sum() / max(1, (found | truth).sum()))
+
+
+@contextmanager
+def small_and_alone() -> Iterator[None]:
+    "Small sizes and one thread, so that this process can be forked; afterwards as before."
+    before, threads = os.environ.get("PARTBOOK_SMALL"), torch.get_num_threads()
+    os.environ["PARTBOOK_SMALL"] = "1"
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if before is None:
+            os.environ.pop("PARTBOOK_SMALL")
+        else:
+            os.environ["PARTBOOK_SMALL"] = before
 
 
 class Stopped(KeyboardInterrupt):

@@ -17,7 +17,6 @@ from hostile_judge import Answer, Case, kind
 from hostile_kit import DEVICES, QUICK, TRAIN, Kit, device, drawn, encoded, photographs, put, run
 from PIL import Image
 
-from partbook.core import InputError
 from partbook.data.folder import Folder
 from partbook.data.sample import collections
 from partbook.evaluation.results import append_row, read_rows
@@ -63,10 +62,18 @@ def _written(name: str, out: Path) -> Callable[[Answer], str]:
 
 
 USERS = {  # what a user may have in the folder, by the names that results have
-    "parts.png": encoded(drawn(9)[0]), "metrics.json": b'{"mine": 1}', "log.csv": b"name,age\nme,7\n",
-    "model/model.json": b'{"mine": 1}', "model/model.safetensors": b"mine", "p0.png": encoded(drawn(8)[0]),
-    "p1_overlay.png": encoded(drawn(7)[0]), "saliency.json": b"[1, 2]", "a.txt": b"mine",
-    "direction.safetensors": b"mine", "validation.csv": b"a;b\n1;2\n", "p2.png": encoded(drawn(6)[0]),
+    "parts.png": encoded(drawn(9)[0]),
+    "metrics.json": b'{"mine": 1}',
+    "log.csv": b"name,age\nme,7\n",
+    "model/model.json": b'{"mine": 1}',
+    "model/model.safetensors": b"mine",
+    "p0.png": encoded(drawn(8)[0]),
+    "p1_overlay.png": encoded(drawn(7)[0]),
+    "saliency.json": b"[1, 2]",
+    "a.txt": b"mine",
+    "direction.safetensors": b"mine",
+    "validation.csv": b"a;b\n1;2\n",
+    "p2.png": encoded(drawn(6)[0]),
 }
 
 
@@ -103,13 +110,32 @@ def _among(i: int, rng, folder: Path, kit: Kit) -> Case:
 
 
 PLACES = (  # (--out, what must come of it)
-    ("f", "refused"), ("f/x", "refused"), ("n" * 300, "refused"), ("d/" * 3000, "refused"),
-    ("", "refused"), ("  ", "refused"), ("~/res", "right"), ("~nosuchuser/x", "refused"),
-    ("a\0b", "refused"), ("pipe", "refused"), ("null", "refused"), ("loop", "refused"),
-    ("full/x", "refused"), ("full", "refused"), (os.fsdecode(b"caf\xe9"), "right"),
-    ("-x", "right"), ("🦜 ü", "right"), ("a/b/c/d", "right"), ("with space", "right"),
-    ("x/", "right"), ("a\nb", "either"), ("lost", "either"), ("./x/../y", "right"), ("$HOME", "right"),
-    ("~", "either"), ("n" * 250, "either"),
+    ("f", "refused"),
+    ("f/x", "refused"),
+    ("n" * 300, "refused"),
+    ("d/" * 3000, "refused"),
+    ("", "refused"),
+    ("  ", "refused"),
+    ("~/res", "right"),
+    ("~nosuchuser/x", "refused"),
+    ("a\0b", "refused"),
+    ("pipe", "refused"),
+    ("null", "refused"),
+    ("loop", "refused"),
+    ("full/x", "refused"),
+    ("full", "refused"),
+    (os.fsdecode(b"caf\xe9"), "right"),
+    ("-x", "right"),
+    ("🦜 ü", "right"),
+    ("a/b/c/d", "right"),
+    ("with space", "right"),
+    ("x/", "right"),
+    ("a\nb", "either"),
+    ("lost", "either"),
+    ("./x/../y", "right"),
+    ("$HOME", "right"),
+    ("~", "either"),
+    ("n" * 250, "either"),
 )
 
 
@@ -160,7 +186,10 @@ def _full(i: int, rng, folder: Path, kit: Kit) -> Case:
     words = command(name, ph, folder / "o", kit) if name in COMMANDS else []
     room = (0, 100, 512, 2048)[i // 8 % 4]
     if name == "train":
-        words, room = ["discover", "--data", ph, *TRAIN, "--out", folder / "o"], (512, 9000)[i // 8 % 2]
+        words, room = (
+            ["discover", "--data", ph, *TRAIN, "--out", folder / "o"],
+            (512, 9000)[i // 8 % 2],
+        )
     elif name == "record":
         append_row(folder / "r.csv", {"a": 1.0})
         words = ["evaluate", kit.model, "--root", ph, "--record", folder / "r.csv"]
@@ -192,11 +221,56 @@ def outputs(index: int, rng, folder: Path, kit: Kit) -> Case:
 
 # ----------------------------------------------------------------------------------------- numbers
 
-NUMBERS = ("-1", "0", "1", "2", "5", "1e3", "1.5", "nan", "inf", "-inf", "", " ", "x", "٣", "３", "²",
-           "0x10", "1_0", "+3", "007", "9" * 30, "-" + "9" * 30, str(2**31), str(2**63), str(2**64),
-           str(2**70), "100000", "1,5", "None", "True", "1e999", "9" * 5000, "½", "3 ", "--3", "[1]",
-           "()", "{}", "1/2", "2**3", "__import__('os')", "é", "\ud800".encode("utf-8", "surrogatepass")
-           .decode("utf-8", "replace"), "-0", "16", "255", "256", "1000000000")
+NUMBERS = (
+    "-1",
+    "0",
+    "1",
+    "2",
+    "5",
+    "1e3",
+    "1.5",
+    "nan",
+    "inf",
+    "-inf",
+    "",
+    " ",
+    "x",
+    "٣",
+    "３",
+    "²",
+    "0x10",
+    "1_0",
+    "+3",
+    "007",
+    "9" * 30,
+    "-" + "9" * 30,
+    str(2**31),
+    str(2**63),
+    str(2**64),
+    str(2**70),
+    "100000",
+    "1,5",
+    "None",
+    "True",
+    "1e999",
+    "9" * 5000,
+    "½",
+    "3 ",
+    "--3",
+    "[1]",
+    "()",
+    "{}",
+    "1/2",
+    "2**3",
+    "__import__('os')",
+    "é",
+    "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
+    "-0",
+    "16",
+    "255",
+    "256",
+    "1000000000",
+)
 
 
 def _whole(text: str) -> int | None:
@@ -309,12 +383,33 @@ def _options(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(f"{name} --option {option}={text[:30]}", words, limit=3.0)
 
 
-WORDS = (("--device", "cuda:99"), ("--device", ""), ("--device", "é"), ("--device", "meta"),
-         ("--precision", "fp8"), ("--foreground", "x"), ("--foreground", ""), ("--method", ""),
-         ("--method", "../kmeans"), ("--features", ""), ("--features", "é"), ("--layers", ","),
-         ("--layers", "a,b"), ("--option", "="), ("--option", "masks"), ("--set", "="),
-         ("--option", "masks=2"), ("--set", "parts=3=4"), ("--set", "é=1"), ("--data", "\x1b[31m"),
-         ("--root", "x"), ("--weights", ""), ("--cache", ""), ("--record", ""), ("--seed", "1\n2"))
+WORDS = (
+    ("--device", "cuda:99"),
+    ("--device", ""),
+    ("--device", "é"),
+    ("--device", "meta"),
+    ("--precision", "fp8"),
+    ("--foreground", "x"),
+    ("--foreground", ""),
+    ("--method", ""),
+    ("--method", "../kmeans"),
+    ("--features", ""),
+    ("--features", "é"),
+    ("--layers", ","),
+    ("--layers", "a,b"),
+    ("--option", "="),
+    ("--option", "masks"),
+    ("--set", "="),
+    ("--option", "masks=2"),
+    ("--set", "parts=3=4"),
+    ("--set", "é=1"),
+    ("--data", "\x1b[31m"),
+    ("--root", "x"),
+    ("--weights", ""),
+    ("--cache", ""),
+    ("--record", ""),
+    ("--seed", "1\n2"),
+)
 
 
 def _words(i: int, rng, folder: Path, kit: Kit) -> Case:
@@ -343,22 +438,36 @@ def _csv_damage(raw: bytes, i: int, rng) -> tuple[str, bytes, str]:
     head, first, second = text.splitlines()
     deep = f"{head},x\n" + f'{first},"{"[" * 100_000}"\n'
     return (
-        ("as it was", raw, "right"), ("BOM", b"\xef\xbb\xbf" + raw, "either"),
-        ("CRLF", raw.replace(b"\n", b"\r\n"), "right"), ("half a line", raw[:-20], "either"),
-        ("no last line end", raw[:-1], "right"), ("semicolons", raw.replace(b",", b";"), "either"),
-        ("spreadsheet", b"\xef\xbb\xbf" + raw.replace(b",", b";").replace(b"\n", b"\r\n"), "either"),
+        ("as it was", raw, "right"),
+        ("BOM", b"\xef\xbb\xbf" + raw, "either"),
+        ("CRLF", raw.replace(b"\n", b"\r\n"), "right"),
+        ("half a line", raw[:-20], "either"),
+        ("no last line end", raw[:-1], "right"),
+        ("semicolons", raw.replace(b",", b";"), "either"),
+        (
+            "spreadsheet",
+            b"\xef\xbb\xbf" + raw.replace(b",", b";").replace(b"\n", b"\r\n"),
+            "either",
+        ),
         ("binary", rng.integers(0, 256, 999).astype(np.uint8).tobytes(), "refused"),
-        ("empty", b"", "either"), ("only a header", f"{head}\n".encode(), "right"),
+        ("empty", b"", "either"),
+        ("only a header", f"{head}\n".encode(), "right"),
         ("wide field", f'{head}\n"{"x" * 200_000}",{first}\n'.encode(), "refused"),
         ("open quote", f'{head}\n"{first}\n'.encode(), "refused"),
-        ("zero byte", raw.replace(b"0", b"\0", 1), "either"), ("twice", f"a,a\n1,2\n".encode(), "refused"),
-        ("unnamed", b"a,\n1,2\n", "either"), ("Latin-1", b"caf\xe9,b\n1,2\n", "refused"),
-        ("UTF-16", text.encode("utf-16"), "refused"), ("own", b"name,age\nme,7\n", "either"),
+        ("zero byte", raw.replace(b"0", b"\0", 1), "either"),
+        ("twice", "a,a\n1,2\n".encode(), "refused"),
+        ("unnamed", b"a,\n1,2\n", "either"),
+        ("Latin-1", b"caf\xe9,b\n1,2\n", "refused"),
+        ("UTF-16", text.encode("utf-16"), "refused"),
+        ("own", b"name,age\nme,7\n", "either"),
         ("blank lines", f"{head}\n\n{first}\n\n".encode(), "either"),
         ("long number", f"a,b\n{'9' * 5000},1\n".encode(), "right"),
-        ("infinite", b"a,b\n1e999,nan\n", "right"), ("deep", deep.encode(), "either"),
-        ("one field more", f"{head}\n{first},1\n".encode(), "refused"), ("text", b"Dear diary\n", "either"),
-        ("web page", b"<html>\n<p>a, b</p>\n", "refused"), ("a picture", encoded(drawn(0)[0]), "refused"),
+        ("infinite", b"a,b\n1e999,nan\n", "right"),
+        ("deep", deep.encode(), "either"),
+        ("one field more", f"{head}\n{first},1\n".encode(), "refused"),
+        ("text", b"Dear diary\n", "either"),
+        ("web page", b"<html>\n<p>a, b</p>\n", "refused"),
+        ("a picture", encoded(drawn(0)[0]), "refused"),
     )[i % 26]
 
 
@@ -387,8 +496,11 @@ def _records(i: int, rng, folder: Path, kit: Kit) -> Case:
             return f"{len(after) - 1} rows, not {len(before)}"
         for old, new in zip(before[1:], after[1:], strict=False):
             found = dict(zip(after[0], new, strict=True))
-            if any(found[k] != v for k, v in zip(before[0], old, strict=True)
-                   if not re.fullmatch(r"9+|1e999|nan", v)):
+            if any(
+                found[k] != v
+                for k, v in zip(before[0], old, strict=True)
+                if not re.fullmatch(r"9+|1e999|nan", v)
+            ):
                 return "an older row is another"
         return ""
 
@@ -399,8 +511,23 @@ def _records(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(label, words, call, must=must, check=check, writes=("r.csv",), clean=True)
 
 
-RECORDS = ("full", "zero", "d", "", "n" * 300, "f/x.csv", "pipe", "~nosuchuser/r.csv", "loop",
-           "~/r.csv", "a/b/r.csv", os.fsdecode(b"caf\xe9.csv"), "p.png", "m.json", "null")
+RECORDS = (
+    "full",
+    "zero",
+    "d",
+    "",
+    "n" * 300,
+    "f/x.csv",
+    "pipe",
+    "~nosuchuser/r.csv",
+    "loop",
+    "~/r.csv",
+    "a/b/r.csv",
+    os.fsdecode(b"caf\xe9.csv"),
+    "p.png",
+    "m.json",
+    "null",
+)
 
 
 def _record_places(i: int, rng, folder: Path, kit: Kit) -> Case:
@@ -416,7 +543,15 @@ def _record_places(i: int, rng, folder: Path, kit: Kit) -> Case:
     right = text in ("~/r.csv", "a/b/r.csv") or "caf" in text
     words = ["evaluate", kit.model, "--root", kit.photos, f"--record={text}"]
     if i // len(RECORDS) % 2:
-        words = ["discover", "--data", kit.photos, *QUICK, "--out", folder / "o", f"--record={text}"]
+        words = [
+            "discover",
+            "--data",
+            kit.photos,
+            *QUICK,
+            "--out",
+            folder / "o",
+            f"--record={text}",
+        ]
     real = folder / text.replace("~", "home")
 
     def check(answer: Answer) -> str:
@@ -452,8 +587,14 @@ def _saliency_records(i: int, rng, folder: Path, kit: Kit) -> Case:
         put(path, content)
     else:
         place = ("settings", "files", "command", "versions")[i % 4]
-        value = ([*VALUES, ["../../../canary/user.png"], [str(kit.folder.parent / "canary" / "user.png")], [1], ["user.txt"], {"size": "x"}]
-                 [int(rng.integers(len(VALUES) + 5))])
+        value = [
+            *VALUES,
+            ["../../../canary/user.png"],
+            [str(kit.folder.parent / "canary" / "user.png")],
+            [1],
+            ["user.txt"],
+            {"size": "x"},
+        ][int(rng.integers(len(VALUES) + 5))]
         label = f"{place} = {value!r}"[:50]
         put(path, json.dumps(record | {place: value}))
     (folder / "o" / "p1.png").unlink()
@@ -461,7 +602,9 @@ def _saliency_records(i: int, rng, folder: Path, kit: Kit) -> Case:
 
     def check(answer: Answer) -> str:
         found = _maps(folder / "o")
-        return "" if all(found.get(k) == v for k, v in expected.items()) else "other maps than before"
+        return (
+            "" if all(found.get(k) == v for k, v in expected.items()) else "other maps than before"
+        )
 
     keeps = ("o/user.png",)
     return Case(f"saliency.json: {label}", words, check=check, writes=("o",), keeps=keeps)
@@ -486,15 +629,23 @@ def _caches(i: int, rng, folder: Path, kit: Kit) -> Case:
     elif how == "link":
         entry.symlink_to(device(folder, "zero"))
     elif entry.suffix == ".npy" and how in ("other shape", "NaN", "pickle"):
-        values = {"other shape": np.zeros((3, 5), np.uint8), "NaN": np.full((40, 48), np.nan),
-                  "pickle": np.array([{"a": 1}], dtype=object)}[how]
+        values = {
+            "other shape": np.zeros((3, 5), np.uint8),
+            "NaN": np.full((40, 48), np.nan),
+            "pickle": np.array([{"a": 1}], dtype=object),
+        }[how]
         np.save(entry, values, allow_pickle=True)
     elif how in ("other shape", "NaN"):
         from safetensors.torch import load, save_file
 
         tensors = load(content)
-        save_file({k: v.flatten()[:1].clone() if how[0] == "o" else v * torch.nan
-                   for k, v in tensors.items()}, entry)
+        save_file(
+            {
+                k: v.flatten()[:1].clone() if how[0] == "o" else v * torch.nan
+                for k, v in tensors.items()
+            },
+            entry,
+        )
     else:
         entry.write_bytes({"cut": content[: len(content) // 2], "empty": b""}.get(how, b"text"))
     name = "model/model.safetensors"
@@ -510,8 +661,16 @@ def _caches(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(label, words, check=check, writes=("o", "c"), limit=limit)
 
 
-TABLES = (_records, _records, _record_places, _saliency_records, _records, _caches, _record_places,
-          _saliency_records)
+TABLES = (
+    _records,
+    _records,
+    _record_places,
+    _saliency_records,
+    _records,
+    _caches,
+    _record_places,
+    _saliency_records,
+)
 
 
 @kind("tables", 110)
@@ -524,7 +683,21 @@ def tables(index: int, rng, folder: Path, kit: Kit) -> Case:
 
 # ------------------------------------------------------------------------------------- annotations
 
-FIELD = ("nan", "inf", "-1", "0", "word", "1" * 30, "../../x", "é", "1e308", "-0.0", "1.5", "\t", "01")
+FIELD = (
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "word",
+    "1" * 30,
+    "../../x",
+    "é",
+    "1e308",
+    "-0.0",
+    "1.5",
+    "\t",
+    "01",
+)
 
 
 def _text_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
@@ -569,7 +742,13 @@ def _text_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
 
 def _places(value: Any, path: tuple = ()) -> list[tuple]:
     "The places in a nest of lists and dictionaries."
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     found = [path] if path else []
     for key, below in list(inner)[:6]:
         found += _places(below, (*path, key))
@@ -594,7 +773,9 @@ def _nested_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
 
 def _xml_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
     text = raw.decode()
-    laughs = "".join(f'<!ENTITY a{k} "{f"&a{k - 1};" * 10 if k else "ha" * 10}">' for k in range(10))
+    laughs = "".join(
+        f'<!ENTITY a{k} "{f"&a{k - 1};" * 10 if k else "ha" * 10}">' for k in range(10)
+    )
     head = f"<!DOCTYPE x [{laughs}]>"
     outside = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///proc/self/cmdline">]>'
     numbers = list(re.finditer(r">([0-9.]+)<", text))
@@ -605,8 +786,10 @@ def _xml_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
     return (
         ("laughs", (head + text.replace(one[1], "&a9;", 1)).encode(), "either"),
         ("outside", (outside + text.replace(one[1], "&a;", 1)).encode(), "either"),
-        ("cut", raw[: int(len(raw) * rng.random())], "either"), ("empty", b"", "either"),
-        ("BOM", b"\xef\xbb\xbf" + raw, "right"), ("CRLF", raw.replace(b"\n", b"\r\n"), "right"),
+        ("cut", raw[: int(len(raw) * rng.random())], "either"),
+        ("empty", b"", "either"),
+        ("BOM", b"\xef\xbb\xbf" + raw, "right"),
+        ("CRLF", raw.replace(b"\n", b"\r\n"), "right"),
         (f"no {tag}", re.sub(f"</?{tag}>", "", text).encode(), "either"),
         (f"{tag} renamed", text.replace(f"{tag}>", "x>").encode(), "either"),
         (f"{one[1]} = {value[:9]!r}", text.replace(f">{one[1]}<", f">{value}<").encode(), "either"),
@@ -631,7 +814,11 @@ def _binary_damage(raw: bytes, rng) -> tuple[str, bytes, str]:
             damaged[place] = int(rng.integers(256))
         return "head damaged", bytes(damaged), "either"
     if how == 3:
-        return "MATLAB 7.3 head", b"MATLAB 7.3 MAT-file" + bytes(493) + b"\x89HDF\r\n\x1a\n", "either"
+        return (
+            "MATLAB 7.3 head",
+            b"MATLAB 7.3 MAT-file" + bytes(493) + b"\x89HDF\r\n\x1a\n",
+            "either",
+        )
     return (("empty", b"", "either"), ("text", b"hello\n" * 50, "either"))[how - 4]
 
 
@@ -667,8 +854,14 @@ def _matlab_damage(path: Path, rng) -> str:
     value = found[name]
     kinds = ("renamed", "empty", "text", "number", "transposed", "NaN", "cell", "nothing")
     how = kinds[int(rng.integers(len(kinds)))]
-    changed = {"empty": np.zeros((0, 0)), "text": "text", "number": 1.5, "transposed": value.T,
-               "NaN": np.full(np.shape(value), np.nan), "cell": np.array([[value]], dtype=object)}
+    changed = {
+        "empty": np.zeros((0, 0)),
+        "text": "text",
+        "number": 1.5,
+        "transposed": value.T,
+        "NaN": np.full(np.shape(value), np.nan),
+        "cell": np.array([[value]], dtype=object),
+    }
     if how == "renamed":
         found[name + "x"] = found.pop(name)
     elif how == "nothing":
@@ -696,9 +889,17 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 DAMAGES = {".txt": _text_damage, ".json": _nested_damage, ".xml": _xml_damage}
-READERS = (("cub", {}), ("celeba", {}), ("coco-parts", {}), ("aflw", {"source": "sqlite"}),
-           ("deepfashion", {}), ("pascal", {}), ("vehiclepart", {}), ("aflw", {"source": "aflw-19"}),
-           ("aflw", {"source": "recrop"}))
+READERS = (
+    ("cub", {}),
+    ("celeba", {}),
+    ("coco-parts", {}),
+    ("aflw", {"source": "sqlite"}),
+    ("deepfashion", {}),
+    ("pascal", {}),
+    ("vehiclepart", {}),
+    ("aflw", {"source": "aflw-19"}),
+    ("aflw", {"source": "recrop"}),
+)
 
 
 @kind("annotations", 130)
@@ -711,7 +912,9 @@ def annotations(index: int, rng, folder: Path, kit: Kit) -> Case:
     files = sorted(p for p in chosen.rglob("*") if p.is_file())
     suffixes = sorted({p.suffix.lower() for p in files})
     suffix = suffixes[int(rng.integers(len(suffixes)))]
-    path = random.Random(int(rng.integers(2**31))).choice([p for p in files if p.suffix.lower() == suffix])
+    path = random.Random(int(rng.integers(2**31))).choice(
+        [p for p in files if p.suffix.lower() == suffix]
+    )
     must, i = "either", index // len(READERS)
     if i % 8 == 7:
         label = ("gone", "a folder", "a pipe", "a loop")[i // 8 % 4]
