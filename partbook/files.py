@@ -8,6 +8,7 @@ __all__ = ['HOST', 'TEMPORARY', 'MARK', 'OURS', 'LOCK', 'as_path', 'shown', 'kin
            'is_marked_png', 'is_our_table', 'is_ours', 'only_run']
 
 # %% ../nbs/12_files.ipynb #5b09099b
+import errno
 import json
 import os
 import re
@@ -57,6 +58,8 @@ def kind_of(path: str | Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return "nothing"
     except OSError as error:
+        if error.errno == errno.ELOOP:  # links that lead in a circle
+            return "nothing"
         sentence = f"{shown(path)} cannot be looked at ({error.strerror}); check its permissions."
         raise InputError(sentence) from None
     except ValueError as error:  # a zero byte, or letters that no file system takes
@@ -96,11 +99,14 @@ def read_text(
 
 def read_json(path: str | Path) -> Any:
     "What a JSON file says. `InputError` names the file and the place where it stops being JSON."
-    text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(read_text(path))
     except RecursionError:
         raise InputError(f"{shown(path)} is nested too deep for a record of this book.") from None
+    except InputError as error:
+        if "is not text in UTF-8" not in str(error):
+            raise
+        raise InputError(str(error).replace("is not text", "is not a JSON file")) from None
     except ValueError as error:
         raise InputError(f"{shown(path)} is not a JSON file ({error}).") from None
 
