@@ -356,6 +356,8 @@ def saliency(args: argparse.Namespace) -> int:
     asked = (args.method, args.features, args.weights, layers, args.soft, args.replace)
     options = MapOptions(*asked, args.size, args.patches)
     maps = plan_maps(args.folder, options, args.out, device)
+    for remark in maps.remarks:
+        say(f"  {remark}")
     plan = Plan()
     plan.read(*maps.reads)
     plan.make(*maps.writes)

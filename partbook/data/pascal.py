@@ -364,7 +364,7 @@ def read_indices(
     cure = "so use those lists (lists=Segmentation), or unpack the archive again"
     missing = f"{shown(path)} is missing; only images of ImageSets/Segmentation have masks, {cure}."
     require(kind_of(path) != "nothing", missing)
-    with opened(regular_file(path, "mask")) as image:
+    with opened(regular_file(path, "mask"), drawn=True) as image:
         blurred = image.format == "JPEG"
         image.load()
         held = "deep greys" if image.mode.startswith("I") else "colours"
@@ -407,7 +407,7 @@ def _saved_grey(path: Path) -> bool:
     "Whether a SegmentationObject holds the brightness of its colours."
     if kind_of(path) != "file":
         return False
-    with opened(path) as image:
+    with opened(path, drawn=True) as image:
         return image.mode == "L" and counts_in_greys(np.unique(np.array(image)))
 
 

@@ -116,18 +116,14 @@ def gather(
 def _gather_folder(folder: Path, found: Gathered) -> None:
     "Add a folder's photographs, without what this book drew."
     inside = find_pictures(folder)
-    own = {name for name in inside.pictures if is_marked_png(folder / name)}
-    photographs = [name for name in inside.pictures if name not in own]
     require(
-        photographs,
+        inside.pictures,
         f"The folder {shown(folder)} holds no image; "
         "give a folder of photographs, or the photographs themselves.",
     )
-    if own:
-        what = f"{len(own)} of partbook's results left out, {shown(min(own))} first"
-        found.remarks.append(f"{shown(folder)}: {what}")
+    found.remarks.extend(f"{shown(folder)}: {remark}" for remark in inside.remarks())
     found.skipped.extend(f"{shown(folder / name)}: {why}" for name, why in inside.skipped)
-    found.pairs.extend((folder / name, Path(name)) for name in photographs)
+    found.pairs.extend((folder / name, Path(name)) for name in inside.pictures)
 
 # %% ../../nbs/evaluation/42_segment.ipynb #c196e131
 def _same(path: Path) -> str:

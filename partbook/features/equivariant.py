@@ -24,7 +24,7 @@ from ..data.sample import Collection, Kept, collections
 from .extractor import Extractor, extractors
 from ..parts.light import Body
 from ..parts.warps import cell_centres, random_affine, uniform
-from ..weights import load_into, load_tensors, save_tensors
+from ..weights import OR_ELSE, load_into, load_tensors, save_tensors
 
 # %% ../../nbs/features/30_equivariant.ipynb #9d723683
 def random_warp(
@@ -248,7 +248,7 @@ class Equivariant(Extractor):
         network = Descriptor(self.dim)
         if weights != "random":
             path = shipped_weights() if weights is None else Path(weights)
-            load_into(network, load_tensors(path), path, "the equivariant descriptor")
+            load_into(network, load_tensors(path, OR_ELSE), path, "the equivariant descriptor")
         self.network = network
 
     def describe(self, images: Tensor) -> Tensor:

@@ -312,6 +312,7 @@ class MapPlan:
     stale: list[str] = field(default_factory=list)  # ours, removed before new ones are written
     old: dict[str, Any] | None = None  # the record that lists them
     skipped: list[str] = field(default_factory=list)  # sentences about what gets no map
+    remarks: list[str] = field(default_factory=list)  # sentences about what was passed over
     fitted: bool = False  # whether the direction of an earlier call is kept
     mended: bool = False  # whether the record differs from what is there
 
@@ -346,6 +347,7 @@ def plan_maps(
     settings = map_settings(options, extractor)
     plan = MapPlan(folder, place, settings, extractor)
     plan.skipped = [f"{shown(name)}: {why}" for name, why in found.skipped]
+    plan.remarks = found.remarks()
     maps = _maps_of(found.pictures, plan.skipped)
     record = map_record(place, settings, options.replace)
     if record is not None:

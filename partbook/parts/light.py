@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .networks import Network, draw_small, networks
-from ..weights import draw_weights, load_into, load_tensors
+from ..weights import OR_ELSE, draw_weights, load_into, load_tensors
 
 # %% ../../nbs/parts/50_light.ipynb #963c61e6
 class Block(nn.Module):
@@ -82,7 +82,7 @@ class Light(Network):
 # %% ../../nbs/parts/50_light.ipynb #43ce76e2
 def load_body(body: Body, path: str | Path) -> None:
     "Fill a body from the file of a descriptor, whose last layer is left out. `InputError` when the file is another network's."
-    tensors = load_tensors(path)
+    tensors = load_tensors(path, OR_ELSE)
     load_into(body, {k: v for k, v in tensors.items() if not k.startswith("head.3.")}, path, "the light network")
 
 

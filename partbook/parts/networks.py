@@ -21,7 +21,8 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import InputError, Registry, generator, require
-from ..weights import download, draw_weights, load_into, load_published, load_tensors
+from ..weights import OR_ELSE, download, draw_weights, load_into, load_published
+from ..weights import load_tensors
 
 # %% ../../nbs/parts/40_networks.ipynb #47cc6177
 networks = Registry("network", "partbook.parts")
@@ -286,7 +287,7 @@ def vision_transformer(
         return _draw_transformer(vit, seed)
     path = Path(weights) if weights is not None else download(vit.default_cfg["url"], f"dinov2 ({size})")
     rename = importlib.import_module("timm.models.vision_transformer").checkpoint_filter_fn  # the authors' names to timm's
-    return load_into(vit, rename(load_tensors(path), vit), path, f"dinov2 ({size})")
+    return load_into(vit, rename(load_tensors(path, OR_ELSE), vit), path, f"dinov2 ({size})")
 
 # %% ../../nbs/parts/40_networks.ipynb #4e37ac24
 @torch.no_grad()
