@@ -424,7 +424,7 @@ class Kept(View):
                     self._kept[i] = s
         return [self._kept.get(i) or new[i] for i in indices]
 
-# %% ../../nbs/data/10_sample.ipynb #15002b08
+# %% ../../nbs/data/10_sample.ipynb #7d706dc9
 EDGE = 2048  # bytes that are looked at in three places of a large file
 LISTS = (".txt", ".csv", ".json", ".xml", ".mat", ".sqlite")  # annotations, of which every byte counts
 WHOLE_LIST = 2**26  # bytes; a longer list is looked at in three places as well
@@ -445,7 +445,7 @@ def glimpse(path: str | Path) -> bytes:
     except OSError:
         return b"gone"  # whoever reads the sample says more about it
 
-# %% ../../nbs/data/10_sample.ipynb #6e979299
+# %% ../../nbs/data/10_sample.ipynb #05424eb3
 def _spelt(name: str) -> bytes:
     return unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
 
@@ -460,7 +460,7 @@ def _of_files(files: Sequence[Path]) -> tuple[str, bytes, bytes]:  # the first n
         contents.update(hashlib.blake2b(glimpse(path), digest_size=16).digest())
     return names[0], b"\0".join(_spelt(n) for n in names), contents.digest()
 
-# %% ../../nbs/data/10_sample.ipynb #4de9962f
+# %% ../../nbs/data/10_sample.ipynb #fdf33834
 SPREAD = 64  # samples of a collection without files that are looked at
 FEW = 4  # of a drawn one, which its options describe already
 
@@ -474,7 +474,7 @@ def _pixels(s: Sample, rounded: bool) -> bytes:
 
 def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the first name, names, contents
     "What some samples are called, and what is on them."
-    rounded = hasattr(collection, "registered_name")
+    rounded = hasattr(collection, "registered_name") and collection.needs == "nothing"
     count = min(len(collection), FEW if rounded else SPREAD)
     chosen = torch.linspace(0, len(collection) - 1, count, dtype=torch.float64).round().long()
     names, contents = [], hashlib.blake2b()
@@ -485,7 +485,7 @@ def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the firs
             contents.update(_pixels(s, rounded) if steady else b"")
     return next(iter(names), ""), b"\0".join(_spelt(n) for n in names), contents.digest()
 
-# %% ../../nbs/data/10_sample.ipynb #dd939e5a
+# %% ../../nbs/data/10_sample.ipynb #2be73c42
 NO_OPTION = ("root", "size", "device")  # of what `open` is given: where it lies, how large, who draws it
 
 
@@ -505,7 +505,7 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, (str, int, float, bool))
 
-# %% ../../nbs/data/10_sample.ipynb #82f3e139
+# %% ../../nbs/data/10_sample.ipynb #8477dd68
 def identity(collection: Collection) -> dict[str, Any]:
     """Which pictures these are, wherever they lie: the collection's name, its options, how many
     pictures, the first name, a hash of all names, and a `key` that two collections share if they
@@ -534,7 +534,7 @@ def _identity_of(collection: Collection) -> dict[str, Any]:
     called = hashlib.blake2b(names, digest_size=8).hexdigest()
     return {**about, "first": first, "names": called, "key": whole.hexdigest()}
 
-# %% ../../nbs/data/10_sample.ipynb #cef3ea52
+# %% ../../nbs/data/10_sample.ipynb #0062239a
 def what_differs(
     then: dict[str, Any],  # an identity that was written down
     now: dict[str, Any],  # one of today

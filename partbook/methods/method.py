@@ -42,7 +42,7 @@ from ..parts.maps import argmax_labels, softmax_maps, upsample
 from ..parts.networks import Network, networks
 from ..weights import load_into, load_tensors
 
-# %% ../../nbs/methods/10_method.ipynb #b353fd8c
+# %% ../../nbs/methods/10_method.ipynb #c02ab35a
 def fits(value: Any, kind: Any) -> bool:
     "Whether a value is what an annotation names. True is no whole number, and nan and infinity are no numbers."
     options = get_args(kind)
@@ -67,7 +67,7 @@ def _is_finite(value: int | float) -> bool:
     except OverflowError:
         return False
 
-# %% ../../nbs/methods/10_method.ipynb #da6c99cb
+# %% ../../nbs/methods/10_method.ipynb #5ddd4741
 WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text", NoneType: "None"}
 
 
@@ -81,7 +81,7 @@ def in_words(kind: Any) -> str:
         return f"a list, {count} times {in_words(options[0])}"
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
-# %% ../../nbs/methods/10_method.ipynb #e6c49df5
+# %% ../../nbs/methods/10_method.ipynb #bf8fde9a
 HIGHEST = {"size": 4096, "batch": 2**16, "seed": 2**63 - 1}  # of single settings
 WHOLE = 10**9  # of all other whole numbers
 
@@ -92,13 +92,21 @@ def check_fields(settings: Any) -> None:
     for f in fields(settings):
         value = _plain(getattr(settings, f.name))
         setattr(settings, f.name, value)
-        found = shown(repr(value))
-        found = found if len(found) <= 60 else found[:60] + " ..."
+        found = _short(value)
         expected = in_words(kinds[f.name])
         require(fits(value, kinds[f.name]), f"The setting {f.name} is {found}; it must be {expected}.")
         if fits(value, int):
             highest = HIGHEST.get(f.name, WHOLE)
             require(value <= highest, f"The setting {f.name} is {found}; it must be at most {highest}.")
+
+
+def _short(value: Any) -> str:
+    "A value for a message."
+    try:
+        text = shown(repr(value))
+    except ValueError:  # Python does not print numbers of more than 4300 digits
+        text = "a number of very many digits"
+    return text if len(text) <= 60 else text[:60] + " ..."
 
 
 def _plain(value: Any) -> Any:
@@ -328,7 +336,7 @@ def ratio(self: Step, above: Tensor, below: Tensor) -> Tensor:
         distributed.all_reduce(below)
     return self.total(above) / below.clamp(min=1e-6)
 
-# %% ../../nbs/methods/10_method.ipynb #b71c0ff8
+# %% ../../nbs/methods/10_method.ipynb #e6e34572
 def seal_of(path: str | Path) -> dict[str, Any]:
     "The size and a hash of a file, by which its record knows it again."
     digest, size = hashlib.blake2b(digest_size=16), 0
@@ -401,7 +409,7 @@ def load_method(
     load_into(method, tensors, weights)
     return method.to(device).eval(), record
 
-# %% ../../nbs/methods/10_method.ipynb #6af97f7a
+# %% ../../nbs/methods/10_method.ipynb #0bb163ce
 FIELDS = {"method": str, "settings": dict, "facts": dict, "tensors": dict}  # of model.json
 FACTS = {"collection": str, "options": dict, "identity": dict}  # of its facts, where they are given
 
@@ -430,6 +438,7 @@ def _check_seal(record: dict[str, Any], path: Path, weights: Path) -> None:
 # %% ../../nbs/methods/10_method.ipynb #f81ef603
 def _build(record: dict[str, Any], name: str) -> Method:
     "The method of a record, without its tensors."
+    require(record["method"] in methods, f"{name}: there is no method named {shown(repr(record['method']))[:60]}; choose one of: {', '.join(methods.names())}.")
     cls, values = methods[record["method"]], record["settings"]
     known = {f.name for f in fields(cls.Settings)}
     unknown = sorted(set(values) - known)

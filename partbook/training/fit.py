@@ -194,7 +194,7 @@ def _row_of(names: list[str], cells: list[str]) -> dict[str, Any] | None:
         return None
     return {**row, **{n: row.get(n) for n in LOOK}} if row["step"] is not None else None
 
-# %% ../../nbs/training/10_fit.ipynb #4bd65bdb
+# %% ../../nbs/training/10_fit.ipynb #9f637b73
 @patch
 def cut_back(self: Log, step: int) -> None:
     "Keep the rows before `step` of the file at `path`, if there is one."
@@ -255,7 +255,7 @@ def remove_states(folder: Path, but: str = "") -> None:
             with suppress(OSError):
                 old.unlink()
 
-# %% ../../nbs/training/10_fit.ipynb #3761cfc4
+# %% ../../nbs/training/10_fit.ipynb #c67c3433
 def facts_of(method: Trained, collection: Collection, precision: str) -> dict[str, Any]:
     "What decides a run besides the method's settings."
     learning, frozen = changing(method), hashlib.blake2b(digest_size=8)
@@ -286,10 +286,10 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
             old = shown(repr(known.get(key)))[:60]
             require(known.get(key) == value, f"{name} is of a run with {key} = {old}, not {value!r}; {CURE}.")
     changed = what_differs(then, now["identity"])
-    require(not changed, f"{name} is of another run, for {shown(changed)}; {CURE}.")
+    require(not changed, f"{name} is of another run, for {shown(changed)}; resume with the same pictures and options, or start anew in another folder.")
     require(record.get("weights") == now["weights"], f"{name} is of a run whose frozen layers had other weights; {CURE}.")
 
-# %% ../../nbs/training/10_fit.ipynb #811dbef7
+# %% ../../nbs/training/10_fit.ipynb #5bcc2713
 def state_of(path: Path, record: dict[str, Any], steps: int) -> Path:
     "Where the tensors of a checkpoint are. `InputError` when its record cannot be right."
     name, step, state = shown(path), record.get("step"), record.get("state")
@@ -317,8 +317,8 @@ def memory_of(state: Path, tensors: dict[str, Tensor], method: Trained, optimise
         require(bool(value.isfinite().all()) and bool((value >= low).all()), f"{name} has values in {key!r} that no training leaves there (not finite, or negative); {MEND}.")
         memory.setdefault(int(found[1]), {})[found[2]] = value
     for i, entry in memory.items():
-        lacking = sorted(expected - set(entry))
-        require(not lacking, f"{name} lacks {f'optimiser.{i}.{lacking[:1]}'}; {MEND}.")
+        for key in sorted(expected - set(entry)):
+            raise InputError(f"{name} lacks {f'optimiser.{i}.{key}'!r}; {MEND}.")
     return memory
 
 # %% ../../nbs/training/10_fit.ipynb #34e7ed28
@@ -569,7 +569,7 @@ def fit(
     method.eval()
     return log
 
-# %% ../../nbs/training/10_fit.ipynb #dd6b3080
+# %% ../../nbs/training/10_fit.ipynb #622040b6
 def begin(place: Path, log: Log, method: Trained, optimiser: torch.optim.Optimizer, facts: dict[str, Any], resume: bool, alone: bool) -> int:
     "Make a folder ready for a run, or find the run in it; the number of steps done. `InputError` leaves all as it was."
     folder = place / "checkpoint"
