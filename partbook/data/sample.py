@@ -318,14 +318,6 @@ class Collection(Dataset):
         except InputError:
             return False
 
-    def files(self) -> list[Path]:
-        "The files that the samples are read from, in a fixed order: photographs, masks, annotations. Drawn ones have none."
-        return []
-
-    def remarks(self) -> list[str]:
-        "What was passed over, one sentence each."
-        return []
-
 # %% ../../nbs/data/10_sample.ipynb #9176cb13
 @patch
 def counts(self: Collection) -> dict[str, int]:
@@ -343,6 +335,18 @@ def take(self: Collection, indices: Sequence[int]) -> list[Sample]:
 def batch(self: Collection, indices: Sequence[int]) -> Batch:
     "Samples `indices`, which must have one size, as one batch."
     return collate(self.take(indices))
+
+
+@patch
+def files(self: Collection) -> list[Path]:
+    "The files that samples are read from, in order: photographs, masks, lists. Drawn ones have none."
+    return []
+
+
+@patch
+def remarks(self: Collection) -> list[str]:
+    "What was passed over, one sentence each."
+    return []
 
 # %% ../../nbs/data/10_sample.ipynb #9ab89e31
 class View(Collection):
@@ -426,12 +430,20 @@ class Kept(View):
 
 # %% ../../nbs/data/10_sample.ipynb #7d706dc9
 EDGE = 2048  # bytes that are looked at in three places of a large file
-LISTS = (".txt", ".csv", ".json", ".xml", ".mat", ".sqlite")  # annotations, of which every byte counts
+LISTS = (
+    ".txt",
+    ".csv",
+    ".json",
+    ".xml",
+    ".mat",
+    ".sqlite",
+)  # annotations, of which every byte counts
 WHOLE_LIST = 2**26  # bytes; a longer list is looked at in three places as well
 
 
 def glimpse(path: str | Path) -> bytes:
-    "The size of a file and some of its bytes, all of them for a small file or a list of annotations."
+    """The size of a file and some of its bytes, all of them for a small file or a list of
+    annotations."""
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -472,7 +484,9 @@ def _pixels(s: Sample, rounded: bool) -> bytes:
     return b"".join(str(tuple(v.shape)).encode() + v.numpy().tobytes() for v in tensors)
 
 
-def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the first name, names, contents
+def _of_samples(
+    collection: Collection,
+) -> tuple[str, bytes, bytes]:  # the first name, names, contents
     "What some samples are called, and what is on them."
     rounded = hasattr(collection, "registered_name") and collection.needs == "nothing"
     count = min(len(collection), FEW if rounded else SPREAD)
@@ -486,7 +500,11 @@ def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the firs
     return next(iter(names), ""), b"\0".join(_spelt(n) for n in names), contents.digest()
 
 # %% ../../nbs/data/10_sample.ipynb #2be73c42
-NO_OPTION = ("root", "size", "device")  # of what `open` is given: where it lies, how large, who draws it
+NO_OPTION = (
+    "root",
+    "size",
+    "device",
+)  # of what `open` is given: where it lies, how large, who draws it
 
 
 def _options(collection: Collection) -> dict[str, Any]:
@@ -551,9 +569,15 @@ def what_differs(
         if old != new:
             return f"the option {name} was {old!r}, and is now {new!r}"
     if then.get("pictures") != now["pictures"]:
-        return f"the photographs differ: there were {then.get('pictures')}, and now {now['pictures']}"
-    if then.get("first") != now["first"]:
-        return f"the photographs differ: the first was {then.get('first')!r}, and is now {now['first']!r}"
+        return (
+            f"the photographs differ: there were {then.get('pictures')}, and now {now['pictures']}"
+        )
+    old, new = then.get("first"), now["first"]
+    if old != new:
+        return f"the photographs differ: the first was {old!r}, and is now {new!r}"
     if then.get("names") != now["names"]:
-        return f"the photographs differ: the first is {now['first']!r} as before, but others have other names"
-    return "the photographs differ: their names are the same, but there is something else in the files"
+        return f"the photographs differ: the first is {new!r} as before, but others have other names"
+    return (
+        "the photographs differ: their names are the same, "
+        "but there is something else in the files"
+    )
