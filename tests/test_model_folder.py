@@ -117,6 +117,8 @@ def test_settings_of_ones_own_are_checked_too():
     (["--set", "rate=nan"], "expected a value of type float"), (["--set", "zoom=(1e400,2)"], "zoom is (inf, 2); it must be a list, 2 times a finite number"),
     (["--set", "zoom=(1,2,3)"], "zoom is (1, 2, 3); it must be a list, 2 times"), (["--set", "steps=" + "9" * 40], "it must be at most 1000000000"),
     (["--steps", 10**12], "it must be at most 1000000000"),
+    (["--method", "uld", "--set", "descriptor=1000000000"], "descriptor is 1000000000; it must be at most 4096"),
+    (["--method", "dff", "--set", "restarts=1000000000"], "restarts is 1000000000; it must be at most 10000"),
 ])
 def test_numbers_on_the_command_line(words, said, tmp_path, capsys):
     assert said in sentence(capsys, "discover", "--method", "contrastive", "--out", tmp_path / "out", *words)

@@ -89,7 +89,14 @@ def in_words(kind: Any) -> str:
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 # %% ../../nbs/methods/10_method.ipynb #bf8fde9a
-HIGHEST = {"size": 4096, "batch": 2**16, "seed": 2**63 - 1}  # of single settings
+HIGHEST = {
+    "size": 4096,
+    "batch": 2**16,
+    "seed": 2**63 - 1,
+    "descriptor": 4096,
+    "restarts": 10_000,
+    "starts": 10_000,
+}  # of single settings
 WHOLE = 10**9  # of all other whole numbers
 
 
