@@ -118,7 +118,7 @@ def check_fields(settings: Any) -> None:
                 value <= highest, f"The setting {f.name} is {found}; it must be at most {highest}."
             )
 
-
+# %% ../../nbs/methods/10_method.ipynb #d4a90a12
 def _short(value: Any) -> str:
     "A value for a message."
     try:
