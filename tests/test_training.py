@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -454,6 +455,26 @@ def test_other_options_methods_and_weights_are_refused(album, tmp_path):
     guessed.foreground = "a guess"
     assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", **asked)
     assert "of a run with batch = 3, not 4" in refused(Album(album), tmp_path / "out", settings=TrainSettings(parts=2, size=16, steps=12, batch=4, rate=0.1), **asked)
+
+
+@dataclass
+class Inside(TrainSettings):
+    "A setting that has the name of a fact about the run."
+
+    foreground: bool = False
+    precision: float = 0.5
+
+
+def test_a_setting_may_have_the_name_of_a_fact(album, tmp_path):
+    given = {"parts": 2, "size": 16, "steps": 12, "batch": 3, "rate": 0.1}
+    alone, _ = learn(Album(album), tmp_path / "alone", settings=Inside(**given), every=5)
+    stopped(Album(album), tmp_path / "out", settings=Inside(**given))
+    asked = {"every": 5, "resume": True}
+    assert "foreground = False, not True" in refused(Album(album), tmp_path / "out", settings=Inside(foreground=True, **given), **asked)
+    guessed = View(Album(album))
+    guessed.foreground = "a guess"
+    assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", settings=Inside(**given), **asked)
+    assert learn(Album(album), tmp_path / "out", settings=Inside(**given), **asked)[0].rows == alone.rows
 
 
 def test_nothing_to_take_up(album, tmp_path):

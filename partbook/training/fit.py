@@ -316,18 +316,11 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
     require(
         isinstance(then, dict),
         f"{name} does not say which photographs its run learned from, as records of older versions "
-        "do not, "
-        "so it cannot be told whether these are the same; start anew in another folder.",
+        "do not, so it cannot be told whether these are the same; start anew in another folder.",
     )
-    now = json.loads(json.dumps({**asdict(method.settings), **facts}))
-    known = {**record, **record["settings"]}
-    for key, value in now.items():
-        if key not in ("identity", "weights"):
-            old = shown(repr(known.get(key)))[:60]
-            require(
-                known.get(key) == value,
-                f"{name} is of a run with {key} = {old}, not {value!r}; {CURE}.",
-            )
+    settings, now = json.loads(json.dumps([asdict(method.settings), facts]))
+    _compare(name, record["settings"], settings)
+    _compare(name, record, {k: v for k, v in now.items() if k not in ("identity", "weights")})
     changed = what_differs(then, now["identity"])
     require(
         not changed,
@@ -338,6 +331,13 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
         record.get("weights") == now["weights"],
         f"{name} is of a run whose frozen layers had other weights; {CURE}.",
     )
+
+
+def _compare(name: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    for key, value in now.items():
+        old = then.get(key)
+        found = shown(repr(old))[:60]
+        require(old == value, f"{name} is of a run with {key} = {found}, not {value!r}; {CURE}.")
 
 # %% ../../nbs/training/10_fit.ipynb #5bcc2713
 def state_of(path: Path, record: dict[str, Any], steps: int) -> Path:
