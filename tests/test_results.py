@@ -89,3 +89,138 @@ def test_results_are_found_from_below(tmp_path, monkeypatch):
     assert find_results("toy.csv") == tmp_path / "results" / "toy.csv"
     monkeypatch.setenv("PARTBOOK_RESULTS", str(tmp_path / "elsewhere"))
     assert find_results("toy.csv") == tmp_path / "elsewhere" / "toy.csv"
+
+
+# ---------------------------------------------------------------- files of one's own, odd names, devices
+
+ROW = {"method": "kmeans", "nmi": 41.25}
+
+
+def refused(path, words):
+    "The sentence for a row that cannot be added; the folder stays as it was."
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} if path.parent.is_dir() else None
+    with pytest.raises(InputError, match=words) as error:
+        append_row(path, ROW, command="")
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+    assert before is None or {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("content, words", [
+    ("day,weight\n1,80.5\n", "a table with the columns day, weight, not a results file"),
+    ("name\nbird\n", "a table with the columns name, not a results file"),
+    ("day,weight\n", "a table with the columns day, weight"),
+    ("\ufeffday,weight\r\n1,80.5\r\n", "a table with the columns day, weight"),
+    ("day;weight\n1;80,5\n", "has semicolons between its columns"),
+    ("day\tweight\n1\t80\n", "has tabs between its columns"),
+    ("nmi;versions.partbook\n1;0.1\n", "has semicolons between its columns, as spreadsheets write them; save it as CSV with commas"),
+])
+def test_a_table_of_ones_own_gets_no_row(tmp_path, content, words):
+    path = tmp_path / "mine.csv"
+    path.write_text(content, newline="", encoding="utf-8")
+    assert "mine.csv" in refused(path, words)
+
+
+def test_a_file_that_a_spreadsheet_saved_with_commas_goes_on(tmp_path):
+    path = tmp_path / "runs.csv"
+    append_row(path, ROW, seed=1, command="one")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    append_row(path, ROW, seed=2, command="two")
+    rows = read_rows(path)
+    assert [r["command"] for r in rows] == ["one", "two"] and [r["nmi"] for r in rows] == [41.25, 41.25] and list(rows[0])[0] == "method"
+    assert not path.read_bytes().startswith(b"\xef\xbb\xbf") and b"\r" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\ud800", "a\udcff\nb"])
+def test_names_that_are_not_utf8_are_spelt_out(tmp_path, name):
+    path = tmp_path / "runs.csv"
+    append_row(path, {"method": name, f"option.{name}": [name], "nmi": 1.0}, command=f"partbook discover --data {name}")
+    append_row(path, ROW, command="")
+    row, other = read_rows(path)
+    assert row["nmi"] == 1 and other["nmi"] == 41.25 and row["method"].isprintable() and "\\" in row["method"]
+    if name == "caf\udce9":
+        assert row["method"] == "caf\\xe9" and row["command"].endswith("--data caf\\xe9") and row["option.caf\\xe9"] == '["caf\\xe9"]'
+
+
+def test_a_file_with_an_odd_name(tmp_path):
+    path = tmp_path / os.fsdecode(b"r\xe9sults.csv")
+    append_row(path, ROW, command="")
+    assert read_rows(path)[0]["nmi"] == 41.25
+    path.write_text("a,b\n1\n")
+    assert "r\\xe9sults.csv, line 2: 1 fields" in refused(path, "line 2")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such devices there")
+def test_devices_and_pipes(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    refused(tmp_path / "pipe.csv", "is a pipe or a device")
+    (tmp_path / "device.csv").symlink_to("/dev/zero")
+    refused(tmp_path / "device.csv", "device.csv is a pipe or a device")
+    with pytest.raises(InputError, match="/dev/zero is a pipe or a device"):
+        read_rows("/dev/zero")
+    refused(tmp_path / ("x" * 300 + ".csv"), "cannot be looked at")
+    (tmp_path / "folder.csv").mkdir()
+    refused(tmp_path / "folder.csv", "for it is a folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="needs a user to become another one")
+@pytest.mark.parametrize("mode, words", [(0o000, "cannot be looked at|cannot be opened"), (0o300, "cannot be opened"), (0o555, "cannot be written")])
+def test_closed_folders(tmp_path, mode, words):
+    place = tmp_path / "closed"
+    place.mkdir()
+    path = place / "runs.csv"
+    append_row(path, ROW, command="")
+    before = path.read_bytes()
+    outer = [p for p in tmp_path.parents if p.stat().st_mode & 0o005 != 0o005]
+    modes = {p: p.stat().st_mode for p in (tmp_path, *outer)}
+    try:
+        for p in modes:
+            p.chmod(0o755)
+        os.chown(place, 65534, 65534)
+        place.chmod(mode)
+        os.seteuid(65534)
+        with pytest.raises(InputError, match=words) as error:
+            append_row(path, ROW, command="")
+    finally:
+        os.seteuid(0)
+        place.chmod(0o755)
+        for p, old in modes.items():
+            p.chmod(old)
+    assert "\n" not in str(error.value) and path.read_bytes() == before and len(list(place.iterdir())) == 1
+
+
+def test_a_full_disk_loses_no_row(tmp_path):
+    import resource
+
+    path = tmp_path / "runs.csv"
+    append_row(path, ROW, seed=0, command="")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+    try:
+        refused(path, "runs.csv cannot be written")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    append_row(path, ROW, seed=1, command="")
+    assert [r["seed"] for r in read_rows(path)] == [0, 1] and [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
+def test_killed_appenders_lose_nothing(tmp_path):
+    "Four processes append; two are killed at some moment. Every row that was finished is there, each once, and all lines are whole."
+    path = tmp_path / "runs.csv"
+    script = ("import sys; from partbook.evaluation import results; results.revision = lambda _: 'x'\n"
+              "for n in range(20): results.append_row(sys.argv[1], {'who': int(sys.argv[2]), 'n': n}, command=''); print(n, flush=True)")
+    runs = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)], stdout=subprocess.PIPE, text=True) for who in range(3)]
+    for run in runs[:2]:
+        for _ in range(4):
+            run.stdout.readline()
+        run.kill()
+    done = [4 + len(run.communicate()[0].split()) if run in runs[:2] else len(run.communicate()[0].split()) for run in runs]
+    assert done[2] == 20 and runs[2].returncode == 0
+    found = [(r["who"], r["n"]) for r in read_rows(path)]
+    assert len(found) == len(set(found))
+    for who, count in enumerate(done):
+        mine = sorted(n for w, n in found if w == who)
+        assert mine in (list(range(count)), list(range(count + 1)))
+    append_row(path, {"who": 9, "n": 0}, command="")
+    assert read_rows(path)[-1]["who"] == 9 and [p.name for p in tmp_path.iterdir()] == ["runs.csv"]

@@ -2,28 +2,36 @@
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from partbook.cli import main
-from partbook.data.sample import Kept, View, collections
+from partbook.core import InputError
+from partbook.data.sample import Collection, Kept, Sample, View, collections, identity
 from partbook.evaluation.census import Census, census
 from partbook.evaluation.results import read_rows
+from partbook.files import only_run
 from partbook.methods.method import Trained, TrainSettings, methods
 from partbook.training import benchmarks
-from partbook.training.fit import LOOK, Log, columns_of, fit, undisturbed
+from partbook.training import fit as training
+from partbook.training.fit import LOOK, Log, columns_of, fit, read_log, undisturbed, validate
 from partbook.weights import load_tensors
 
 STEPS = 40
@@ -314,6 +322,469 @@ def test_the_rule_of_scops_does_not_hide_the_dead(little, shift, labelled):
     assert bool((labels == 3).flatten(1).any(1).all()) == labelled
     found = census(method, little, batch_size=40)
     assert found.dead == [3] and found.shares[2] == 0 and found.pictures[2] == 0
+
+
+# ---------------------------------------------------------------- whose run is this?
+
+class Plain(Trained):
+    "A linear layer on colours, and one that is frozen."
+
+    registered_name = "plain"
+
+    def __init__(self, settings, frozen=1.0):
+        super().__init__(settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.layer = nn.Conv2d(3, settings.parts, 1)
+        self.kept = nn.Parameter(torch.full((3, 1, 1), frozen), requires_grad=False)
+
+    def logits(self, images):
+        return self.layer(images * self.kept)
+
+    def losses(self, batch, step):
+        noise = torch.rand(len(batch), 1, 1, 1, generator=step.stream("noise"))
+        return {"L_t": (self.logits(batch.images + noise) - 1).square().mean()}
+
+
+class Album(Collection):
+    "Text files are the pictures: each holds a brightness."
+
+    def __init__(self, root, least=0):
+        self.root, self.least = Path(root), least
+
+    @classmethod
+    def open(cls, root=None, split="train", size=None, seed=0, least=0):
+        return cls(root, least)
+
+    def files(self):
+        return sorted(self.root.glob("*.txt"))
+
+    def __len__(self):
+        return len(self.files())
+
+    def __getitem__(self, i):
+        return Sample(torch.full((3, 16, 16), float(self.files()[i].read_text())), self.files()[i].name)
+
+
+PLAIN = TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.1)
+
+
+@pytest.fixture
+def album(tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"p{i}.txt").write_text(f"{i / 10}")
+    return folder
+
+
+def stop_at(number):
+    def watch(step, *_):
+        if step == number:
+            raise KeyboardInterrupt
+    return watch
+
+
+def learn(pictures, out, settings=PLAIN, method=None, **options):
+    "A run of the plain method: its log, and the method."
+    method = Plain(settings) if method is None else method
+    return fit(method, pictures, out, "cpu", look=0, **options), method
+
+
+def stopped(pictures, out, after=7, every=5, **options):
+    with pytest.raises(KeyboardInterrupt):
+        learn(pictures, out, every=every, watch=stop_at(after), **options)
+
+
+def tree(folder):
+    "What is in a folder, hidden files too: names and hashes."
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None for p in sorted(Path(folder).rglob("*"))}
+
+
+def refused(pictures, out, **options):
+    "The sentence of a run that has to be refused, and leaves everything as it was."
+    before = tree(out) if Path(out).exists() else None
+    with pytest.raises(InputError) as error:
+        learn(pictures, out, **options)
+    assert (tree(out) if Path(out).exists() else None) == before
+    said = str(error.value)
+    assert said.endswith(".") and "\n" not in said
+    return said
+
+
+@pytest.fixture
+def whole(album, tmp_path):
+    "Rows and tensors of a run that nobody disturbed."
+    log, method = learn(Album(album), tmp_path / "whole", every=5)
+    return log.rows, {k: v.clone() for k, v in method.state_dict().items()}
+
+
+def same_as(whole, log, method):
+    rows, tensors = whole
+    return log.rows == rows and all(torch.equal(method.state_dict()[k], v) for k, v in tensors.items())
+
+
+def test_the_same_photographs_elsewhere_are_the_same_run(album, whole, tmp_path):
+    stopped(Album(album), tmp_path / "out")
+    moved = album.rename(tmp_path / "moved")
+    assert json.loads((tmp_path / "out" / "checkpoint" / "checkpoint.json").read_text())["identity"] == identity(Album(moved))
+    again = learn(Kept(View(Album(moved))), tmp_path / "out", every=5, resume=True)
+    assert same_as(whole, *again) and (tmp_path / "out" / "log.csv").read_bytes() == (tmp_path / "whole" / "log.csv").read_bytes()
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda root: [(root / f"p{i}.txt").rename(root / f"q{i}.txt") for i in range(6)], "the photographs differ: the first was 'p0.txt', and is now 'q0.txt'"),
+    (lambda root: (root / "p4.txt").write_text("0.9"), "the photographs differ: their names are the same"),
+    (lambda root: (root / "p6.txt").write_text("0.9"), "the photographs differ: there were 6, and now 7"),
+])
+def test_other_photographs_are_refused(album, tmp_path, change, words):
+    stopped(Album(album), tmp_path / "out")
+    change(album)
+    said = refused(Album(album), tmp_path / "out", every=5, resume=True)
+    assert words in said and "checkpoint.json" in said
+
+
+def test_other_options_methods_and_weights_are_refused(album, tmp_path):
+    stopped(Album(album), tmp_path / "out")
+    asked = {"every": 5, "resume": True}
+    assert "the option least was 0, and is now 2" in refused(Album(album, least=2), tmp_path / "out", **asked)
+    assert "the photographs differ: there were 6, and now 5" in refused(View(Album(album), indices=range(5)), tmp_path / "out", **asked)
+    assert "frozen layers had other weights" in refused(Album(album), tmp_path / "out", method=Plain(PLAIN, 0.5), **asked)
+    assert "precision = 'no', not 'bf16'" in refused(Album(album), tmp_path / "out", precision="bf16", **asked)
+    guessed = View(Album(album))
+    guessed.foreground = "a guess"
+    assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", **asked)
+    assert "of a run with batch = 3, not 4" in refused(Album(album), tmp_path / "out", settings=TrainSettings(parts=2, size=16, steps=12, batch=4, rate=0.1), **asked)
+
+
+@dataclass
+class Inside(TrainSettings):
+    "A setting that has the name of a fact about the run."
+
+    foreground: bool = False
+    precision: float = 0.5
+
+
+def test_a_setting_may_have_the_name_of_a_fact(album, tmp_path):
+    given = {"parts": 2, "size": 16, "steps": 12, "batch": 3, "rate": 0.1}
+    alone, _ = learn(Album(album), tmp_path / "alone", settings=Inside(**given), every=5)
+    stopped(Album(album), tmp_path / "out", settings=Inside(**given))
+    asked = {"every": 5, "resume": True}
+    assert "foreground = False, not True" in refused(Album(album), tmp_path / "out", settings=Inside(foreground=True, **given), **asked)
+    guessed = View(Album(album))
+    guessed.foreground = "a guess"
+    assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", settings=Inside(**given), **asked)
+    assert learn(Album(album), tmp_path / "out", settings=Inside(**given), **asked)[0].rows == alone.rows
+
+
+def test_nothing_to_take_up(album, tmp_path):
+    said = refused(Album(album), tmp_path / "typo", resume=True)
+    assert f"no checkpoint in {tmp_path / 'typo' / 'checkpoint'}" in said and "nothing to take up" in said and not (tmp_path / "typo").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    assert "other holds notes.txt)" in refused(Album(album), tmp_path / "other", resume=True)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_stopped_before_its_first_checkpoint(album, whole, tmp_path, after, capsys):
+    stopped(Album(album), tmp_path / "out", after)
+    assert [p.name for p in (tmp_path / "out" / "checkpoint").iterdir()] == ["run.json"]
+    other = TrainSettings(parts=3, size=16, steps=12, batch=3, rate=0.1)
+    assert "run.json is of a run with parts = 2, not 3" in refused(Album(album), tmp_path / "out", resume=True, settings=other)
+    capsys.readouterr()
+    assert same_as(whole, *learn(Album(album), tmp_path / "out", every=5, resume=True))
+    assert "stopped before its first checkpoint; it starts from the beginning" in capsys.readouterr().out
+
+
+def test_a_new_run_takes_the_place_of_an_old_one_at_once(album, whole, tmp_path):
+    "What is taken up later is the new run, never the checkpoint of the old one."
+    other = TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.3)
+    learn(Album(album), tmp_path / "out", settings=other, every=5)
+    stopped(Album(album), tmp_path / "out", 2)
+    assert not list((tmp_path / "out" / "checkpoint").glob("state-*"))
+    assert same_as(whole, *learn(Album(album), tmp_path / "out", every=5, resume=True))
+
+
+# ---------------------------------------------------------------- what is in a checkpoint
+
+class Killed(BaseException):
+    "The machine stops."
+
+
+@pytest.mark.parametrize("moment", range(1, 19))
+def test_a_checkpoint_survives_a_stop_at_any_moment(album, whole, tmp_path, monkeypatch, moment):
+    "The process dies before its `moment`-th change of the disk; what is taken up ends as the undisturbed run."
+    count = 0
+
+    def dying(act):
+        def maybe(*arguments, **options):
+            nonlocal count
+            if "partbook-lock" not in str(arguments[0]):
+                count += 1
+                if count == moment:
+                    raise Killed
+            return act(*arguments, **options)
+        return maybe
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", dying(os.replace))
+        patched.setattr(Path, "unlink", dying(Path.unlink))
+        try:
+            learn(Album(album), tmp_path / "out", every=3)
+            assert moment > 12, "too few changes: the test looks at nothing"
+        except Killed:
+            pass
+    begun = list((tmp_path / "out" / "checkpoint").glob("*.json"))
+    again = learn(Album(album), tmp_path / "out", every=3, resume=bool(begun))
+    assert same_as(whole, *again) and len(list((tmp_path / "out" / "checkpoint").glob("state-*"))) == 1
+    assert (tmp_path / "out" / "log.csv").read_bytes() == (tmp_path / "whole" / "log.csv").read_bytes()
+
+
+def in_record(**changes):
+    def change(folder):
+        path = folder / "checkpoint.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return change
+
+
+def in_state(change, sealed=True):
+    "Rewrite the tensors; `sealed` also writes their new hash down, as a careful forger would."
+    def rewrite(folder):
+        path = folder / "state-0000005.safetensors"
+        tensors = load_tensors(path)
+        tensors = change(tensors) or tensors
+        save_file(tensors, path)
+        if sealed:
+            in_record(tensors={"count": len(tensors), **training.seal_of(path)})(folder)
+    return rewrite
+
+
+def without(*words):
+    return lambda tensors: {k: v for k, v in tensors.items() if not any(w in k for w in words)}
+
+
+def put(key, value):
+    return lambda tensors: {**tensors, key: value(tensors.get(key))}
+
+
+def halved(folder):
+    path = folder / "state-0000005.safetensors"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def text(content):
+    return lambda folder: (folder / "checkpoint.json").write_text(content)
+
+
+def piped(folder):
+    (folder / "checkpoint.json").unlink()
+    os.mkfifo(folder / "checkpoint.json")
+
+
+DAMAGE = {
+    "state null": (in_record(state=None), "state is None; it must be 'state-0000005.safetensors'"),
+    "state above": (in_record(state="../../x"), "state is '../../x'"),
+    "state absolute": (in_record(state="/etc/passwd"), "state is '/etc/passwd'"),
+    "state a list": (in_record(state=["a"]), "state is ['a']"),
+    "step text": (in_record(step="1"), "step is '1'; it must be a whole number from 1 to 12"),
+    "step true": (in_record(step=True), "step is True"),
+    "step negative": (in_record(step=-5), "step is -5"),
+    "step beyond": (in_record(step=13, state="state-0000013.safetensors"), "step is 13"),
+    "step half": (in_record(step=2.5), "step is 2.5"),
+    "step another": (in_record(step=6, state="state-0000006.safetensors"), "no checkpoint's tensors"),
+    "settings a list": (in_record(settings=[1]), "its settings are no object"),
+    "settings null": (in_record(settings=None), "its settings are no object"),
+    "identity gone": (in_record(identity=None), "does not say which photographs its run learned from, as records of older versions do not"),
+    "identity a list": (in_record(identity=[]), "does not say which photographs"),
+    "options a list": (in_record(identity={"collection": "Album", "options": [1]}), "the option least was None, and is now 0"),
+    "tensors null": (in_record(tensors=None), "does not say what state-0000005.safetensors holds"),
+    "hash of another": (in_record(tensors={"count": 8, "bytes": 3, "hash": "0"}), "is not the file that checkpoint.json was written with"),
+    "record a list": (text("[]"), "was not written by a training run"),
+    "record nested": (text('{"step":' + "[" * 100_000), "nested too deep"),
+    "record halved": (text('{"step": 5,'), "is not a JSON file"),
+    "record a pipe": (piped, "is a pipe or a device"),
+    "no memory": (in_state(without("optimiser.")), "holds nothing that the optimiser remembers"),
+    "no memory of one": (in_state(without("optimiser.0"), sealed=False), "is not the file that checkpoint.json was written with"),
+    "half a memory": (in_state(without("optimiser.0.exp_avg_sq")), "lacks 'optimiser.0.exp_avg_sq'"),
+    "nan moment": (in_state(put("optimiser.1.exp_avg", lambda v: v * torch.nan)), "values in 'optimiser.1.exp_avg' that no training leaves there"),
+    "infinite moment": (in_state(put("optimiser.1.exp_avg", lambda v: v + torch.inf)), "values in 'optimiser.1.exp_avg'"),
+    "negative square": (in_state(put("optimiser.0.exp_avg_sq", lambda v: -v - 1)), "values in 'optimiser.0.exp_avg_sq'"),
+    "moment of another shape": (in_state(put("optimiser.0.exp_avg", lambda v: v[:1])), "has shape (1, 3, 1, 1) and type torch.float32 for 'optimiser.0.exp_avg'"),
+    "whole moment": (in_state(put("optimiser.0.exp_avg", lambda v: v.long())), "type torch.int64"),
+    "memory of nobody": (in_state(put("optimiser.7.exp_avg", lambda _: torch.zeros(1))), "'optimiser.7.exp_avg', which is nothing this optimiser remembers"),
+    "memory of another optimiser": (in_state(put("optimiser.0.momentum_buffer", lambda _: torch.zeros(1))), "'optimiser.0.momentum_buffer', which is nothing"),
+    "stray tensor": (in_state(put("hello", lambda _: torch.zeros(1))), "'hello', which is nothing"),
+    "parameter missing": (in_state(without("method.layer.bias")), "lacks 'method.layer.bias', which this method learns"),
+    "parameter too many": (in_state(put("method.kept", lambda _: torch.zeros(3, 1, 1))), "has 'method.kept', which this method does not learn"),
+    "parameter nan": (in_state(put("method.layer.bias", lambda v: v * torch.nan)), "not finite in 'layer.bias'"),
+    "another value": (in_state(put("method.layer.bias", lambda v: v + 1), sealed=False), "is not the file that checkpoint.json was written with"),
+    "state halved": (halved, "not a complete safetensors file"),
+    "state gone": (lambda folder: (folder / "state-0000005.safetensors").unlink(), "There is no checkpoint's tensors"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_by_name(album, tmp_path, kind):
+    change, words = DAMAGE[kind]
+    stopped(Album(album), tmp_path / "out")
+    change(tmp_path / "out" / "checkpoint")
+    before = tree(tmp_path / "out") if kind != "record a pipe" else None
+    method = Plain(PLAIN)
+    with pytest.raises(InputError) as error:
+        learn(Album(album), tmp_path / "out", method=method, every=5, resume=True)
+    said = str(error.value)
+    assert words in said and said.endswith(".") and "\n" not in said, said
+    assert before is None or tree(tmp_path / "out") == before
+    assert all(torch.equal(a, b) for a, b in zip(method.state_dict().values(), Plain(PLAIN).state_dict().values()))
+
+
+def test_the_record_of_one_run_with_the_tensors_of_another(album, tmp_path):
+    stopped(Album(album), tmp_path / "out")
+    stopped(Album(album), tmp_path / "other", settings=TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.1, seed=1))
+    shutil.copy(tmp_path / "other" / "checkpoint" / "state-0000005.safetensors", tmp_path / "out" / "checkpoint")
+    assert "the two are of different checkpoints" in refused(Album(album), tmp_path / "out", every=5, resume=True)
+
+
+@pytest.mark.parametrize("optimiser, momentum, remembered", [("adamw", 0.9, 6), ("sgd", 0.9, 2), ("sgd", 0.0, 0)])
+def test_what_each_optimiser_remembers_is_taken_up(album, tmp_path, optimiser, momentum, remembered):
+    settings = TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.1, optimiser=optimiser, momentum=momentum)
+    alone = learn(Album(album), tmp_path / "alone", settings=settings, every=5)
+    stopped(Album(album), tmp_path / "out", settings=settings)
+    record = json.loads((tmp_path / "out" / "checkpoint" / "checkpoint.json").read_text())
+    assert record["tensors"]["count"] == 2 + remembered and record["step"] == 5
+    again = learn(Album(album), tmp_path / "out", settings=settings, every=5, resume=True)
+    assert again[0].rows == alone[0].rows and torch.equal(again[1].layer.weight, alone[1].layer.weight)
+
+
+# ---------------------------------------------------------------- the log and its neighbours
+
+@pytest.mark.parametrize("mark, end, start", [(";", "\r\n", "\ufeff"), ("\t", "\n", ""), (",", "\r\n", "\ufeff")])
+def test_a_log_that_a_spreadsheet_saved_goes_on(album, whole, tmp_path, mark, end, start):
+    stopped(Album(album), tmp_path / "out")
+    path = tmp_path / "out" / "log.csv"
+    path.write_text(start + path.read_text().replace(",", mark).replace("\n", end), newline="")
+    assert same_as(whole, *learn(Album(album), tmp_path / "out", every=5, resume=True))
+    assert path.read_bytes() == (tmp_path / "whole" / "log.csv").read_bytes()
+
+
+@pytest.mark.parametrize("content, words", [
+    ("day,weight\n1,80\n", "it begins with 'day,weight'"),
+    ("step,weight\n1,80\n", "it begins with 'step,weight'"),
+    ("my notes", "it begins with 'my notes'"),
+    ("step,L_t,L,gradient,rate,alive,effective,dead\n0,a,1,1,1,,,\n1,1,1,1,1,,,\n", "line 2: '0,a,1,1,1,,,' is not a row of this log"),
+    ("step,L_t,L,gradient,rate,alive,effective,dead\n0,1,1,1,1,,,\n2,1,1,1,1,,,\n", "line 3: '2,1,1,1,1,,,' is not the next step"),
+    ("step,L_t,L,gradient,rate,alive,effective,dead\n0,1,1\n1,1,1,1,1,,,\n", "line 2: '0,1,1' is not a row"),
+    ("step;L_t;L;gradient;rate;alive;effective;dead\n0;1,5;1,5;1;0,1;;;\n", "line 2: '0;1,5;1,5;1;0,1;;;' is not a row"),
+    (b"step,L_t,rate\n0,\xff,1\n", "is not text in UTF-8 (byte 16)"),
+])
+def test_a_log_that_is_none_stays_as_it_is(album, tmp_path, content, words):
+    stopped(Album(album), tmp_path / "out")
+    path = tmp_path / "out" / "log.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert words in refused(Album(album), tmp_path / "out", every=5, resume=True)
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("log.csv", "day,weight\n1,80\n", "is not the log of a training run"),
+    ("checkpoint", "mine", "is no folder, so no checkpoint can be written"),
+    ("checkpoint/checkpoint.json", '{"mine": 1}', "was not written by a training run"),
+    ("checkpoint/run.json", "[1, 2]", "was not written by a training run"),
+    ("checkpoint/checkpoint.json", "my notes", "is not a JSON file"),
+])
+def test_a_new_run_leaves_files_of_ones_own_alone(album, tmp_path, name, content, words):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert words in refused(Album(album), tmp_path / "out")
+
+
+def test_a_new_run_removes_nothing_but_its_own_kind(album, tmp_path):
+    folder = tmp_path / "out" / "checkpoint"
+    folder.mkdir(parents=True)
+    for name in ("state-of-affairs.safetensors", "notes.txt", "state-0000001.safetensors.bak"):
+        (folder / name).write_text(name)
+    learn(Album(album), tmp_path / "out", every=4)
+    for name in ("state-of-affairs.safetensors", "notes.txt", "state-0000001.safetensors.bak"):
+        assert (folder / name).read_text() == name
+
+
+def test_a_disk_that_fills_up_while_the_log_grows(album, whole, tmp_path):
+    "The rows that were there stay, and the run goes on from its checkpoint."
+    stopped(Album(album), tmp_path / "out")
+    long = {"settings": TrainSettings(parts=2, size=16, steps=200, batch=3, rate=0.1), "every": 1000}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    try:
+        with pytest.raises(InputError) as error:
+            learn(Album(album), tmp_path / "long", **long)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = str(error.value)
+    assert "log.csv cannot be written (" in said and said.endswith(".") and "\n" not in said
+    there = read_log(tmp_path / "long" / "log.csv")
+    assert 40 < len(there) < 190 and [r["step"] for r in there] == list(range(len(there))) and len(there) % 10 == 0
+    assert (tmp_path / "long" / "log.csv").read_text().endswith("\n")
+    again, _ = learn(Album(album), tmp_path / "long", resume=True, **long)
+    assert again.rows[:len(there)] == there and len(again.rows) == 200
+
+
+def test_a_lost_log_is_said(album, tmp_path, capsys):
+    stopped(Album(album), tmp_path / "out")
+    (tmp_path / "out" / "log.csv").unlink()
+    log, _ = learn(Album(album), tmp_path / "out", every=5, resume=True)
+    assert "log.csv lacks 5 of the first 5 steps" in capsys.readouterr().out and [r["step"] for r in log.rows] == list(range(5, 12))
+
+
+def test_two_runs_in_one_folder(album, whole, tmp_path):
+    with only_run(tmp_path / "out", "another"):
+        with pytest.raises(InputError, match="Another run is writing to .*out"):
+            learn(Album(album), tmp_path / "out", every=5)
+    assert same_as(whole, *learn(Album(album), tmp_path / "out", every=5))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["checkpoint", "log.csv"]
+
+
+def test_bars_are_closed_before_anything_is_said(album, tmp_path, monkeypatch, capsys):
+    closed = []
+
+    class Bar(training.tqdm):
+        def close(self):
+            closed.append(True)
+            super().close()
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+    monkeypatch.setattr(training, "is_small", lambda: False)
+    stopped(Album(album), tmp_path / "out")
+    assert closed
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"every": 0}, "between checkpoints is 0; it must be at least 1"), ({"every": -1}, "is -1"), ({"every": True}, "is True"),
+    ({"workers": 10**6}, "at most 256 threads"), ({"workers": -1}, "cannot be negative"), ({"out": ""}, "The folder of the run is empty"),
+])
+def test_numbers_that_mean_nothing(album, tmp_path, options, words):
+    given = {"out": tmp_path / "out", **options}
+    with pytest.raises(InputError, match=words):
+        learn(Album(album), given.pop("out"), **given)
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
+def test_the_largest_seed_has_its_order():
+    order = training.one_pass(3, 10, 2**63 - 1)
+    assert sorted(order) == list(range(10)) and order != training.one_pass(4, 10, 2**63 - 1)
+    assert training.one_pass(3, 10, 5) == torch.randperm(10, generator=torch.Generator().manual_seed((5 << 20) + 3)).tolist()
+
+
+@pytest.mark.parametrize("content, words", [
+    ("day,weight\n1,80\n", "line 2: this is not a row of a validation"), ("step,fg_nmi\n5,1\nfive,2\n", "line 3: this is not"),
+    ("step;fg_nmi\n5;1\n", "has semicolons"), ("", "is empty"),
+])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_validation_file_of_ones_own(tmp_path, content, words, resume):
+    path = tmp_path / "validation.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words):
+        validate(collections["birds"].open(split="val", size=16), 5, path, resume=resume)
+    assert path.read_text() == content
 
 
 # ---------------------------------------------------------------- how fast it is

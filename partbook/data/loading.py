@@ -23,7 +23,8 @@ class Ahead:
 
     def __init__(self, make: Callable[[int], Batch], stop: int, workers: int = 2, depth: int | None = None):
         require(workers >= 0, f"The number of workers is {workers}; it cannot be negative, 0 loads in the main thread.")
-        require(workers <= MOST, f"The number of workers is {workers}; at most {MOST} threads are of use.")
+        enough = f"The number of workers is {workers}; at most {MOST} threads are of use."
+        require(workers <= MOST, enough)
         self.make, self.stop, self.depth = make, stop, 2 * workers if depth is None else depth
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="loading") if workers else None
         self.started: dict[int, Future] = {}

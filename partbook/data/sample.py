@@ -318,14 +318,6 @@ class Collection(Dataset):
         except InputError:
             return False
 
-    def files(self) -> list[Path]:
-        "The files that the samples are read from, in a fixed order: photographs, masks, annotations. Drawn ones have none."
-        return []
-
-    def remarks(self) -> list[str]:
-        "What was passed over, one sentence each."
-        return []
-
 # %% ../../nbs/data/10_sample.ipynb #9176cb13
 @patch
 def counts(self: Collection) -> dict[str, int]:
@@ -343,6 +335,18 @@ def take(self: Collection, indices: Sequence[int]) -> list[Sample]:
 def batch(self: Collection, indices: Sequence[int]) -> Batch:
     "Samples `indices`, which must have one size, as one batch."
     return collate(self.take(indices))
+
+
+@patch
+def files(self: Collection) -> list[Path]:
+    "The files that samples are read from, in order: photographs, masks, lists. Drawn ones have none."
+    return []
+
+
+@patch
+def remarks(self: Collection) -> list[str]:
+    "What was passed over, one sentence each."
+    return []
 
 # %% ../../nbs/data/10_sample.ipynb #9ab89e31
 class View(Collection):
@@ -424,14 +428,22 @@ class Kept(View):
                     self._kept[i] = s
         return [self._kept.get(i) or new[i] for i in indices]
 
-# %% ../../nbs/data/10_sample.ipynb #15002b08
+# %% ../../nbs/data/10_sample.ipynb #7d706dc9
 EDGE = 2048  # bytes that are looked at in three places of a large file
-LISTS = (".txt", ".csv", ".json", ".xml", ".mat", ".sqlite")  # annotations, of which every byte counts
+LISTS = (
+    ".txt",
+    ".csv",
+    ".json",
+    ".xml",
+    ".mat",
+    ".sqlite",
+)  # annotations, of which every byte counts
 WHOLE_LIST = 2**26  # bytes; a longer list is looked at in three places as well
 
 
 def glimpse(path: str | Path) -> bytes:
-    "The size of a file and some of its bytes, all of them for a small file or a list of annotations."
+    """The size of a file and some of its bytes, all of them for a small file or a list of
+    annotations."""
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -445,7 +457,7 @@ def glimpse(path: str | Path) -> bytes:
     except OSError:
         return b"gone"  # whoever reads the sample says more about it
 
-# %% ../../nbs/data/10_sample.ipynb #6e979299
+# %% ../../nbs/data/10_sample.ipynb #05424eb3
 def _spelt(name: str) -> bytes:
     return unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
 
@@ -460,7 +472,7 @@ def _of_files(files: Sequence[Path]) -> tuple[str, bytes, bytes]:  # the first n
         contents.update(hashlib.blake2b(glimpse(path), digest_size=16).digest())
     return names[0], b"\0".join(_spelt(n) for n in names), contents.digest()
 
-# %% ../../nbs/data/10_sample.ipynb #4de9962f
+# %% ../../nbs/data/10_sample.ipynb #fdf33834
 SPREAD = 64  # samples of a collection without files that are looked at
 FEW = 4  # of a drawn one, which its options describe already
 
@@ -472,9 +484,11 @@ def _pixels(s: Sample, rounded: bool) -> bytes:
     return b"".join(str(tuple(v.shape)).encode() + v.numpy().tobytes() for v in tensors)
 
 
-def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the first name, names, contents
+def _of_samples(
+    collection: Collection,
+) -> tuple[str, bytes, bytes]:  # the first name, names, contents
     "What some samples are called, and what is on them."
-    rounded = hasattr(collection, "registered_name")
+    rounded = hasattr(collection, "registered_name") and collection.needs == "nothing"
     count = min(len(collection), FEW if rounded else SPREAD)
     chosen = torch.linspace(0, len(collection) - 1, count, dtype=torch.float64).round().long()
     names, contents = [], hashlib.blake2b()
@@ -485,8 +499,12 @@ def _of_samples(collection: Collection) -> tuple[str, bytes, bytes]:  # the firs
             contents.update(_pixels(s, rounded) if steady else b"")
     return next(iter(names), ""), b"\0".join(_spelt(n) for n in names), contents.digest()
 
-# %% ../../nbs/data/10_sample.ipynb #dd939e5a
-NO_OPTION = ("root", "size", "device")  # of what `open` is given: where it lies, how large, who draws it
+# %% ../../nbs/data/10_sample.ipynb #2be73c42
+NO_OPTION = (
+    "root",
+    "size",
+    "device",
+)  # of what `open` is given: where it lies, how large, who draws it
 
 
 def _options(collection: Collection) -> dict[str, Any]:
@@ -505,7 +523,7 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(v) for v in value)
     return value is None or isinstance(value, (str, int, float, bool))
 
-# %% ../../nbs/data/10_sample.ipynb #82f3e139
+# %% ../../nbs/data/10_sample.ipynb #8477dd68
 def identity(collection: Collection) -> dict[str, Any]:
     """Which pictures these are, wherever they lie: the collection's name, its options, how many
     pictures, the first name, a hash of all names, and a `key` that two collections share if they
@@ -534,7 +552,7 @@ def _identity_of(collection: Collection) -> dict[str, Any]:
     called = hashlib.blake2b(names, digest_size=8).hexdigest()
     return {**about, "first": first, "names": called, "key": whole.hexdigest()}
 
-# %% ../../nbs/data/10_sample.ipynb #cef3ea52
+# %% ../../nbs/data/10_sample.ipynb #0062239a
 def what_differs(
     then: dict[str, Any],  # an identity that was written down
     now: dict[str, Any],  # one of today
@@ -551,9 +569,15 @@ def what_differs(
         if old != new:
             return f"the option {name} was {old!r}, and is now {new!r}"
     if then.get("pictures") != now["pictures"]:
-        return f"the photographs differ: there were {then.get('pictures')}, and now {now['pictures']}"
-    if then.get("first") != now["first"]:
-        return f"the photographs differ: the first was {then.get('first')!r}, and is now {now['first']!r}"
+        return (
+            f"the photographs differ: there were {then.get('pictures')}, and now {now['pictures']}"
+        )
+    old, new = then.get("first"), now["first"]
+    if old != new:
+        return f"the photographs differ: the first was {old!r}, and is now {new!r}"
     if then.get("names") != now["names"]:
-        return f"the photographs differ: the first is {now['first']!r} as before, but others have other names"
-    return "the photographs differ: their names are the same, but there is something else in the files"
+        return f"the photographs differ: the first is {new!r} as before, but others have other names"
+    return (
+        "the photographs differ: their names are the same, "
+        "but there is something else in the files"
+    )

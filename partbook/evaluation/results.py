@@ -42,7 +42,8 @@ def _to_cell(value: Any) -> str:
 
 
 def _readable(text: str) -> str:
-    "The text, or where bytes that are no UTF-8 stand in it, as in old file names, the same with \\xe9 for them."
+    """The text, or where bytes that are no UTF-8 stand in it, as in old file names, the same
+    with \\xe9 for them."""
     try:
         text.encode()
         return text
@@ -75,11 +76,22 @@ def _parsed(file: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
     header = next(lines, None)
     require(header, f"{path} is empty: a results file starts with a line of column names.")
     mark = next((c for c in ";\t" if len(header) == 1 and c in header[0]), None)
-    require(mark is None, f"{path} has {'semicolons' if mark == ';' else 'tabs'} between its columns, as spreadsheets write them; save it as CSV with commas.")
-    require(all(header) and len(set(header)) == len(header), f"{path}, line 1: column names must be distinct and not empty.")
+    require(
+        mark is None,
+        f"{path} has {'semicolons' if mark == ';' else 'tabs'} between its columns, as "
+        "spreadsheets write them; save it as CSV with commas.",
+    )
+    require(
+        all(header) and len(set(header)) == len(header),
+        f"{path}, line 1: column names must be distinct and not empty.",
+    )
     for cells in lines:
-        require(len(cells) == len(header), f"{path}, line {lines.line_num}: {len(cells)} fields where the first line names {len(header)}; "
-                                           "repair the line or remove it.")
+        require(
+            len(cells) == len(header),
+            f"{path}, line {lines.line_num}: {len(cells)} fields where the first line names "
+            f"{len(header)}; "
+            "repair the line or remove it.",
+        )
         yield {c: _from_cell(t, c) for c, t in zip(header, cells)}
 
 # %% ../../nbs/evaluation/30_results.ipynb #6dd39b4c
@@ -90,7 +102,11 @@ def read_rows(
     path, kind, name = Path(path), kind_of(path), shown(path)
     if kind == "nothing":
         return []
-    require(kind != "folder", f"{name} cannot be read as a results file, for it is a folder; name a file, e.g. results.csv.")
+    require(
+        kind != "folder",
+        f"{name} cannot be read as a results file, for it is a folder; name a file, e.g. "
+        "results.csv.",
+    )
     regular_file(path, "results file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -102,14 +118,17 @@ def read_rows(
 
 # %% ../../nbs/evaluation/30_results.ipynb #7c2c1d6f
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    "Replace the file by these rows, atomically; columns are the union of theirs, in order of appearance."
+    """Replace the file by these rows, atomically; columns are the union of theirs, in order of
+    appearance."""
     columns = list(dict.fromkeys(c for row in rows for c in row))
     require(columns, f"{shown(path)}: there is nothing to write; a row needs at least one column.")
     buffer = io.StringIO()
     out = csv.writer(buffer, lineterminator="\n")
     out.writerow(map(_readable, columns))
     out.writerows([_to_cell(row.get(c)) for c in columns] for row in rows)
-    return write_atomic(path, lambda p: p.write_text(buffer.getvalue(), encoding="utf-8", newline=""))
+    return write_atomic(
+        path, lambda p: p.write_text(buffer.getvalue(), encoding="utf-8", newline="")
+    )
 
 # %% ../../nbs/evaluation/30_results.ipynb #b9cfddef
 def revision(
@@ -128,7 +147,8 @@ def revision(
 # %% ../../nbs/evaluation/30_results.ipynb #0e0fec0c
 @contextmanager
 def _alone(folder: Path):
-    "Hold a lock on the folder while rows are read, extended and replaced (where the system has such locks)."
+    """Hold a lock on the folder while rows are read, extended and replaced (where the system
+    has such locks)."""
     try:
         import fcntl
     except ImportError:
@@ -137,7 +157,10 @@ def _alone(folder: Path):
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"{shown(folder)} cannot be opened ({error.strerror}); choose a folder you may read and write.") from None
+        raise InputError(
+            f"{shown(folder)} cannot be opened ({error.strerror}); choose a folder you may read "
+            "and write."
+        ) from None
     try:
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -157,8 +180,11 @@ def check_results(path: str | Path) -> list[dict[str, Any]]:
     if kind_of(path) == "file":
         with open(path, newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file))
-        require("versions.partbook" in header,
-                f"{shown(path)} is a table with the columns {shown(', '.join(header))[:80]}, not a results file of partbook; name another file.")
+        require(
+            "versions.partbook" in header,
+            f"{shown(path)} is a table with the columns {shown(', '.join(header))[:80]}, not a "
+            "results file of partbook; name another file.",
+        )
     return rows
 
 # %% ../../nbs/evaluation/30_results.ipynb #00e6b16b
@@ -168,25 +194,36 @@ def append_row(
     settings: Mapping[str, Any] | None = None,  # everything that was chosen
     seed: int | None = None,
     seconds: float | None = None,  # wall time of the run
-    command: str | None = None,  # what to type to get this row again; this process's command line by default
+    command: str
+    | None = None,  # what to type to get this row again; this process's command line by default
     device: Any = "cpu",  # where it ran
 ) -> dict[str, Any]:  # the whole row
     "Add one run to a results file."
     for name, value in row.items():
-        require(isinstance(name, str) and name and not isinstance(value, Mapping),
-                f"{shown(path)}: the entry {name!r} of a row must be a named single value.")
+        require(
+            isinstance(name, str) and name and not isinstance(value, Mapping),
+            f"{shown(path)}: the entry {name!r} of a row must be a named single value.",
+        )
     here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
     full = {
-        **row, **{f"settings.{k}": v for k, v in (settings or {}).items()},
-        "seed": seed, "seconds": None if seconds is None else round(float(seconds), 2),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"), "revision": revision(here), "hardware": hardware(device),
-        "command": _command() if command is None else command, **{f"versions.{k}": v for k, v in versions().items()},
+        **row,
+        **{f"settings.{k}": v for k, v in (settings or {}).items()},
+        "seed": seed,
+        "seconds": None if seconds is None else round(float(seconds), 2),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        "revision": revision(here),
+        "hardware": hardware(device),
+        "command": _command() if command is None else command,
+        **{f"versions.{k}": v for k, v in versions().items()},
     }
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{shown(path)} cannot be written ({error.strerror or error}); choose a folder you may write to.") from None
+        raise InputError(
+            f"{shown(path)} cannot be written ({error.strerror or error}); choose a folder you may "
+            "write to."
+        ) from None
     with _alone(path.parent):
         write_rows(path, [*check_results(path), full])
     return full

@@ -42,9 +42,10 @@ from ..parts.maps import argmax_labels, softmax_maps, upsample
 from ..parts.networks import Network, networks
 from ..weights import load_into, load_tensors
 
-# %% ../../nbs/methods/10_method.ipynb #b353fd8c
+# %% ../../nbs/methods/10_method.ipynb #c02ab35a
 def fits(value: Any, kind: Any) -> bool:
-    "Whether a value is what an annotation names. True is no whole number, and nan and infinity are no numbers."
+    """Whether a value is what an annotation names. True is no whole number, and nan and
+    infinity are no numbers."""
     options = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         return any(fits(value, option) for option in options)
@@ -67,8 +68,14 @@ def _is_finite(value: int | float) -> bool:
     except OverflowError:
         return False
 
-# %% ../../nbs/methods/10_method.ipynb #da6c99cb
-WORDS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text", NoneType: "None"}
+# %% ../../nbs/methods/10_method.ipynb #5ddd4741
+WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "text",
+    NoneType: "None",
+}
 
 
 def in_words(kind: Any) -> str:
@@ -81,24 +88,44 @@ def in_words(kind: Any) -> str:
         return f"a list, {count} times {in_words(options[0])}"
     return WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
-# %% ../../nbs/methods/10_method.ipynb #e6c49df5
-HIGHEST = {"size": 4096, "batch": 2**16, "seed": 2**63 - 1}  # of single settings
+# %% ../../nbs/methods/10_method.ipynb #bf8fde9a
+HIGHEST = {
+    "size": 4096,
+    "batch": 2**16,
+    "seed": 2**63 - 1,
+    "descriptor": 4096,
+    "restarts": 10_000,
+    "starts": 10_000,
+}  # of single settings
 WHOLE = 10**9  # of all other whole numbers
 
 
 def check_fields(settings: Any) -> None:
-    "Hold each field of a dataclass against its annotation; `InputError` names the first that does not fit."
+    """Hold each field of a dataclass against its annotation; `InputError` names the first that
+    does not fit."""
     kinds = get_type_hints(type(settings))
     for f in fields(settings):
         value = _plain(getattr(settings, f.name))
         setattr(settings, f.name, value)
-        found = shown(repr(value))
-        found = found if len(found) <= 60 else found[:60] + " ..."
+        found = _short(value)
         expected = in_words(kinds[f.name])
-        require(fits(value, kinds[f.name]), f"The setting {f.name} is {found}; it must be {expected}.")
+        require(
+            fits(value, kinds[f.name]), f"The setting {f.name} is {found}; it must be {expected}."
+        )
         if fits(value, int):
             highest = HIGHEST.get(f.name, WHOLE)
-            require(value <= highest, f"The setting {f.name} is {found}; it must be at most {highest}.")
+            require(
+                value <= highest, f"The setting {f.name} is {found}; it must be at most {highest}."
+            )
+
+# %% ../../nbs/methods/10_method.ipynb #d4a90a12
+def _short(value: Any) -> str:
+    "A value for a message."
+    try:
+        text = shown(repr(value))
+    except ValueError:  # Python does not print numbers of more than 4300 digits
+        text = "a number of very many digits"
+    return text if len(text) <= 60 else text[:60] + " ..."
 
 
 def _plain(value: Any) -> Any:
@@ -121,9 +148,18 @@ class Settings:
 
     def __post_init__(self):
         check_fields(self)
-        require(self.parts >= 2, f"The number of parts K is {self.parts}; at least 2 are needed to tell anything apart.")
-        require(self.parts <= 255, f"The number of parts K is {self.parts}; at most 255 fit into an indexed picture.")
-        require(self.size >= 16, f"The size is {self.size} pixels; at least 16 are needed to see a part.")
+        require(
+            self.parts >= 2,
+            f"The number of parts K is {self.parts}; at least 2 are needed to tell anything apart.",
+        )
+        require(
+            self.parts <= 255,
+            f"The number of parts K is {self.parts}; at most 255 fit into an indexed picture.",
+        )
+        require(
+            self.size >= 16,
+            f"The size is {self.size} pixels; at least 16 are needed to see a part.",
+        )
         require(self.seed >= 0, f"The seed is {self.seed}; it must not be negative.")
 
 # %% ../../nbs/methods/10_method.ipynb #af42bbdb
@@ -328,7 +364,7 @@ def ratio(self: Step, above: Tensor, below: Tensor) -> Tensor:
         distributed.all_reduce(below)
     return self.total(above) / below.clamp(min=1e-6)
 
-# %% ../../nbs/methods/10_method.ipynb #b71c0ff8
+# %% ../../nbs/methods/10_method.ipynb #e6e34572
 def seal_of(path: str | Path) -> dict[str, Any]:
     "The size and a hash of a file, by which its record knows it again."
     digest, size = hashlib.blake2b(digest_size=16), 0
@@ -347,21 +383,32 @@ def check_model_place(folder: str | Path) -> None:
     record, tensors = (Path(folder) / name for name in ("model.json", "model.safetensors"))
     for path in (record, tensors):
         ours = is_ours(path) or path == tensors and is_ours(record)
-        require(kind_of(path) == "nothing" or kind_of(path) == "file" and ours,
-                f"{shown(path)} is there already and was not written by partbook; move it away, or choose another folder.")
+        require(
+            kind_of(path) == "nothing" or kind_of(path) == "file" and ours,
+            f"{shown(path)} is there already and was not written by partbook; move it away, or "
+            "choose another folder.",
+        )
 
-
+# %% ../../nbs/methods/10_method.ipynb #570c61c2
 def save_method(
     method: Method,
     folder: str | Path,
-    facts: dict[str, Any] | None = None,  # what else to remember: the collection's identity, the command
+    facts: dict[str, Any]
+    | None = None,  # what else to remember: the collection's identity, the command
 ) -> Path:
-    "Write `model.safetensors` and `model.json` into `folder`, each whole or not at all. `InputError` over foreign files."
+    """Write `model.safetensors` and `model.json` into `folder`, each whole or not at all.
+    `InputError` over foreign files."""
     folder = Path(folder)
     check_model_place(folder)
     path = folder / "model.json"
     tensors = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
-    record = {"format": FORMAT, "method": method.registered_name, "settings": asdict(method.settings), "facts": facts or {}, "versions": versions()}
+    record = {
+        "format": FORMAT,
+        "method": method.registered_name,
+        "settings": asdict(method.settings),
+        "facts": facts or {},
+        "versions": versions(),
+    }
 
     def write_both(new_record: Path) -> None:
         def write_tensors(new_tensors: Path) -> None:
@@ -391,9 +438,17 @@ def load_method(
 ) -> tuple[Method, dict[str, Any]]:
     "The method saved in `folder`, and its record. `InputError` says which file does not fit."
     folder = as_path(folder, "The model folder")
-    require(kind_of(folder) == "folder", f"{shown(folder)} is not a model folder; give the folder that `partbook discover` wrote, e.g. partbook-out/model.")
+    require(
+        kind_of(folder) == "folder",
+        f"{shown(folder)} is not a model folder; give the folder that `partbook discover` wrote, "
+        "e.g. partbook-out/model.",
+    )
     path, weights = folder / "model.json", folder / "model.safetensors"
-    require(kind_of(path) == "file", f"{shown(folder)} has no model.json; it is not a model folder or its writing was interrupted; run `partbook discover` again.")
+    require(
+        kind_of(path) == "file",
+        f"{shown(folder)} has no model.json; it is not a model folder or its writing was "
+        "interrupted; run `partbook discover` again.",
+    )
     record = _checked(read_json(path), shown(path))
     method = _build(record, shown(path))
     tensors = load_tensors(weights)
@@ -401,43 +456,68 @@ def load_method(
     load_into(method, tensors, weights)
     return method.to(device).eval(), record
 
-# %% ../../nbs/methods/10_method.ipynb #6af97f7a
+# %% ../../nbs/methods/10_method.ipynb #0bb163ce
 FIELDS = {"method": str, "settings": dict, "facts": dict, "tensors": dict}  # of model.json
 FACTS = {"collection": str, "options": dict, "identity": dict}  # of its facts, where they are given
 
 
 def _checked(record: Any, name: str) -> dict[str, Any]:
     "The record of a model folder. `InputError` names the field that is missing or of another kind."
-    require(isinstance(record, dict) and {"format", "method", "settings"} <= set(record),
-            f"{name} lacks one of the fields format, method, settings; run `partbook discover` again.")
+    require(
+        isinstance(record, dict) and {"format", "method", "settings"} <= set(record),
+        f"{name} lacks one of the fields format, method, settings; run `partbook discover` again.",
+    )
     found = record["format"]
-    require(fits(found, int) and found == FORMAT, f"{name} has format {shown(repr(found))[:60]}; this version of partbook reads format {FORMAT}.")
+    require(
+        fits(found, int) and found == FORMAT,
+        f"{name} has format {shown(repr(found))[:60]}; this version of partbook reads format "
+        f"{FORMAT}.",
+    )
     for place, kinds in ((record, FIELDS), (record.get("facts", {}), FACTS)):
         for field, kind in kinds.items():
             value = place.get(field, kind())
             expected = "text" if kind is str else "an object of names and values"
-            require(isinstance(value, kind), f"{name}: {field} is {shown(repr(value))[:60]}; it must be {expected}; run `partbook discover` again.")
+            require(
+                isinstance(value, kind),
+                f"{name}: {field} is {shown(repr(value))[:60]}; it must be {expected}; run "
+                "`partbook discover` again.",
+            )
     return record
 
 
 def _check_seal(record: dict[str, Any], path: Path, weights: Path) -> None:
     "`InputError` when the tensors are not those the record speaks of; older records do not say."
     known = record.get("tensors")
-    require(not known or known == seal_of(weights),
-            f"{shown(weights)} is not the file that {path.name} was written with, so the two are of different models; "
-            "copy both files of one model, or run `partbook discover` again.")
+    require(
+        not known or known == seal_of(weights),
+        f"{shown(weights)} is not the file that {path.name} was written with, so the two are of "
+        "different models; "
+        "copy both files of one model, or run `partbook discover` again.",
+    )
 
 # %% ../../nbs/methods/10_method.ipynb #f81ef603
 def _build(record: dict[str, Any], name: str) -> Method:
     "The method of a record, without its tensors."
+    require(
+        record["method"] in methods,
+        f"{name}: there is no method named {shown(repr(record['method']))[:60]}; choose one of: "
+        f"{', '.join(methods.names())}.",
+    )
     cls, values = methods[record["method"]], record["settings"]
     known = {f.name for f in fields(cls.Settings)}
     unknown = sorted(set(values) - known)
-    require(not unknown, f"{name}: the setting {shown(unknown[:1])} is not one of {sorted(known)}; the file belongs to another version.")
+    require(
+        not unknown,
+        f"{name}: the setting {shown(unknown[:1])} is not one of {sorted(known)}; the file "
+        "belongs to another version.",
+    )
     try:
         return cls.build(cls.Settings(**values), weights="random")
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except (RuntimeError, MemoryError, OverflowError, TypeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(". ")
-        raise InputError(f"{name}: no {record['method']} can be made with these settings ({reason}); run `partbook discover` again.") from None
+        raise InputError(
+            f"{name}: no {record['method']} can be made with these settings ({reason}); run "
+            "`partbook discover` again."
+        ) from None
