@@ -38,6 +38,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
     slowest: float = 0.0
+    slow: list[str] = field(default_factory=list)  # inputs of more than five seconds
     memory: int = 0
 
     @property
@@ -52,6 +53,8 @@ class Tally:
         else:
             self.right += 1
         self.slowest = max(self.slowest, answer.seconds)
+        if answer.seconds > 5:
+            self.slow.append(f"{answer.seconds:.1f} s: {address}: {case.label}")
         self.memory = max(self.memory, answer.memory)
 
 
@@ -175,6 +178,7 @@ def main() -> int:
     tell = lambda line: print(line, flush=True)  # noqa: E731
     tallies = hostile(args.count, args.seed, args.kind, args.index, keep=args.keep, tell=tell)
     table(tallies)
+    print("\n".join(line for t in tallies.values() for line in t.slow))
     if args.record:
         record(args.record, tallies, args.seed, time.perf_counter() - start)
     return int(any(t.failures for t in tallies.values()))

@@ -418,10 +418,20 @@ def _words(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(f"{option}={text!r}", words, must="refused")
 
 
-NUMBER_CASES = (_discovers, _trains, _sets, _looks, _discovers, _options, _sets, _words)
+NUMBER_CASES = (
+    _discovers,
+    _trains,
+    _discovers,
+    _sets,
+    _looks,
+    _discovers,
+    _options,
+    _discovers,
+    _words,
+)
 
 
-@kind("numbers", 130)
+@kind("numbers", 190)
 def numbers(index: int, rng, folder: Path, kit: Kit) -> Case:
     kit.photos, kit.whole  # noqa: B018 - made before the case starts
     make = NUMBER_CASES[index % len(NUMBER_CASES)]
@@ -461,8 +471,8 @@ def _csv_damage(raw: bytes, i: int, rng) -> tuple[str, bytes, str]:
         ("UTF-16", text.encode("utf-16"), "refused"),
         ("own", b"name,age\nme,7\n", "either"),
         ("blank lines", f"{head}\n\n{first}\n\n".encode(), "either"),
-        ("long number", f"a,b\n{'9' * 5000},1\n".encode(), "right"),
-        ("infinite", b"a,b\n1e999,nan\n", "right"),
+        ("long number", f"{head},x\n{first},{'9' * 5000}\n".encode(), "either"),
+        ("infinite", f"{head},x\n{first},1e999\n".encode(), "either"),
         ("deep", deep.encode(), "either"),
         ("one field more", f"{head}\n{first},1\n".encode(), "refused"),
         ("text", b"Dear diary\n", "either"),
@@ -496,11 +506,7 @@ def _records(i: int, rng, folder: Path, kit: Kit) -> Case:
             return f"{len(after) - 1} rows, not {len(before)}"
         for old, new in zip(before[1:], after[1:], strict=False):
             found = dict(zip(after[0], new, strict=True))
-            if any(
-                found[k] != v
-                for k, v in zip(before[0], old, strict=True)
-                if not re.fullmatch(r"9+|1e999|nan", v)
-            ):
+            if any(found[k] != v for k, v in zip(before[0], old, strict=True)):
                 return "an older row is another"
         return ""
 
