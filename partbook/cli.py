@@ -28,7 +28,7 @@ from .data.archives import read_size, unpack_all
 from .data.loading import WORKERS
 from .data.sample import collections
 from .evaluation.protocols import default_protocols, protocols
-from .evaluation.results import append_row, print_table
+from .evaluation.results import append_row, check_results, print_table
 from .evaluation.segment import CRFS, check_crf, gather, segment_files, targets
 from .features.extractor import extractors
 from .features.foreground import foreground_names, foregrounds
@@ -238,6 +238,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     start = time.perf_counter()
     plan = evaluate_plan(args)
     plan.check()
+    if args.record:
+        check_results(args.record)
     run = load(args.model, args.device)
     cached(run.method, args.cache)
     data = args.data or run.facts.get("collection", "birds")

@@ -33,7 +33,7 @@ from partbook.evaluation.protocols import (
     object_view,
     protocols,
 )
-from .evaluation.results import append_row
+from .evaluation.results import append_row, check_results
 from .features.cache import remember
 from .features.foreground import learn_inside
 from partbook.files import (
@@ -157,7 +157,9 @@ class Source:
     def open(self, split: str, size: int | None = None) -> Collection:
         "One split, at its own size where methods look at crops of it."
         size = None if self.cls.crop_to_box else size
-        return self.cls.open(self.root, split, size=size, **self.options)
+        opened = self.cls.open(self.root, split, size=size, **self.options)
+        opened.chosen = dict(self.options)
+        return opened
 
 # %% ../nbs/28_run.ipynb #b21546cc
 @dataclass
@@ -286,6 +288,8 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     check_training(request, source, method)
     plan = planned(request, method)
     plan.check()
+    if request.record:
+        check_results(request.record)
     study = Study.of(source, method.settings.size)
     plan.read(*study.files())
     plan.check()

@@ -27,7 +27,6 @@ from partbook.core import InputError
 from partbook.data.sample import Collection, Kept, Sample, View, collections, identity
 from partbook.evaluation.census import Census, census
 from partbook.evaluation.results import read_rows
-from partbook.files import only_run
 from partbook.methods.method import Trained, TrainSettings, methods
 from partbook.training import benchmarks
 from partbook.training import fit as training
@@ -736,9 +735,14 @@ def test_a_lost_log_is_said(album, tmp_path, capsys):
 
 
 def test_two_runs_in_one_folder(album, whole, tmp_path):
-    with only_run(tmp_path / "out", "another"):
-        with pytest.raises(InputError, match="Another run is writing to .*out"):
+    lines = ["import sys", "from partbook.files import only_run", "with only_run(sys.argv[1], 'another'):"]
+    lines += ["    print('held', flush=True)", "    sys.stdin.read()"]
+    words = [sys.executable, "-c", "\n".join(lines), str(tmp_path / "out")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"Another run is writing to .*out .process {other.pid}: another"):
             learn(Album(album), tmp_path / "out", every=5)
+        other.stdin.close()
     assert same_as(whole, *learn(Album(album), tmp_path / "out", every=5))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["checkpoint", "log.csv"]
 
@@ -752,7 +756,7 @@ def test_bars_are_closed_before_anything_is_said(album, tmp_path, monkeypatch, c
             super().close()
 
     monkeypatch.setattr(training, "tqdm", Bar)
-    monkeypatch.setattr(training, "is_small", lambda: False)
+    monkeypatch.setattr(training, "nobody_watches", lambda: False)
     stopped(Album(album), tmp_path / "out")
     assert closed
 

@@ -293,11 +293,7 @@ def _read_outline(entry: dict, size: tuple[int, int], where: str) -> Outline | N
 
 # %% ../../nbs/data/75_coco.ipynb #186c3c32
 def _content(path: Path) -> Any:
-    try:
-        return read_json(regular_file(path, "annotation file"))
-    except InputError as error:
-        said = str(error).replace("is not text in UTF-8", "is not a JSON file in UTF-8")
-        raise InputError(said) from None
+    return read_json(regular_file(path, "annotation file"))
 
 
 def read_coco(

@@ -24,7 +24,8 @@ from ..core import InputError, hardware, require, versions
 from ..files import kind_of, regular_file, shown, write_atomic
 
 # %% ../../nbs/evaluation/30_results.ipynb #c8441c75
-TEXT = ("command", "date", "hardware", "revision", "method", "collection", "source", "benchmark", "protocol", "features")
+TEXT = ("command", "date", "hardware", "revision", "method", "collection", "identity", "source",
+        "benchmark", "protocol", "features")
 
 
 def _is_text(column: str) -> bool:

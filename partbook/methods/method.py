@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WORDS', 'HIGHEST', 'WHOLE', 'methods', 'AUTO', 'FORMAT', 'FIELDS', 'FACTS', 'fits', 'in_words', 'check_fields',
            'Settings', 'Method', 'TrainSettings', 'Trained', 'segmenter', 'Segmenting', 'Step', 'seal_of',
-           'check_model_place', 'save_method', 'save_tensors', 'load_method']
+           'check_model_place', 'save_method', 'load_method']
 
 # %% ../../nbs/methods/10_method.ipynb #2072eb79
 import hashlib
@@ -20,12 +20,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 import torch.distributed as distributed
 from fastcore.basics import patch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core import InputError, Registry, generator, require, versions
 from partbook.files import (
-    MARK,
     as_path,
     is_ours,
     kind_of,
@@ -40,7 +38,7 @@ from ..features.extractor import extractors, load_extractor
 from ..features.equivariant import shipped_weights
 from ..parts.maps import argmax_labels, softmax_maps, upsample
 from ..parts.networks import Network, networks
-from ..weights import load_into, load_tensors
+from ..weights import load_into, load_tensors, save_tensors
 
 # %% ../../nbs/methods/10_method.ipynb #c02ab35a
 def fits(value: Any, kind: Any) -> bool:
@@ -420,16 +418,6 @@ def save_method(
 
     write_atomic(path, write_both)
     return folder
-
-# %% ../../nbs/methods/10_method.ipynb #86e07c16
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    "Write a safetensors file that says who made it; any failure is an `OSError`."
-    try:
-        save_file(tensors, str(path), {"made by": MARK})
-    except OSError:
-        raise
-    except Exception as error:  # safetensors reports a full disk as an error of its own
-        raise OSError(str(error)) from error
 
 # %% ../../nbs/methods/10_method.ipynb #0d4651f8
 def load_method(

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 # %% ../../nbs/training/10_fit.ipynb #60a907fb
-from ..core import InputError, generator, is_small, pick_device, require, versions
+from ..core import InputError, generator, nobody_watches, pick_device, require, versions
 from partbook.files import (
     append_text,
     as_path,
@@ -51,9 +51,9 @@ from ..data.sample import Batch, Collection, Kept, identity, what_differs
 from ..evaluation.census import ONE, Census, listed
 from ..evaluation.protocols import default_protocols, protocols
 from ..evaluation.results import read_rows, write_rows
-from ..methods.method import Step, Trained, fits, save_tensors, seal_of
+from ..methods.method import Step, Trained, fits, seal_of
 from ..parts.plots import part_sheet
-from ..weights import load_into, load_tensors
+from ..weights import load_into, load_tensors, save_tensors
 
 # %% ../../nbs/training/10_fit.ipynb #d80467f2
 def pictures_of_step(
@@ -792,7 +792,7 @@ def take_up(
 # %% ../../nbs/training/10_fit.ipynb #1c218240
 def bar_of(run: Run, first: int) -> tqdm:
     "A progress bar, on the main process; whoever speaks has closed it before."
-    quiet = is_small() or not run.accelerator.is_main_process
+    quiet = nobody_watches() or not run.accelerator.is_main_process
     options = {"delay": 2, "mininterval": 1, "leave": False, "disable": quiet}
     return tqdm(total=run.method.settings.steps, initial=first, desc="training", **options)
 
