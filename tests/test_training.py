@@ -824,3 +824,31 @@ def test_the_paper_sizes_of_each_method():
     assert benchmarks.settings_of(given) == methods["contrastive"].Settings.published(batch=6, network_weights="random")
     given.light = True
     assert benchmarks.settings_of(given) == methods["contrastive"].Settings(size=96, batch=6)
+
+
+def test_scops_resumes_in_the_middle_of_a_pass(tmp_path):
+    "What is remembered of a picture does not depend on the pictures it came with, which differ after a stop."
+    from partbook.data.folder import Folder
+    from partbook.features.foreground import learn_inside
+
+    for i in range(6):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.effect_noise((40, 32), 40 + 10 * i).convert("RGB").save(tmp_path / "photos" / f"{i}.png")
+
+    def trained(out, stop=None, resume=False):
+        cls = methods["scops"]
+        method = cls.build(cls.Settings(parts=2, size=32, steps=6, batch=2))
+        pictures = learn_inside(Folder.open(tmp_path / "photos", size=32), method.foreground, method.extractor)
+
+        def watch(step, *_):
+            if step == stop:
+                raise KeyboardInterrupt
+
+        fit(method, pictures, out, "cpu", resume, every=1, watch=watch)
+        return method.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped", stop=1)
+    again = trained(tmp_path / "stopped", resume=True)
+    assert all(torch.equal(whole[k], again[k]) for k in whole)

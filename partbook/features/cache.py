@@ -154,7 +154,7 @@ def remember(
     "The same extractor, which from now on computes the features of each picture once."
     require("forward" not in vars(extractor), "This extractor remembers already; call `remember` once.")
     cache = FeatureCache(folder, mebibytes)
-    who = fingerprint(extractor)
+    who = f"{fingerprint(extractor)}, each by itself,"
 
     def once(compute: Callable[[Tensor], list[Tensor]], what: str):
         def features(images: Tensor) -> list[Tensor]:
@@ -163,8 +163,9 @@ def remember(
             names = addresses(images, f"{who} {what} {precision}")
             found = {n: cache.find(n, images.device) for n in names}
             new = [i for i, n in enumerate(names) if found[n] is None]
-            if new:
-                for i, *values in zip(new, *compute(images[new])):
+            size = 1 if kind == "cpu" else max(1, len(new))
+            for some in [new[k : k + size] for k in range(0, len(new), size)]:
+                for i, *values in zip(some, *compute(images[some])):
                     found[names[i]] = [v.clone() for v in values]
                     cache.put(names[i], found[names[i]])
             return [torch.stack(values) for values in zip(*(found[n] for n in names))]
