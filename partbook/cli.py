@@ -33,7 +33,7 @@ from .evaluation.segment import CRFS, check_crf, gather, segment_files, targets
 from .features.extractor import extractors
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions, out_of_memory, plan_maps, write_maps
-from .files import as_path, shown, write_json
+from .files import as_path, kind_of, shown, write_json
 from .methods.method import load_method, methods
 from .plan import Plan, describe
 from .run import Measured, Request, Run, Source, cached, carry_out, held, load, options_of
@@ -268,8 +268,9 @@ def evaluate_plan(args: argparse.Namespace) -> Plan:
     plan = Plan()
     plan.read(Path(args.model) / "model.json", Path(args.model) / "model.safetensors")
     if args.out:
-        named = f"--out {shown(args.out)} must end in .json, for that is what is written."
-        require(args.out.lower().endswith(".json"), named)
+        other = f"--out {shown(args.out)} is there and no record (.json); name a new file."
+        new = kind_of(args.out) == "nothing"
+        require(new or args.out.lower().endswith(".json"), other)
         plan.make(args.out)
     if args.record:
         plan.extend(args.record)

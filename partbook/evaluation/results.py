@@ -67,7 +67,7 @@ def _from_cell(text: str, column: str) -> Any:
     if text[0] in "[{":
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return text
 
