@@ -205,7 +205,7 @@ def _check_place(path: Path) -> None:
     astray = kind == "nothing" and os.path.islink(path)
     require(not astray, f"{name} is a link that leads nowhere; name a file.")
 
-
+# %% ../nbs/12_files.ipynb #399337a5
 def _not_written(path: Path, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error

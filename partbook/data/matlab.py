@@ -88,7 +88,7 @@ def _fits(condition: bool) -> None:
     if not condition:
         raise ValueError("it claims other elements than it holds")
 
-
+# %% ../../nbs/data/19_matlab.ipynb #28af4330
 class _Open:
     "An element whose inner elements are being looked at."
 
@@ -122,17 +122,18 @@ class _Open:
             _fits(self.width > 0)
             self.fields = size // self.width
 
-    def check(self) -> None:
-        "Raise `ValueError` unless everything claimed is there."
-        plain = {CELLS: 3, STRUCTURE: 5}.get(self.kind, 4 + self.complex)
-        inner = {CELLS: self.claim, STRUCTURE: self.claim * self.fields}.get(self.kind, 0)
-        if self.kind == SPARSE:
-            raise ValueError("it holds a sparse matrix, not a plain one")
-        if self.kind not in KINDS:
-            raise ValueError("it holds a function or an object, not numbers")
-        _fits((self.plain, self.inner) == (plain, inner))
-        if self.claim > max(10**6, self.size):
-            raise ValueError(f"it claims {self.claim} numbers in {self.size} bytes")
+# %% ../../nbs/data/19_matlab.ipynb #04030438
+def _check_claims(element: _Open) -> None:
+    "Raise `ValueError` unless everything claimed is there."
+    plain = {CELLS: 3, STRUCTURE: 5}.get(element.kind, 4 + element.complex)
+    inner = {CELLS: element.claim, STRUCTURE: element.claim * element.fields}.get(element.kind, 0)
+    if element.kind == SPARSE:
+        raise ValueError("it holds a sparse matrix, not a plain one")
+    if element.kind not in KINDS:
+        raise ValueError("it holds a function or an object, not numbers")
+    _fits((element.plain, element.inner) == (plain, inner))
+    if element.claim > max(10**6, element.size):
+        raise ValueError(f"it claims {element.claim} numbers in {element.size} bytes")
 
 # %% ../../nbs/data/19_matlab.ipynb #3fe90541
 def _look_through(content: bytes) -> None:
@@ -142,7 +143,7 @@ def _look_through(content: bytes) -> None:
     at = 128
     while at + 8 <= len(content) or stack:
         if stack and at >= stack[-1].end:
-            stack.pop().check()
+            _check_claims(stack.pop())
             continue
         kind, start, size = _tag(content, at, order)
         limit = stack[-1].end if stack else len(content)
