@@ -61,7 +61,7 @@ HUGE = 10**9
 HOSTILE = {
     "deep": (chain(100_000), "nested more than 100 deep"),
     "deep and packed": (packed(chain(100_000)), "nested more than 100 deep"),
-    "deep behind small sizes": (chain(100_000, 48), "claims other elements than it holds"),
+    "deep behind small sizes": (chain(100_000, 48), "an element ends too early"),
     "deep behind large sizes": (chain(100_000, 2**31), "an element ends too early"),
     "a function": (matrix(FUNCTION, [1, 1], matrix(TEXT, [0, 0])), "claims|holds a function"),
     "unknown numbers": (matrix(DOUBLE, [1, 1], element(99, bytes(8))), r"unknown kind \(99\)"),
