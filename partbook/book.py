@@ -25,7 +25,23 @@ from .core import InputError, progress, require
 from .files import write_atomic
 
 # %% ../nbs/20_book.ipynb #cd376a7a
-LAYERS = ("core", "files", "plan", "weights", "data", "parts", "features", "methods", "evaluation", "training", "experiments", "run", "cli", "start", "book")  # left to right
+LAYERS = (
+    "core",
+    "files",
+    "plan",
+    "weights",
+    "data",
+    "parts",
+    "features",
+    "methods",
+    "evaluation",
+    "training",
+    "experiments",
+    "run",
+    "cli",
+    "start",
+    "book",
+)  # left to right
 
 # %% ../nbs/20_book.ipynb #a9e11661
 def find_root(
@@ -36,7 +52,9 @@ def find_root(
     for folder in (start, *start.parents):
         if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir():
             return folder
-    raise InputError(f"{start} is not inside a checkout of the book (no settings.ini beside nbs/ above it); change into one first.")
+    raise InputError(
+        f"{start} is not inside a checkout of the book (no settings.ini beside nbs/ above it); change into one first."
+    )
 
 # %% ../nbs/20_book.ipynb #da26bbcd
 def _reading_order(path: Path) -> tuple:
@@ -45,7 +63,12 @@ def _reading_order(path: Path) -> tuple:
     if len(path.parts) == 1:
         return (-1 if number < 20 else len(LAYERS), "", number, path.name)
     folder = path.parts[0]
-    return (LAYERS.index(folder) if folder in LAYERS else len(LAYERS) - 1, folder, number, path.name)
+    return (
+        LAYERS.index(folder) if folder in LAYERS else len(LAYERS) - 1,
+        folder,
+        number,
+        path.name,
+    )
 
 
 def notebooks(
@@ -53,7 +76,11 @@ def notebooks(
 ) -> list[Path]:
     "All chapters in reading order, templates and checkpoints left out."
     nbs = Path(root) / "nbs"
-    found = [p for p in nbs.rglob("*.ipynb") if not any(part[0] in "_." for part in p.relative_to(nbs).parts)]
+    found = [
+        p
+        for p in nbs.rglob("*.ipynb")
+        if not any(part[0] in "_." for part in p.relative_to(nbs).parts)
+    ]
     return sorted(found, key=lambda p: _reading_order(p.relative_to(nbs)))
 
 # %% ../nbs/20_book.ipynb #b5ee8f2d
@@ -66,7 +93,9 @@ def read_notebook(
         for cell in nb["cells"]:
             cell["source"] = "".join(cell["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as a notebook ({type(error).__name__}: {error}).") from None
+        raise InputError(
+            f"{path} cannot be read as a notebook ({type(error).__name__}: {error})."
+        ) from None
     return nb
 
 # %% ../nbs/20_book.ipynb #0f9b5c3e
@@ -79,7 +108,9 @@ SIGNS = {  # what must not be read in an output, by how it looks
     "a traceback": re.compile(r"Traceback \(most recent call last\)"),
     "the remains of a progress bar": re.compile(r"\r(?!\n)|\d%\|.*\||[\d?](?:it/s|s/it)\b"),
     "a memory address": re.compile(r" at 0x[0-9a-fA-F]{6,}"),
-    "a widget written as text": re.compile(r"\b(?:interactive|[HV]Box|Output|\w+Slider|Dropdown)\((?:children|value)="),
+    "a widget written as text": re.compile(
+        r"\b(?:interactive|[HV]Box|Output|\w+Slider|Dropdown)\((?:children|value)="
+    ),
     "terminal colours": re.compile("\x1b\\["),
 }
 
@@ -94,11 +125,21 @@ def _output_complaints(output: dict) -> list[str]:
         found.append("an execution count in an output")
     found += [f"output metadata {key!r}" for key in output.get("metadata", {})]
     data = output.get("data", {})
-    found += [f"a widget's view or state ({kind})" for kind in data if kind.startswith("application/vnd.jupyter.widget")]
-    texts = [output.get("text", "")] + [value for kind, value in data.items() if kind not in ("image/png", "image/jpeg")]
+    found += [
+        f"a widget's view or state ({kind})"
+        for kind in data
+        if kind.startswith("application/vnd.jupyter.widget")
+    ]
+    texts = [output.get("text", "")] + [
+        value for kind, value in data.items() if kind not in ("image/png", "image/jpeg")
+    ]
     for text in texts:
         text = "".join(text) if isinstance(text, (str, list)) else json.dumps(text)
-        found += [f"{what}: {text[max(m.start() - 20, 0):m.end() + 40]!r}" for what, sign in SIGNS.items() if (m := sign.search(text))]
+        found += [
+            f"{what}: {text[max(m.start() - 20, 0) : m.end() + 40]!r}"
+            for what, sign in SIGNS.items()
+            if (m := sign.search(text))
+        ]
     return found
 
 # %% ../nbs/20_book.ipynb #e8a57a5f
@@ -108,7 +149,9 @@ def _cell_complaints(cell: dict) -> list[str]:
         found.append("an execution count")
     source = "".join(cell["source"])
     if cell["cell_type"] == "code" and len(source.splitlines()) > LINES:
-        found.append(f"{len(source.splitlines())} lines of code; split it, no cell should have more than {LINES}")
+        found.append(
+            f"{len(source.splitlines())} lines of code; split it, no cell should have more than {LINES}"
+        )
     if match := re.search(HOMES, source):
         found.append(f"its source names a home folder ({match.group()})")
     for output in cell.get("outputs", []):
@@ -121,13 +164,17 @@ def cleanliness(
 ) -> list[str]:
     "What a saved notebook carries that belongs to one machine or one run, or is too long to be read; empty when it is clean."
     nb = nb if isinstance(nb, dict) else read_notebook(nb)
-    found = [f"the notebook's metadata has {key!r}" for key in nb["metadata"] if key != "kernelspec"]
+    found = [
+        f"the notebook's metadata has {key!r}" for key in nb["metadata"] if key != "kernelspec"
+    ]
     ids = [cell.get("id") for cell in nb["cells"]]
     if None in ids or len(set(ids)) < len(ids):
         found.append("cells need an id each, and no two the same")
     size = sum(len(json.dumps(cell.get("outputs", []))) for cell in nb["cells"])
     if size > LIMIT:
-        found.append(f"its outputs take {size // 1024} KB; keep them below {LIMIT // 1024} KB (fewer or smaller pictures)")
+        found.append(
+            f"its outputs take {size // 1024} KB; keep them below {LIMIT // 1024} KB (fewer or smaller pictures)"
+        )
     for cell in nb["cells"]:
         found += [f"cell {cell.get('id')}: {complaint}" for complaint in _cell_complaints(cell)]
     return found
@@ -140,36 +187,66 @@ def _tool(name: str):
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(f"{name} is not installed; the tools of the book need: pip install -e '.[dev]'") from None
+        raise InputError(
+            f"{name} is not installed; the tools of the book need: pip install -e '.[dev]'"
+        ) from None
 
 # %% ../nbs/20_book.ipynb #1cd040e1
 def _tidy(nb) -> None:
     "Drop what belongs to this run: counts, metadata, widget views."
-    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    nb.metadata = {
+        "kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}
+    }
     for cell in nb.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [o for o in cell.outputs if not any(k.startswith("application/vnd.jupyter.widget") for k in o.get("data", {}))]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if not any(
+                    k.startswith("application/vnd.jupyter.widget") for k in o.get("data", {})
+                )
+            ]
             for output in cell.outputs:
-                output.update({key: value for key, value in (("metadata", {}), ("execution_count", None)) if key in output})
+                output.update(
+                    {
+                        key: value
+                        for key, value in (("metadata", {}), ("execution_count", None))
+                        if key in output
+                    }
+                )
 
 # %% ../nbs/20_book.ipynb #574255ad
 def _executed(path: Path, timeout: int):
     "The notebook after a run in a fresh kernel. `InputError` when a cell fails, takes too long, or writes to stderr."
     client, nb = _tool("nbclient"), _tool("nbformat").read(path, as_version=4)
     environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL")}
-    runner = client.NotebookClient(nb, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    runner = client.NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    )
     try:
-        runner.execute(env=environment, stderr=subprocess.DEVNULL)  # the kernel's own log; what cells write arrives as output
+        runner.execute(
+            env=environment, stderr=subprocess.DEVNULL
+        )  # the kernel's own log; what cells write arrives as output
     except client.exceptions.CellExecutionError as error:
-        raise InputError(f"{path} stops with {error.ename}: {error.evalue}; nothing was saved. Run it in JupyterLab to see where.") from None
+        raise InputError(
+            f"{path} stops with {error.ename}: {error.evalue}; nothing was saved. Run it in JupyterLab to see where."
+        ) from None
     except client.exceptions.CellTimeoutError:
-        raise InputError(f"{path} has a cell that takes more than {timeout} seconds; nothing was saved.") from None
+        raise InputError(
+            f"{path} has a cell that takes more than {timeout} seconds; nothing was saved."
+        ) from None
     for cell in nb.cells:
         for output in cell.get("outputs", []):
-            require(output.get("name") != "stderr", f"{path}, cell {cell.id}, writes to stderr: {str(output.get('text'))[:300].strip()} "
-                    "Nothing was saved; silence it at its source.")
+            require(
+                output.get("name") != "stderr",
+                f"{path}, cell {cell.id}, writes to stderr: {str(output.get('text'))[:300].strip()} "
+                "Nothing was saved; silence it at its source.",
+            )
     return nb
 
 # %% ../nbs/20_book.ipynb #f242a890
@@ -216,9 +293,13 @@ def wrong_arrows(
             layers = [layer for layer in (parts[1], *name.split(".")[1:2])]
             unknown = [layer for layer in layers if layer not in LAYERS and layer != "__version__"]
             if unknown:
-                found.append(f"{'/'.join(parts)}.py: {unknown[0]!r} is not one of the layers {', '.join(LAYERS)}.")
+                found.append(
+                    f"{'/'.join(parts)}.py: {unknown[0]!r} is not one of the layers {', '.join(LAYERS)}."
+                )
             elif len(layers) == 2 and LAYERS.index(layers[1]) > LAYERS.index(layers[0]):
-                found.append(f"{'/'.join(parts)}.py imports {name}: an arrow that points back ({layers[0]} lies left of {layers[1]}).")
+                found.append(
+                    f"{'/'.join(parts)}.py imports {name}: an arrow that points back ({layers[0]} lies left of {layers[1]})."
+                )
     return found
 
 # %% ../nbs/20_book.ipynb #3a4b680f
@@ -255,7 +336,9 @@ def exported_name(
     if not re.match(r"\s*#\|\s*export\b", source):
         return ""
     nodes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return next((n.name for n in ast.parse(source).body if isinstance(n, nodes) and n.name[0] != "_"), "")
+    return next(
+        (n.name for n in ast.parse(source).body if isinstance(n, nodes) and n.name[0] != "_"), ""
+    )
 
 # %% ../nbs/20_book.ipynb #da63e91c
 def equations(
@@ -290,7 +373,10 @@ def read_register(
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     for line, row in enumerate(rows, start=2):
-        require(set(row) == set(FIELDS) and None not in row.values(), f"{path}, line {line}: expected the columns {','.join(FIELDS)}.")
+        require(
+            set(row) == set(FIELDS) and None not in row.values(),
+            f"{path}, line {line}: expected the columns {','.join(FIELDS)}.",
+        )
     return [Equation(**row) for row in rows]
 
 # %% ../nbs/20_book.ipynb #752ac2f1
@@ -302,13 +388,25 @@ def fill_register(
     known, at = {row[:2] for row in rows}, {}
     for home in homes:
         who = f"{home.notebook}: equation {home.paper} {home.number}"
-        require(home[:2] in known, f"{who} is not in nbs/register.csv; correct the tag, or add a row if the paper has it.")
+        require(
+            home[:2] in known,
+            f"{who} is not in nbs/register.csv; correct the tag, or add a row if the paper has it.",
+        )
         if home[:2] in at:
-            raise InputError(f"{who} is quoted in {at[home[:2]].notebook} already; an equation has one home.")
-        require(home.function, f"{who} has no function: the code cell below it must start with #| export and define one.")
+            raise InputError(
+                f"{who} is quoted in {at[home[:2]].notebook} already; an equation has one home."
+            )
+        require(
+            home.function,
+            f"{who} has no function: the code cell below it must start with #| export and define one.",
+        )
         at[home[:2]] = home
     nowhere = Equation("", "")
-    return [row._replace(notebook=home.notebook, function=home.function) for row in rows for home in [at.get(row[:2], nowhere)]]
+    return [
+        row._replace(notebook=home.notebook, function=home.function)
+        for row in rows
+        for home in [at.get(row[:2], nowhere)]
+    ]
 
 # %% ../nbs/20_book.ipynb #957b8c23
 def register_text(
@@ -338,9 +436,21 @@ def chapter(
     cells = read_notebook(path)["cells"]
     opening = next((c["source"] for c in cells if c["cell_type"] == "markdown"), "")
     title, claim = re.search(r"^# (.+)$", opening, re.M), re.search(r"^> (.+)$", opening, re.M)
-    require(title and claim, f"{path}: the first cell needs a title (# ...) and a one-line claim (> ...).")
-    modules = [m.group(1) for c in cells if c["cell_type"] == "code" and (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))]
-    return Chapter(Path(path).relative_to(root).as_posix(), title.group(1).strip(), claim.group(1).strip(), modules[0] if modules else "")
+    require(
+        title and claim,
+        f"{path}: the first cell needs a title (# ...) and a one-line claim (> ...).",
+    )
+    modules = [
+        m.group(1)
+        for c in cells
+        if c["cell_type"] == "code" and (m := re.match(r"#\|\s*default_exp\s+(\S+)", c["source"]))
+    ]
+    return Chapter(
+        Path(path).relative_to(root).as_posix(),
+        title.group(1).strip(),
+        claim.group(1).strip(),
+        modules[0] if modules else "",
+    )
 
 # %% ../nbs/20_book.ipynb #eafc5c6c
 def contents(
@@ -352,7 +462,9 @@ def contents(
         if path.stem != "index":
             c = chapter(path, root)
             where = path.parent.name if path.parent.name != "nbs" else ""
-            rows.append(f"| {where} | [{c.title}]({c.path}) | {c.claim} | {'`partbook.' + c.module + '`' if c.module else ''} |")
+            rows.append(
+                f"| {where} | [{c.title}]({c.path}) | {c.claim} | {'`partbook.' + c.module + '`' if c.module else ''} |"
+            )
     return "\n".join(rows)
 
 # %% ../nbs/20_book.ipynb #f78f6368
@@ -375,9 +487,13 @@ def readme(
 def _local_mathjax(page: str, url: str) -> str:
     "Replace what a page fetches from elsewhere by one local script."
     page = re.sub(r'<script[^>]*src="https?://[^"]*"[^>]*>\s*</script>', "", page)
-    page = re.sub(r"<!-- Load mathjax -->.*?<!-- End of mermaid configuration -->", "", page, flags=re.S)
+    page = re.sub(
+        r"<!-- Load mathjax -->.*?<!-- End of mermaid configuration -->", "", page, flags=re.S
+    )
     delimiters = 'window.MathJax = {tex: {inlineMath: [["$", "$"], ["\\\\(", "\\\\)"]], displayMath: [["$$", "$$"], ["\\\\[", "\\\\]"]]}};'
-    return page.replace("</head>", f'<script>{delimiters}</script><script defer src="{url}"></script></head>', 1)
+    return page.replace(
+        "</head>", f'<script>{delimiters}</script><script defer src="{url}"></script></head>', 1
+    )
 
 # %% ../nbs/20_book.ipynb #eb2476af
 def html(
@@ -389,7 +505,10 @@ def html(
     import shutil
 
     nbconvert, out, written = _tool("nbconvert"), Path(out), []
-    require(mathjax is None or Path(mathjax).is_file(), f"{mathjax} is not a file; give the path of a tex-svg-full.js of MathJax 3.")
+    require(
+        mathjax is None or Path(mathjax).is_file(),
+        f"{mathjax} is not a file; give the path of a tex-svg-full.js of MathJax 3.",
+    )
     if mathjax is not None:
         out.mkdir(parents=True, exist_ok=True)
         shutil.copy(mathjax, out / "tex-svg-full.js")
@@ -420,18 +539,26 @@ def check(
     try:
         rows = read_register(root)
         if fill_register(rows, equations(root)) != rows:
-            found.append("nbs/register.csv is behind the chapters; run: python -m partbook.book register")
+            found.append(
+                "nbs/register.csv is behind the chapters; run: python -m partbook.book register"
+            )
     except InputError as error:
         found.append(str(error))
     return found
 
 # %% ../nbs/20_book.ipynb #1ffc8035
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m partbook.book", description="The tools of the book, for contributors.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partbook.book", description="The tools of the book, for contributors."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run notebooks top to bottom and save them with clean outputs")
+    run = commands.add_parser(
+        "run", help="run notebooks top to bottom and save them with clean outputs"
+    )
     run.add_argument("notebook", nargs="+", help="which notebooks")
-    commands.add_parser("check", help="say what is wrong with the notebooks, the imports and the register")
+    commands.add_parser(
+        "check", help="say what is wrong with the notebooks, the imports and the register"
+    )
     commands.add_parser("register", help="fill in nbs/register.csv from the notebooks")
     commands.add_parser("readme", help="make README.md from nbs/index.ipynb")
     pages = commands.add_parser("html", help="write the book as HTML")
@@ -457,7 +584,9 @@ def _check(root: Path) -> int:
 # %% ../nbs/20_book.ipynb #bf54199e
 def _register(root: Path) -> None:
     rows = fill_register(read_register(root), equations(root))
-    write_atomic(root / "nbs" / "register.csv", lambda p: p.write_text(register_text(rows), encoding="utf-8"))
+    write_atomic(
+        root / "nbs" / "register.csv", lambda p: p.write_text(register_text(rows), encoding="utf-8")
+    )
     print(f"{sum(bool(row.function) for row in rows)} of {len(rows)} equations have a home")
 
 

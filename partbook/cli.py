@@ -81,9 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return _complain("there is not enough memory for this; use a smaller --size or fewer --parts.")
+        return _complain(
+            "there is not enough memory for this; use a smaller --size or fewer --parts."
+        )
     except OSError as error:
-        return _complain(f"{shown(error.filename or 'a file')} cannot be used ({error.strerror or error}).")
+        return _complain(
+            f"{shown(error.filename or 'a file')} cannot be used ({error.strerror or error})."
+        )
 
 
 def _complain(sentence: str) -> int:
@@ -127,7 +131,9 @@ def read_paths(args: argparse.Namespace) -> None:
             setattr(args, name, str(meant) if value.startswith("~") else value)
 
 # %% ../nbs/30_cli.ipynb #321766a7
-def read_pairs(texts: Sequence[str], known: dict[str, Any], option: str, whose: str) -> dict[str, Any]:
+def read_pairs(
+    texts: Sequence[str], known: dict[str, Any], option: str, whose: str
+) -> dict[str, Any]:
     "The values in NAME=VALUE. `InputError` for an unknown name, or a value of another kind."
     given = {}
     for text in texts:
@@ -181,7 +187,9 @@ def request_of(args: argparse.Namespace) -> Request:
     settings = {f.name: f.type for f in fields(kind.Settings)}
     given = {f.name: getattr(args, f.name) for f in fields(Request) if hasattr(args, f.name)}
     given["layers"] = tuple(args.layers.split(",")) if args.layers else None
-    given["option"] = read_pairs(args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}")
+    given["option"] = read_pairs(
+        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
+    )
     given["set"] = read_pairs(args.set, settings, "--set", f"method {kind.registered_name!r}")
     return Request(**given)
 
@@ -225,8 +233,10 @@ def conclude(run: Run, out: Path) -> None:
     inside = run.facts["learned_inside"]
     if any(set(metrics) - set(counts) for metrics in run.rows.values()):
         learned = f"; learned inside: {inside}" if inside != outside else ""
-        say(f"\n{' and '.join(counts)} are numbers of parts, all else percent; landmark_error: lower is better. "
-            f"Foreground: {outside}{learned}.")
+        say(
+            f"\n{' and '.join(counts)} are numbers of parts, all else percent; landmark_error: lower is better. "
+            f"Foreground: {outside}{learned}."
+        )
     else:
         say("This collection has no annotations, so there is nothing to score: judge the picture.")
     say(f"Numbers: {shown(out / 'metrics.json')}   model: {shown(out / 'model')}")
@@ -244,7 +254,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     cached(run.method, args.cache)
     data = args.data or run.facts.get("collection", "birds")
     cls, _ = resolve_collection(data, args.root, quiet)
-    option = read_pairs(args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}")
+    option = read_pairs(
+        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
+    )
     measured = to_measure(run, args.data, args.root, option, args.split, args.protocol, say)
     plan.read(*measured.study.files())
     plan.check()
@@ -277,7 +289,9 @@ def evaluate_plan(args: argparse.Namespace) -> Plan:
     return plan
 
 
-def write_measured(args: argparse.Namespace, measured: Measured, found: dict[str, dict[str, float]], seconds: float) -> None:
+def write_measured(
+    args: argparse.Namespace, measured: Measured, found: dict[str, dict[str, float]], seconds: float
+) -> None:
     "Write what was found, if asked to: all of it to --out, a row for each protocol to --record."
     about = measured.about()
     options = measured.source.options
@@ -288,7 +302,12 @@ def write_measured(args: argparse.Namespace, measured: Measured, found: dict[str
         how |= {"hardware": hardware(device), "command": args.command, "seconds": seconds}
         write_json(args.out, about | how)
     for name, metrics in found.items() if args.record else ():
-        row = about | {"protocol": name} | {f"option.{k}": str(v) for k, v in options.items()} | metrics
+        row = (
+            about
+            | {"protocol": name}
+            | {f"option.{k}": str(v) for k, v in options.items()}
+            | metrics
+        )
         append_row(args.record, row, settings, settings["seed"], seconds, args.command, device)
 
 # %% ../nbs/30_cli.ipynb #562d3d30
@@ -329,7 +348,9 @@ def data(args: argparse.Namespace) -> None:
         list_collections()
         return
     cls, root = resolve_collection(args.name, args.root, say)
-    option = read_pairs(args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}")
+    option = read_pairs(
+        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
+    )
     source = Source(cls, root, option)
     for split in ["all"] if "all" in cls.splits else cls.splits:
         collection = source.open(split)
@@ -411,8 +432,12 @@ how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explai
 # %% ../nbs/30_cli.ipynb #697bde74
 def build_parser() -> Parser:
     "All commands and their options."
-    parser = Parser(prog="partbook", description="Discover object parts without part labels.", formatter_class=argparse.RawDescriptionHelpFormatter,
-                    epilog="Each command explains itself: partbook discover --help")
+    parser = Parser(
+        prog="partbook",
+        description="Discover object parts without part labels.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Each command explains itself: partbook discover --help",
+    )
     parser.add_argument("--version", action="version", version=f"partbook {versions()['partbook']}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _discover_arguments(commands)
@@ -426,96 +451,312 @@ def build_parser() -> Parser:
 # %% ../nbs/30_cli.ipynb #7d1b0c26
 def _discover_arguments(commands) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    p = commands.add_parser("discover", help="find the parts of a collection", description=DISCOVER, epilog=NOTES, formatter_class=raw)
-    p.add_argument("--method", default="kmeans", help=f"one of: {', '.join(methods.names())} (default: kmeans)")
-    p.add_argument("--data", default="birds", metavar="birds|cub|DIR", help="a collection (see `partbook data`) or a folder of photographs (default: birds)")
+    p = commands.add_parser(
+        "discover",
+        help="find the parts of a collection",
+        description=DISCOVER,
+        epilog=NOTES,
+        formatter_class=raw,
+    )
+    p.add_argument(
+        "--method", default="kmeans", help=f"one of: {', '.join(methods.names())} (default: kmeans)"
+    )
+    p.add_argument(
+        "--data",
+        default="birds",
+        metavar="birds|cub|DIR",
+        help="a collection (see `partbook data`) or a folder of photographs (default: birds)",
+    )
     p.add_argument("--root", metavar="PATH", help="where a named collection lies on disk")
-    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a variant or filter of the collection, e.g. --option min_visible=6; may be repeated")
-    p.add_argument("--foreground", choices=foreground_names(),
-                   help="learn inside the collection's own masks (given), the whole picture (none), or a guess (default: what the method's paper did)")
+    p.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variant or filter of the collection, e.g. --option min_visible=6; may be repeated",
+    )
+    p.add_argument(
+        "--foreground",
+        choices=foreground_names(),
+        help="learn inside the collection's own masks (given), the whole picture (none), or a guess (default: what the method's paper did)",
+    )
     p.add_argument("--parts", type=int, metavar="K", help="how many parts to find (default: 6)")
-    p.add_argument("--features", metavar="NAME", help=f"one of: {', '.join(extractors.names())} (default: equivariant, which ships with partbook)")
-    p.add_argument("--weights", metavar="FILE", help="weights for the features, .safetensors or .pth; default: shipped, or torchvision's download")
-    p.add_argument("--layers", metavar="A,B", help="layers of a perceptual network, e.g. relu5_2,relu5_4 (default: the papers' choice)")
-    p.add_argument("--size", type=int, metavar="S", help="pictures are resized to SxS pixels (default: what suits the features)")
-    p.add_argument("--steps", type=int, metavar="N", help="mini-batches of refinement or training (default: the method's own)")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other setting of the method, e.g. --set batch=8; may be repeated")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same result (default: 0)")
+    p.add_argument(
+        "--features",
+        metavar="NAME",
+        help=f"one of: {', '.join(extractors.names())} (default: equivariant, which ships with partbook)",
+    )
+    p.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights for the features, .safetensors or .pth; default: shipped, or torchvision's download",
+    )
+    p.add_argument(
+        "--layers",
+        metavar="A,B",
+        help="layers of a perceptual network, e.g. relu5_2,relu5_4 (default: the papers' choice)",
+    )
+    p.add_argument(
+        "--size",
+        type=int,
+        metavar="S",
+        help="pictures are resized to SxS pixels (default: what suits the features)",
+    )
+    p.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="mini-batches of refinement or training (default: the method's own)",
+    )
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting of the method, e.g. --set batch=8; may be repeated",
+    )
+    p.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the same seed gives the same result (default: 0)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    p.add_argument("--out", default="partbook-out", metavar="DIR", help="where the results go (default: partbook-out)")
-    p.add_argument("--resume", action="store_true", help="take up a training run that was stopped, from the checkpoint in --out")
-    p.add_argument("--checkpoint-every", "--every", dest="checkpoint_every", type=whole(1), default=100, metavar="N", help="training steps between checkpoints (default: 100)")
-    p.add_argument("--eval-every", "--validate", dest="eval_every", type=whole(0), default=0, metavar="N", help="measure on the validation split every N training steps (default: never)")
-    p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help="mixed precision while training (default: no)")
-    p.add_argument("--workers", type=whole(0, 64), default=WORKERS, metavar="N", help=f"threads that load ahead while training (default: {WORKERS}); the result is the same")
-    p.add_argument("--no-baselines", dest="baselines", action="store_false", help="leave out the trivial baselines: quicker")
-    p.add_argument("--cache", metavar="DIR", help="keep decoded pictures and frozen features here, for this run and later ones")
-    p.add_argument("--record", metavar="CSV", help="also append the result as a row to a results file")
-    p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
+    p.add_argument(
+        "--out",
+        default="partbook-out",
+        metavar="DIR",
+        help="where the results go (default: partbook-out)",
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="take up a training run that was stopped, from the checkpoint in --out",
+    )
+    p.add_argument(
+        "--checkpoint-every",
+        "--every",
+        dest="checkpoint_every",
+        type=whole(1),
+        default=100,
+        metavar="N",
+        help="training steps between checkpoints (default: 100)",
+    )
+    p.add_argument(
+        "--eval-every",
+        "--validate",
+        dest="eval_every",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="measure on the validation split every N training steps (default: never)",
+    )
+    p.add_argument(
+        "--precision",
+        default="no",
+        choices=("no", "bf16", "fp16"),
+        help="mixed precision while training (default: no)",
+    )
+    p.add_argument(
+        "--workers",
+        type=whole(0, 64),
+        default=WORKERS,
+        metavar="N",
+        help=f"threads that load ahead while training (default: {WORKERS}); the result is the same",
+    )
+    p.add_argument(
+        "--no-baselines",
+        dest="baselines",
+        action="store_false",
+        help="leave out the trivial baselines: quicker",
+    )
+    p.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep decoded pictures and frozen features here, for this run and later ones",
+    )
+    p.add_argument(
+        "--record", metavar="CSV", help="also append the result as a row to a results file"
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and written, and stop there"
+    )
     p.set_defaults(run=discover)
 
 # %% ../nbs/30_cli.ipynb #bf0e661b
 def _evaluate_arguments(commands) -> None:
-    p = commands.add_parser("evaluate", help="measure a saved model", description="Measure a saved model by one or more protocols; without --protocol, by the collection's own.")
+    p = commands.add_parser(
+        "evaluate",
+        help="measure a saved model",
+        description="Measure a saved model by one or more protocols; without --protocol, by the collection's own.",
+    )
     p.add_argument("model", metavar="MODEL", help="the model folder that `partbook discover` wrote")
-    p.add_argument("--data", metavar="NAME", help="a collection (default: the one the model learned from)")
+    p.add_argument(
+        "--data", metavar="NAME", help="a collection (default: the one the model learned from)"
+    )
     p.add_argument("--root", metavar="PATH", help="where it lies on disk")
-    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a variant or filter of the collection; may be repeated")
-    p.add_argument("--split", default="test", metavar="NAME", help="the pictures to measure on (default: test)")
-    p.add_argument("--protocol", action="append", metavar="NAME", help=f"one of: {', '.join(protocols.names())}; may be repeated")
+    p.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variant or filter of the collection; may be repeated",
+    )
+    p.add_argument(
+        "--split", default="test", metavar="NAME", help="the pictures to measure on (default: test)"
+    )
+    p.add_argument(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help=f"one of: {', '.join(protocols.names())}; may be repeated",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    p.add_argument("--out", metavar="JSON", help="also write the metrics, with settings and versions, to a file")
-    p.add_argument("--cache", metavar="DIR", help="keep decoded pictures and frozen features here, for this run and later ones")
-    p.add_argument("--record", metavar="CSV", help="also append a row for each protocol to a results file")
-    p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
+    p.add_argument(
+        "--out",
+        metavar="JSON",
+        help="also write the metrics, with settings and versions, to a file",
+    )
+    p.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep decoded pictures and frozen features here, for this run and later ones",
+    )
+    p.add_argument(
+        "--record", metavar="CSV", help="also append a row for each protocol to a results file"
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and written, and stop there"
+    )
     p.set_defaults(run=evaluate)
 
 # %% ../nbs/30_cli.ipynb #f31ffdec
 def _segment_arguments(commands) -> None:
-    p = commands.add_parser("segment", help="label new photographs with a saved model",
-                            description="Write, for each image at its own size, NAME.png (indexed labels) and NAME_overlay.png.")
+    p = commands.add_parser(
+        "segment",
+        help="label new photographs with a saved model",
+        description="Write, for each image at its own size, NAME.png (indexed labels) and NAME_overlay.png.",
+    )
     p.add_argument("model", metavar="MODEL", help="the model folder that `partbook discover` wrote")
     p.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="images, or folders of them")
     p.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
-    p.add_argument("--crf", choices=tuple(CRFS), help="let labels follow the photograph's edges: full (position and colour) or position only (default: no CRF)")
+    p.add_argument(
+        "--crf",
+        choices=tuple(CRFS),
+        help="let labels follow the photograph's edges: full (position and colour) or position only (default: no CRF)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
+    p.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and written, and stop there"
+    )
     p.set_defaults(run=segment)
 
 # %% ../nbs/30_cli.ipynb #d3e8c200
 def _data_arguments(commands) -> None:
-    p = commands.add_parser("data", help="list the collections, or check one", description="Without a name: all collections, what each needs, whether it is there.")
-    p.add_argument("name", nargs="?", metavar="NAME", help="a collection, or a folder: check it and print its counts")
+    p = commands.add_parser(
+        "data",
+        help="list the collections, or check one",
+        description="Without a name: all collections, what each needs, whether it is there.",
+    )
+    p.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a collection, or a folder: check it and print its counts",
+    )
     p.add_argument("--root", metavar="PATH", help="where it lies on disk")
-    p.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a variant or filter of the collection; may be repeated")
+    p.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variant or filter of the collection; may be repeated",
+    )
     p.set_defaults(run=data)
 
-
+# %% ../nbs/30_cli.ipynb #8e154d6f
 def _saliency_arguments(commands) -> None:
-    p = commands.add_parser("saliency", help="guess where the object is on photographs without masks",
-                            description="Write a PNG for each photograph: white where the object is supposed to be. What is there already stays.")
+    p = commands.add_parser(
+        "saliency",
+        help="guess where the object is on photographs without masks",
+        description="Write a PNG for each photograph: white where the object is supposed to be. What is there already stays.",
+    )
     p.add_argument("folder", metavar="DIR", help="a folder of photographs")
-    p.add_argument("--out", metavar="DIR", help="where the maps go (default: masks/ in the folder, or saliency/ with --soft, where `discover` finds them)")
-    p.add_argument("--method", default="robust", choices=foregrounds.names(),
-                   help="robust: each photograph's own colours (Zhu et al. 2014); component, border: features of all of them (default: robust)")
-    p.add_argument("--features", metavar="NAME", help=f"for component and border, one of: {', '.join(extractors.names())} (default: equivariant)")
-    p.add_argument("--weights", metavar="FILE", help="weights for the features, .safetensors or .pth; default: shipped, or torchvision's download")
-    p.add_argument("--layers", metavar="A,B", help="layers of a perceptual network (default: the papers' choice)")
-    p.add_argument("--soft", action="store_true", help="write soft maps, from black to white, instead of masks")
-    p.add_argument("--replace", action="store_true", help="make anew, perhaps otherwise, what an earlier call made; maps of other origin stay")
-    p.add_argument("--size", type=int, metavar="S", help="pixels of the longer side while looking (default: 400; with features: what suits them, as squares)")
-    p.add_argument("--patches", type=int, metavar="N", help="superpixels of a photograph, for robust (default: 200)")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where the maps go (default: masks/ in the folder, or saliency/ with --soft, where `discover` finds them)",
+    )
+    p.add_argument(
+        "--method",
+        default="robust",
+        choices=foregrounds.names(),
+        help="robust: each photograph's own colours (Zhu et al. 2014); component, border: features of all of them (default: robust)",
+    )
+    p.add_argument(
+        "--features",
+        metavar="NAME",
+        help=f"for component and border, one of: {', '.join(extractors.names())} (default: equivariant)",
+    )
+    p.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights for the features, .safetensors or .pth; default: shipped, or torchvision's download",
+    )
+    p.add_argument(
+        "--layers",
+        metavar="A,B",
+        help="layers of a perceptual network (default: the papers' choice)",
+    )
+    p.add_argument(
+        "--soft", action="store_true", help="write soft maps, from black to white, instead of masks"
+    )
+    p.add_argument(
+        "--replace",
+        action="store_true",
+        help="make anew, perhaps otherwise, what an earlier call made; maps of other origin stay",
+    )
+    p.add_argument(
+        "--size",
+        type=int,
+        metavar="S",
+        help="pixels of the longer side while looking (default: 400; with features: what suits them, as squares)",
+    )
+    p.add_argument(
+        "--patches",
+        type=int,
+        metavar="N",
+        help="superpixels of a photograph, for robust (default: 200)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
+    p.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and written, and stop there"
+    )
     p.set_defaults(run=saliency)
 
-
+# %% ../nbs/30_cli.ipynb #20db9ffa
 def _unpack_arguments(commands) -> None:
-    p = commands.add_parser("unpack", help="unpack a data set's archives safely", description="Nothing is overwritten, nothing leaves the folder, all or nothing.")
-    p.add_argument("archives", nargs="+", metavar="ARCHIVE", help=".zip, .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz")
+    p = commands.add_parser(
+        "unpack",
+        help="unpack a data set's archives safely",
+        description="Nothing is overwritten, nothing leaves the folder, all or nothing.",
+    )
+    p.add_argument(
+        "archives",
+        nargs="+",
+        metavar="ARCHIVE",
+        help=".zip, .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz",
+    )
     p.add_argument("--out", required=True, metavar="DIR", help="the folder to unpack into")
-    p.add_argument("--largest", metavar="SIZE", help="bytes that all may take unpacked, such as 500GB (default: what data sets need)")
-    p.add_argument("--dry-run", action="store_true", help="say what would be read and written, and stop there")
+    p.add_argument(
+        "--largest",
+        metavar="SIZE",
+        help="bytes that all may take unpacked, such as 500GB (default: what data sets need)",
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and written, and stop there"
+    )
     p.set_defaults(run=unpack)
 
 # %% ../nbs/30_cli.ipynb #c036fd10

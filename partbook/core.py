@@ -56,7 +56,10 @@ def register(self: Registry, name: str) -> Callable:
 
     def file(entry):
         known = self._entries.get(name, entry)
-        require(_is_same(known, entry), f"The {self.word} name {name!r} is taken by {known}; choose another name.")
+        require(
+            _is_same(known, entry),
+            f"The {self.word} name {name!r} is taken by {known}; choose another name.",
+        )
         self._entries[name] = entry
         entry.registered_name = name
         return entry
@@ -83,7 +86,9 @@ def __contains__(self: Registry, name: str) -> bool:
 @patch
 def __getitem__(self: Registry, name: str):
     if name not in self:
-        raise InputError(f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}.")
+        raise InputError(
+            f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}."
+        )
     return self._entries[name]
 
 # %% ../nbs/10_core.ipynb #7426bf9c
@@ -113,7 +118,9 @@ def pick_device(
         torch.empty(1, device=device).item()
         torch.Generator(device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device auto or cpu.") from None
+        raise InputError(
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device auto or cpu."
+        ) from None
     return device
 
 # %% ../nbs/10_core.ipynb #a051df5c

@@ -404,9 +404,14 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        raise InputError(f"The weights of {name} ({file}) could not be downloaded ({getattr(error, 'reason', error)}); fetch {url} elsewhere "
-                         f"and name the file with --weights FILE, or put it at {path}.") from None
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise InputError(
+            f"The weights of {name} ({file}) could not be downloaded ({getattr(error, 'reason', error)}); fetch {url} elsewhere "
+            f"and name the file with --weights FILE, or put it at {path}."
+        ) from None
     return path
 
 # %% ../nbs/15_weights.ipynb #4e8cadbc
@@ -432,4 +437,6 @@ def load_published(
         tensors = {key.removeprefix("features."): value for key, value in tensors.items()}
     known = {key.removeprefix("features.") for key in known}
     wanted = module.state_dict().keys()
-    return load_into(module, {k: v for k, v in tensors.items() if k in wanted or k not in known}, path, name)
+    return load_into(
+        module, {k: v for k, v in tensors.items() if k in wanted or k not in known}, path, name
+    )

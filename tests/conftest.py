@@ -1,12 +1,17 @@
 """What several tests need: the project's folder, the shared data, a clean environment."""
+
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not keep a shared core busy
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # threads that wait should not keep a shared core busy
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))  # tests share the cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS))
+)  # tests share the cores
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PARTBOOK_SHARED") or ROOT.parent / "shared")
@@ -22,7 +27,9 @@ def root() -> Path:
 def shared() -> Path:
     "The folder with data/ and weights/ for checks on real photographs; skips the test where it is absent."
     if not SHARED.is_dir():
-        pytest.skip(f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ and weights/)")
+        pytest.skip(
+            f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ and weights/)"
+        )
     return SHARED
 
 
@@ -43,5 +50,7 @@ def environment(tmp_path) -> dict:
     "Environment variables for a program run on its own: a throwaway home, reader's sizes, one copy of the package."
     home = tmp_path / "home"
     home.mkdir()
-    kept = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL", "PYTHONPATH")}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL", "PYTHONPATH")
+    }
     return {**kept, "HOME": str(home), "MPLCONFIGDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -242,9 +242,17 @@ def test_nothing_leaves_its_folder(name, make, tmp_path):
     assert "points out of the folder" in said and not (tmp_path / "deep").exists()
 
 
-@pytest.mark.parametrize("kind, word", [
-    (tarfile.SYMTYPE, "link"), (tarfile.LNKTYPE, "link"), (tarfile.FIFOTYPE, "device"),
-    (tarfile.CHRTYPE, "device"), (tarfile.BLKTYPE, "device"), (b"Z", "device")])
+@pytest.mark.parametrize(
+    "kind, word",
+    [
+        (tarfile.SYMTYPE, "link"),
+        (tarfile.LNKTYPE, "link"),
+        (tarfile.FIFOTYPE, "device"),
+        (tarfile.CHRTYPE, "device"),
+        (tarfile.BLKTYPE, "device"),
+        (b"Z", "device"),
+    ],
+)
 def test_links_and_devices_are_refused(kind, word, tmp_path):
     tarred(tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar", "a") as archive:
@@ -275,13 +283,17 @@ def not_utf8(path: Path, content: bytes, flag: int, system: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("content, flag, system, expected", [
-    (b"caf\xe9.jpg", 0, 3, b"caf\xe9.jpg"),  # Unix: the bytes as they are
-    (b"caf\xe9.jpg", 8, 3, b"caf\xe9.jpg"),  # the flag lies
-    (b"caf\xc3\xa9.jpg", 0, 3, "café.jpg".encode()),  # macOS sets no flag
-    (b"caf\xc3\xa9.jpg", 8, 3, "café.jpg".encode()),
-    (b"caf\x82.jpg", 0, 0, "café.jpg".encode()),  # DOS
-    (b"\xff\xfe/\x80.jpg", 8, 3, b"\xff\xfe/\x80.jpg")])
+@pytest.mark.parametrize(
+    "content, flag, system, expected",
+    [
+        (b"caf\xe9.jpg", 0, 3, b"caf\xe9.jpg"),  # Unix: the bytes as they are
+        (b"caf\xe9.jpg", 8, 3, b"caf\xe9.jpg"),  # the flag lies
+        (b"caf\xc3\xa9.jpg", 0, 3, "café.jpg".encode()),  # macOS sets no flag
+        (b"caf\xc3\xa9.jpg", 8, 3, "café.jpg".encode()),
+        (b"caf\x82.jpg", 0, 0, "café.jpg".encode()),  # DOS
+        (b"\xff\xfe/\x80.jpg", 8, 3, b"\xff\xfe/\x80.jpg"),
+    ],
+)
 def test_names_of_a_zip_in_any_letters(content, flag, system, expected, tmp_path):
     not_utf8(tmp_path / "a.zip", content, flag, system)
     unpack(tmp_path / "a.zip", tmp_path / "new")
@@ -417,6 +429,7 @@ def test_a_rename_that_fails_is_taken_back(tmp_path, monkeypatch):
 
 def zeros(path: Path, megabytes: int, form: str) -> Path:
     "An archive of one file of zeros, and ten small files."
+
     class Zeros(io.RawIOBase):
         def read(self, count=-1):
             return bytes(count)

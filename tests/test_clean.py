@@ -1,4 +1,5 @@
 """Saved notebooks carry nothing of one machine or one run; neither does any other file of the project."""
+
 import re
 import shutil
 import subprocess
@@ -17,29 +18,56 @@ def test_notebook_is_clean(path):
     assert cleanliness(path) == []
 
 
-@pytest.mark.parametrize("kind, lines, complaints", [("code", LINES, 0), ("code", LINES + 1, 1), ("markdown", 10 * LINES, 0)])
+@pytest.mark.parametrize(
+    "kind, lines, complaints",
+    [("code", LINES, 0), ("code", LINES + 1, 1), ("markdown", 10 * LINES, 0)],
+)
 def test_a_cell_too_long_to_be_read_is_noticed(kind, lines, complaints):
     nb = read_notebook(ROOT / "nbs" / "_template.ipynb")
     nb["cells"][-1] = dict(cell_type=kind, id="deadbeef", metadata={}, source="x = 1\n" * lines)
     found = cleanliness(nb)
-    assert len(found) == complaints and all(f"cell deadbeef: {lines} lines of code" in complaint for complaint in found)
+    assert len(found) == complaints and all(
+        f"cell deadbeef: {lines} lines of code" in complaint for complaint in found
+    )
 
 
 def test_nbdev_clean_changes_nothing(tmp_path, environment):
     shutil.copy(ROOT / "settings.ini", tmp_path)
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".*"))
-    subprocess.run([sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    changed = [p.name for p in EVERY if (tmp_path / p.relative_to(ROOT)).read_text(encoding="utf-8") != p.read_text(encoding="utf-8")]
+    subprocess.run(
+        [sys.executable, "-c", "from nbdev.clean import nbdev_clean; nbdev_clean()"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    changed = [
+        p.name
+        for p in EVERY
+        if (tmp_path / p.relative_to(ROOT)).read_text(encoding="utf-8")
+        != p.read_text(encoding="utf-8")
+    ]
     assert not changed, f"run: python -m partbook.book run on {', '.join(changed)}"
 
 
 def project_files():
     "What would be committed: git's list, or every file outside hidden and built folders where there is no git."
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if listed.returncode == 0 and listed.stdout:
         return [ROOT / name for name in listed.stdout.split("\0") if name]
-    hidden = re.compile(r"(^|/)(\.(?!ci|git(ignore|attributes)$)|build|dist|__pycache__|[^/]*\.egg-info|partbook-out)")
-    return [p for p in ROOT.rglob("*") if p.is_file() and not hidden.search(p.relative_to(ROOT).as_posix())]
+    hidden = re.compile(
+        r"(^|/)(\.(?!ci|git(ignore|attributes)$)|build|dist|__pycache__|[^/]*\.egg-info|partbook-out)"
+    )
+    return [
+        p
+        for p in ROOT.rglob("*")
+        if p.is_file() and not hidden.search(p.relative_to(ROOT).as_posix())
+    ]
 
 
 def test_no_file_names_a_home_folder():
@@ -54,5 +82,9 @@ def test_no_file_names_a_home_folder():
 
 
 def test_no_large_file():
-    large = [f"{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KB" for p in project_files() if p.is_file() and p.stat().st_size > 2 * 2**20]
+    large = [
+        f"{p.relative_to(ROOT)}: {p.stat().st_size // 1024} KB"
+        for p in project_files()
+        if p.is_file() and p.stat().st_size > 2 * 2**20
+    ]
     assert not large, large

@@ -21,7 +21,10 @@ def few():
 @pytest.fixture(scope="module")
 def learned():
     "Faces to learn from, and held-out ones of other people."
-    return [Kept(View(collections["faces"].open(split=split, size=64), indices=range(n))) for split, n in (("train", 240), ("test", 120))]
+    return [
+        Kept(View(collections["faces"].open(split=split, size=64), indices=range(n)))
+        for split, n in (("train", 240), ("test", 120))
+    ]
 
 
 def people(n, **numbers):
@@ -32,20 +35,35 @@ def people(n, **numbers):
 
 def test_same_bits_alone_and_together(few):
     alone = Faces.open(split="test", size=64)[17]
-    for field, value in (("image", few.images), ("mask", few.masks), ("parts", few.parts), ("landmarks", few.landmarks), ("visible", few.visible),
-                         ("box", few.boxes)):
+    for field, value in (
+        ("image", few.images),
+        ("mask", few.masks),
+        ("parts", few.parts),
+        ("landmarks", few.landmarks),
+        ("visible", few.visible),
+        ("box", few.boxes),
+    ):
         assert torch.equal(getattr(alone, field), value[17]), field
     assert alone.name == few.names[17] and alone.category == int(few.categories[17])
 
 
 def test_next_year_the_same(few):
     assert few.categories[:8].tolist() == [385, 376, 373, 300, 362, 369, 308, 312]
-    assert torch.bincount(few.parts[:8].flatten()).tolist() == pytest.approx([19945, 2483, 2126, 2106, 1333, 855, 3920], abs=2)
-    assert float(few.landmarks[:8].mean()) == pytest.approx(34.60304, abs=0.001) and float(few.boxes[:8].mean()) == pytest.approx(25.53125)
-    assert few.images[:8].mean((0, 2, 3)).tolist() == pytest.approx([0.49557, 0.47315, 0.41647], abs=1e-4)
+    assert torch.bincount(few.parts[:8].flatten()).tolist() == pytest.approx(
+        [19945, 2483, 2126, 2106, 1333, 855, 3920], abs=2
+    )
+    assert float(few.landmarks[:8].mean()) == pytest.approx(34.60304, abs=0.001) and float(
+        few.boxes[:8].mean()
+    ) == pytest.approx(25.53125)
+    assert few.images[:8].mean((0, 2, 3)).tolist() == pytest.approx(
+        [0.49557, 0.47315, 0.41647], abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("yaw, pitch", [(0.0, 0.0), (0.55, 0.2), (-0.55, 0.2), (0.55, -0.2), (-0.7, 0.0), (0.7, 0.0), (-0.3, -0.2)])
+@pytest.mark.parametrize(
+    "yaw, pitch",
+    [(0.0, 0.0), (0.55, 0.2), (-0.55, 0.2), (0.55, -0.2), (-0.7, 0.0), (0.7, 0.0), (-0.3, -0.2)],
+)
 @pytest.mark.parametrize("smile, gape", [(-0.2, 0.0), (1.1, 1.0)])
 def test_landmarks_are_where_the_chart_shows_them(yaw, pitch, smile, gape):
     p = people(60, yaw=yaw, pitch=pitch, smile=smile, open=gape)
@@ -66,7 +84,11 @@ def test_a_turned_head_is_a_turned_ellipse():
 
 
 def test_labels_masks_boxes_and_landmarks_agree(few):
-    assert torch.equal(few.parts > 0, few.masks) and few.parts.min() == 0 and few.parts.max() == CLOTHES
+    assert (
+        torch.equal(few.parts > 0, few.masks)
+        and few.parts.min() == 0
+        and few.parts.max() == CLOTHES
+    )
     heads = few.masks & (few.parts < NECK)
     for head, box in zip(heads, few.boxes):
         y, x = head.nonzero().unbind(1)
@@ -74,16 +96,22 @@ def test_labels_masks_boxes_and_landmarks_agree(few):
     x, y = few.landmarks.floor().long().clamp(0, 63).unbind(-1)
     own = few.parts[torch.arange(len(few))[:, None], y, x] == torch.tensor(HOME)
     assert own[few.visible].float().mean() > 0.97
-    assert (few.landmarks[:, 0, 0] < few.landmarks[:, 1, 0]).all() and (few.landmarks[:, 3, 0] < few.landmarks[:, 4, 0]).all()  # left of the picture
+    assert (few.landmarks[:, 0, 0] < few.landmarks[:, 1, 0]).all() and (
+        few.landmarks[:, 3, 0] < few.landmarks[:, 4, 0]
+    ).all()  # left of the picture
 
 
 def test_a_hand_hides_and_is_no_part():
     place = {"hand_side": 1.0, "hand_up": 0.4, "hand_x": 0.0, "hand_turn": 0.0}
     free, hidden = pose_face(24, **place), pose_face(24, hand=1.0, **place)
     assert free.visible.all() and not hidden.visible[3:].all() and hidden.visible[:2].all()
-    assert hidden.mask.sum() < free.mask.sum() and torch.equal(hidden.parts[free.parts == UPPER], free.parts[free.parts == UPPER])
+    assert hidden.mask.sum() < free.mask.sum() and torch.equal(
+        hidden.parts[free.parts == UPPER], free.parts[free.parts == UPPER]
+    )
     covered = (hidden.parts == 0) & (free.parts > 0)
-    assert set(free.parts[covered].unique().tolist()) & {LOWER, NECK, MIDDLE} and torch.equal(hidden.parts[~covered], free.parts[~covered])
+    assert set(free.parts[covered].unique().tolist()) & {LOWER, NECK, MIDDLE} and torch.equal(
+        hidden.parts[~covered], free.parts[~covered]
+    )
 
 
 def test_a_hat_counts_as_hair():
@@ -95,36 +123,58 @@ def test_a_hat_counts_as_hair():
 def test_people_stay_in_their_split_and_keep_their_faces():
     members = {split: Faces(split).scene(range(len(Faces(split)))) for split in Faces.splits}
     sets = {split: set(scene.identity.tolist()) for split, scene in members.items()}
-    assert sets["train"] <= set(range(250)) and sets["val"] <= set(range(250, 300)) and sets["test"] <= set(range(300, 400))
+    assert (
+        sets["train"] <= set(range(250))
+        and sets["val"] <= set(range(250, 300))
+        and sets["test"] <= set(range(300, 400))
+    )
     scene, who = members["test"], int(members["test"].identity[0])
     rows = (scene.identity == who).nonzero()[:, 0]
     assert len(rows) > 1
     for name in ("wide", "eye x", "mouth", "style", "volume"):
         assert len(scene.pose[name][rows].unique()) == 1, name
-    assert len(scene.pose["yaw"][rows].unique()) == len(rows) and len(scene.colours["skin"][rows].unique(dim=0)) == 1
+    assert (
+        len(scene.pose["yaw"][rows].unique()) == len(rows)
+        and len(scene.colours["skin"][rows].unique(dim=0)) == 1
+    )
 
 
 def test_unaligned():
     scene = Faces.open().scene(range(500))
     middle, eyes = scene.landmarks.mean(1), scene.landmarks[:, 1] - scene.landmarks[:, 0]
-    assert (middle.std(0) > torch.tensor([0.08, 0.06])).all() and (middle > 0).all() and (middle < 1).all()
+    assert (
+        (middle.std(0) > torch.tensor([0.08, 0.06])).all()
+        and (middle > 0).all()
+        and (middle < 1).all()
+    )
     length = eyes.norm(dim=-1)
     assert length.max() / length.min() > 1.5 and torch.atan2(eyes[:, 1], eyes[:, 0]).std() > 0.12
 
 
-@pytest.mark.parametrize("wrong, sentence", [
-    (lambda: Faces.open(size=8), "at least 16"), (lambda: Faces.open(split="dev"), "no split 'dev'"), (lambda: Faces.open(seed=-1), "seed is -1"),
-    (lambda: Faces.open(split="test")[500], "indices go from 0 to 499"), (lambda: Faces.open()[-1], "no face"),
-    (lambda: Faces.open().batch([]), "at least one index"), (lambda: Faces.open().batch([0], beak=1.0), "no parameter 'beak'"),
-    (lambda: pose_face(400), "no person 400"), (lambda: pose_face(-1), "no person -1"), (lambda: pose_face(0, tail=1.0), "no parameter 'tail'"),
-])
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda: Faces.open(size=8), "at least 16"),
+        (lambda: Faces.open(split="dev"), "no split 'dev'"),
+        (lambda: Faces.open(seed=-1), "seed is -1"),
+        (lambda: Faces.open(split="test")[500], "indices go from 0 to 499"),
+        (lambda: Faces.open()[-1], "no face"),
+        (lambda: Faces.open().batch([]), "at least one index"),
+        (lambda: Faces.open().batch([0], beak=1.0), "no parameter 'beak'"),
+        (lambda: pose_face(400), "no person 400"),
+        (lambda: pose_face(-1), "no person -1"),
+        (lambda: pose_face(0, tail=1.0), "no parameter 'tail'"),
+    ],
+)
 def test_wrong_input(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         wrong()
 
 
 def fg_nmi(features, learned, seed):
-    method = KMeans(KMeansSettings(features=features, parts=6, seed=seed, steps=10), load_extractor(features)).fit(learned[0])
+    method = KMeans(
+        KMeansSettings(features=features, parts=6, seed=seed, steps=10), load_extractor(features)
+    ).fit(learned[0])
     return PixelOverlap().evaluate(method, *learned)["fg_nmi"]
 
 

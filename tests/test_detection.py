@@ -1,4 +1,5 @@
 """Detection metrics where a notebook is the wrong place: against the literal rules at random, invariances, empty cases, real landmarks, wrong input."""
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +8,29 @@ from sklearn.metrics import average_precision_score
 
 from partbook.core import InputError, generator
 from partbook.data.sample import Collection, Sample, View, collections
-from partbook.evaluation.detection import (RULES, Detected, LandmarkDetection, PartDetection, ScoredHits, assign, average_precision, averaged, best_iou,
-                                           by_part, clipped, detection_baselines, foreground_maps, framed, iou, mean_positions, peaks, precision_recall,
-                                           shared, true_positives, unit_of)
+from partbook.evaluation.detection import (
+    RULES,
+    Detected,
+    LandmarkDetection,
+    PartDetection,
+    ScoredHits,
+    assign,
+    average_precision,
+    averaged,
+    best_iou,
+    by_part,
+    clipped,
+    detection_baselines,
+    foreground_maps,
+    framed,
+    iou,
+    mean_positions,
+    peaks,
+    precision_recall,
+    shared,
+    true_positives,
+    unit_of,
+)
 from partbook.evaluation.protocols import default_protocols, protocols
 from partbook.methods.method import Method, Settings
 
@@ -40,13 +61,20 @@ def test_bulk_form_is_the_challenge_s_procedure(seed, rule):
     B, K, D, P, J = 12, 2, 3, 2, 3
     scores = torch.rand(B, K, D, generator=g).sort(-1, descending=True).values
     boxes = torch.cat([2 * torch.rand(B, K, D, 2, generator=g), torch.ones(B, K, D, 2)], -1)
-    truth = torch.cat([2 * torch.rand(B, P, J, 2, generator=g), 0.7 + 0.6 * torch.rand(B, P, J, 2, generator=g)], -1)
+    truth = torch.cat(
+        [2 * torch.rand(B, P, J, 2, generator=g), 0.7 + 0.6 * torch.rand(B, P, J, 2, generator=g)],
+        -1,
+    )
     there = torch.rand(B, P, J, generator=g) < 0.6
-    overlap = iou(boxes[:, :, :, None, None], truth[:, None, None]).masked_fill(~there[:, None, None], -torch.inf)
+    overlap = iou(boxes[:, :, :, None, None], truth[:, None, None]).masked_fill(
+        ~there[:, None, None], -torch.inf
+    )
     table = ScoredHits().update(scores, true_positives(overlap, 0.3), there.sum(-1)).ap(rule)
     for k in range(K):
         for p in range(P):
-            listed = [(float(scores[b, k, d]), b, boxes[b, k, d]) for b in range(B) for d in range(D)]
+            listed = [
+                (float(scores[b, k, d]), b, boxes[b, k, d]) for b in range(B) for d in range(D)
+            ]
             truths = {b: [truth[b, p, j] for j in range(J) if there[b, p, j]] for b in range(B)}
             assert table[k, p].item() == pytest.approx(voc(listed, truths, 0.3, rule), abs=1e-12)
     assert 0.02 < table.mean() < 0.95
@@ -62,7 +90,9 @@ def test_uninterpolated_is_scikit_learn_s(ties):
     for k in range(5):
         for p in range(3):
             n = int(hits[k, :, p].sum())
-            assert found[k, p].item() == pytest.approx(average_precision_score(hits[k, :, p], scores[k]) * n / 300, abs=1e-12)
+            assert found[k, p].item() == pytest.approx(
+                average_precision_score(hits[k, :, p], scores[k]) * n / 300, abs=1e-12
+            )
 
 
 def test_order_of_files_does_not_matter_even_with_ties():
@@ -70,15 +100,22 @@ def test_order_of_files_does_not_matter_even_with_ties():
     scores, hits = (torch.rand(200, generator=g) * 6).round(), torch.rand(200, 2, generator=g) < 0.4
     order = torch.randperm(200, generator=g)
     for rule in RULES:
-        one, other = (average_precision(s, h, torch.tensor([90, 120]), rule) for s, h in ((scores, hits), (scores[order], hits[order])))
+        one, other = (
+            average_precision(s, h, torch.tensor([90, 120]), rule)
+            for s, h in ((scores, hits), (scores[order], hits[order]))
+        )
         assert torch.allclose(one, other, atol=1e-14)
 
 
 def test_only_the_order_of_scores_matters():
     g = generator(3)
     scores, hits = torch.randn(50, generator=g), torch.rand(50, 1, generator=g) < 0.5
-    assert average_precision(scores, hits, torch.tensor([30])) == average_precision(scores.exp() * 7, hits, torch.tensor([30]))
-    assert average_precision(scores, hits, torch.tensor([30])) != average_precision(-scores, hits, torch.tensor([30]))
+    assert average_precision(scores, hits, torch.tensor([30])) == average_precision(
+        scores.exp() * 7, hits, torch.tensor([30])
+    )
+    assert average_precision(scores, hits, torch.tensor([30])) != average_precision(
+        -scores, hits, torch.tensor([30])
+    )
 
 
 def test_interpolated_curve_lies_above_and_recall_ends_right():
@@ -86,7 +123,9 @@ def test_interpolated_curve_lies_above_and_recall_ends_right():
     scores, hits = torch.rand(80, generator=g), torch.rand(80, 1, generator=g) < 0.4
     n = torch.tensor([50])
     precision, recall, _ = precision_recall(scores, hits, n)
-    assert recall[-1].item() == pytest.approx(int(hits.sum()) / 50) and (recall.diff(dim=0) >= 0).all()
+    assert (
+        recall[-1].item() == pytest.approx(int(hits.sum()) / 50) and (recall.diff(dim=0) >= 0).all()
+    )
     assert average_precision(scores, hits, n) >= average_precision(scores, hits, n, "none")
 
 
@@ -107,9 +146,15 @@ def test_peaks_are_torchvision_s_greedy_suppression(seed):
         for k in range(3):
             y, x = top[b, k].nonzero(as_tuple=True)
             middle = torch.stack([x, y], 1) + 0.5
-            kept = torchvision.ops.nms(torch.cat([middle - box[b] / 2, middle + box[b] / 2], 1), maps[b, k, y, x], 0.25)
+            kept = torchvision.ops.nms(
+                torch.cat([middle - box[b] / 2, middle + box[b] / 2], 1), maps[b, k, y, x], 0.25
+            )
             n = int(scores[b, k].isfinite().sum())
-            assert n == len(kept) and torch.equal(points[b, k, :n], middle[kept]) and torch.equal(scores[b, k, :n], maps[b, k, y, x][kept])
+            assert (
+                n == len(kept)
+                and torch.equal(points[b, k, :n], middle[kept])
+                and torch.equal(scores[b, k, :n], maps[b, k, y, x][kept])
+            )
 
 
 def test_fewer_peaks_are_the_first_of_many():
@@ -134,16 +179,37 @@ def test_best_iou_without_border_is_a_matter_of_size():
 @pytest.mark.parametrize("side", [40.0, 100.0, 260.0])
 def test_best_iou_at_the_border_is_what_every_place_finds(side):
     g, frame = generator(5), torch.tensor([230.0, 224.0])
-    true = clipped(torch.cat([torch.rand(40, 2, generator=g) * 220, 4 + 120 * torch.rand(40, 2, generator=g)], 1), frame)
+    true = clipped(
+        torch.cat(
+            [torch.rand(40, 2, generator=g) * 220, 4 + 120 * torch.rand(40, 2, generator=g)], 1
+        ),
+        frame,
+    )
     grid = torch.cartesian_prod(torch.linspace(0, 230, 116), torch.linspace(0, 224, 113))
-    tried = iou(clipped(torch.cat([grid - side / 2, torch.full_like(grid, side)], 1), frame), true[:, None]).amax(1)
+    tried = iou(
+        clipped(torch.cat([grid - side / 2, torch.full_like(grid, side)], 1), frame), true[:, None]
+    ).amax(1)
     best = best_iou(true, side, frame)
     assert (tried <= best + 1e-5).all() and (tried > best - 0.06).all()
 
 
-@pytest.mark.parametrize("value,strict,right", [(0.5, True, False), (0.5, False, True), (0.51, True, True), (0.49, False, False), (-np.inf, False, False)])
+@pytest.mark.parametrize(
+    "value,strict,right",
+    [
+        (0.5, True, False),
+        (0.5, False, True),
+        (0.51, True, True),
+        (0.49, False, False),
+        (-np.inf, False, False),
+    ],
+)
 def test_the_threshold_is_exceeded_or_met(value, strict, right):
-    assert true_positives(torch.full((1, 1, 1, 1, 1), value), 0.5 if np.isfinite(value) else -np.inf, strict).item() is right
+    assert (
+        true_positives(
+            torch.full((1, 1, 1, 1, 1), value), 0.5 if np.isfinite(value) else -np.inf, strict
+        ).item()
+        is right
+    )
 
 
 def test_by_part_keeps_every_box_once():
@@ -154,12 +220,18 @@ def test_by_part_keeps_every_box_once():
     for b in range(7):
         for p in range(4):
             assert torch.equal(sorted_[b, p][there[b, p]], boxes[b][parts[b] == p + 1])
-    assert there.shape[2] == max(int((parts == p).sum(1).max()) for p in range(1, 5)) and not sorted_[~there].any()
+    assert (
+        there.shape[2] == max(int((parts == p).sum(1).max()) for p in range(1, 5))
+        and not sorted_[~there].any()
+    )
 
 
 def test_naming_channels_prefers_the_whole_to_the_part():
     table = torch.tensor([[0.5, 0.4, 0.0], [0.45, 0.0, 0.1], [0.0, 0.1, torch.nan]])
-    assert assign(table).tolist() == [0, 0, 1] and assign(table, one_to_one=True).tolist() in ([1, 0, 2], [0, 2, 1])
+    assert assign(table).tolist() == [0, 0, 1] and assign(table, one_to_one=True).tolist() in (
+        [1, 0, 2],
+        [0, 2, 1],
+    )
     assert assign(torch.tensor([[torch.nan], [torch.nan]])).tolist() == [-1]
 
 
@@ -193,9 +265,18 @@ class Wheels(Collection):
             image[1, 28, 56] = 1.0
             boxes.append([56.5 - 13, 28.5 - 12, 26, 24])
             parts.append(2)
-        points = torch.tensor([[float(columns[0]) + 0.5, float(rows[0]) + 0.5] if wheels else [0, 0], [56.5, 28.5]])
-        return Sample(image, f"wheels {i}", landmarks=points, visible=torch.tensor([wheels > 0, door]), box=torch.tensor([6.0, 6, 100, 40]),
-                      part_boxes=torch.tensor(boxes).reshape(-1, 4).float(), box_parts=torch.tensor(parts, dtype=torch.int64))
+        points = torch.tensor(
+            [[float(columns[0]) + 0.5, float(rows[0]) + 0.5] if wheels else [0, 0], [56.5, 28.5]]
+        )
+        return Sample(
+            image,
+            f"wheels {i}",
+            landmarks=points,
+            visible=torch.tensor([wheels > 0, door]),
+            box=torch.tensor([6.0, 6, 100, 40]),
+            part_boxes=torch.tensor(boxes).reshape(-1, 4).float(),
+            box_parts=torch.tensor(parts, dtype=torch.int64),
+        )
 
 
 class Colours(Method):
@@ -217,7 +298,11 @@ def test_a_perfect_detector_is_perfect_and_absent_parts_do_not_count():
     protocol = PartDetection()
     found = protocol.measure(protocol.detector(Colours()), *split(), 112)
     assert found.names == ("wheel", "door", "wing") and found.channel.tolist() == [1, 0, -1]
-    assert found.average_precision[:2].tolist() == [1, 1] and found.average_precision[2].isnan() and found.mean == 100
+    assert (
+        found.average_precision[:2].tolist() == [1, 1]
+        and found.average_precision[2].isnan()
+        and found.mean == 100
+    )
     assert found.curve(0)[0][-1] == 1 and len(found.curve(0)[0]) == int(found.scored.positives[0])
     assert protocol.evaluate(Colours(), *split()) == {"map_iou": 100.0}
 
@@ -244,10 +329,18 @@ def test_batches_do_not_matter(batch_size):
     def noisy(batch, frame):
         number = torch.stack([image.double().sum() for image in batch.images])[:, None, None]
         scores = (torch.tensor([0.3, 0.2, 0.1]) + (number * 7.3) % 1).expand(-1, 2, -1)
-        where = torch.stack([(number * 3.1) % 1, (number * 5.7) % 1], -1).expand(-1, 2, -1, -1) + torch.tensor([0.0, 0.1, 0.2])[:, None]
+        where = (
+            torch.stack([(number * 3.1) % 1, (number * 5.7) % 1], -1).expand(-1, 2, -1, -1)
+            + torch.tensor([0.0, 0.1, 0.2])[:, None]
+        )
         return scores.float(), (where % 1 * frame[:, None, None]).float()
 
-    values = [PartDetection(side=160.0, threshold=0.05).measure(noisy, *split(), 112, batch_size=n).average_precision[:2] for n in (batch_size, 24)]
+    values = [
+        PartDetection(side=160.0, threshold=0.05)
+        .measure(noisy, *split(), 112, batch_size=n)
+        .average_precision[:2]
+        for n in (batch_size, 24)
+    ]
     assert torch.allclose(*values, atol=1e-12) and 0 < values[0][0] < 1
 
 
@@ -255,7 +348,10 @@ def test_the_frame_has_short_side_224_and_keeps_proportions():
     batch, frame = next(framed(Wheels(4), 64))
     assert batch.images.shape == (4, 3, 64, 64) and frame.tolist() == 4 * [[448, 224]]
     true, there = PartDetection().truths(batch, frame, 3)
-    assert true[1, 0, 0, 2:].tolist() == pytest.approx([96, 96], rel=1e-5) and there.sum().item() == 0 + 1 + 2 + 3 + 2
+    assert (
+        true[1, 0, 0, 2:].tolist() == pytest.approx([96, 96], rel=1e-5)
+        and there.sum().item() == 0 + 1 + 2 + 3 + 2
+    )
 
 
 def test_boxes_are_cut_at_the_border_unless_told_otherwise():
@@ -266,11 +362,17 @@ def test_boxes_are_cut_at_the_border_unless_told_otherwise():
             return s
 
     def at_the_border(batch, frame):
-        return frame.new_ones(len(frame), 1, 1), torch.tensor([0.0, 112]).expand(len(frame), 1, 1, 2)
+        return frame.new_ones(len(frame), 1, 1), torch.tensor([0.0, 112]).expand(
+            len(frame), 1, 1, 2
+        )
 
-    cut, whole = (PartDetection(clip=c).measure(at_the_border, Edge(4), Edge(4), 112) for c in (True, False))
+    cut, whole = (
+        PartDetection(clip=c).measure(at_the_border, Edge(4), Edge(4), 112) for c in (True, False)
+    )
     assert cut.mean == 100 and whole.mean == 0
-    assert PartDetection().ceiling(Edge(4))[0] == 1 and PartDetection(clip=False).ceiling(Edge(4))[0] == pytest.approx(float(13 * 4 * 96 / 1e4 > 0.5))
+    assert PartDetection().ceiling(Edge(4))[0] == 1 and PartDetection(clip=False).ceiling(Edge(4))[
+        0
+    ] == pytest.approx(float(13 * 4 * 96 / 1e4 > 0.5))
 
 
 @pytest.mark.parametrize("threshold,mean", [(0.79, 100.0), (0.95, 0.0)])
@@ -297,8 +399,13 @@ def test_landmarks_in_every_unit():
         found = protocol.measure(protocol.detector(Colours()), train, test, 112)
         assert found.average_precision[1] == 1 and found.channel.tolist() == [1, 0]
     batch, frame = next(framed(test, 56))
-    assert unit_of(batch, frame, "box")[0].tolist() == pytest.approx([400, 160]) and unit_of(batch, frame, "image").tolist() == frame.tolist()
-    assert unit_of(batch, frame, "eyes", (0, 1))[0, 0].item() == pytest.approx(4 * float((test[0].landmarks[0] - test[0].landmarks[1]).norm()), rel=1e-4)
+    assert (
+        unit_of(batch, frame, "box")[0].tolist() == pytest.approx([400, 160])
+        and unit_of(batch, frame, "image").tolist() == frame.tolist()
+    )
+    assert unit_of(batch, frame, "eyes", (0, 1))[0, 0].item() == pytest.approx(
+        4 * float((test[0].landmarks[0] - test[0].landmarks[1]).norm()), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("away,right", [(0.0999, True), (0.1001, False)])
@@ -319,7 +426,10 @@ def test_masks_stand_in_for_a_background_only_where_there_is_none():
     from partbook.data.sample import collate
 
     batch, method = collate([sample]), Colours()
-    assert foreground_maps(method, batch).max() == 0 and foreground_maps(method, batch, False).max() > 0.5
+    assert (
+        foreground_maps(method, batch).max() == 0
+        and foreground_maps(method, batch, False).max() > 0.5
+    )
     method.has_background = True
     assert foreground_maps(method, batch).max() > 0.5
 
@@ -338,10 +448,14 @@ def test_names_come_from_few_pictures_evenly_spread():
 def test_baselines_do_not_look():
     train, test = split(40)
     rows = detection_baselines(LandmarkDetection(), train, test)
-    assert set(rows) == {"image midpoint", "random points", "mean true position"} and all(set(r) == {"map_l2"} for r in rows.values())
+    assert set(rows) == {"image midpoint", "random points", "mean true position"} and all(
+        set(r) == {"map_l2"} for r in rows.values()
+    )
     where = mean_positions(LandmarkDetection(), train)
     assert where[1].tolist() == pytest.approx([56.5 / 112, 28.5 / 56], abs=1e-4)
-    assert rows["image midpoint"]["map_l2"] >= 50 * 0.5  # the door is always in the middle, half of the pictures have one: AP .5
+    assert (
+        rows["image midpoint"]["map_l2"] >= 50 * 0.5
+    )  # the door is always in the middle, half of the pictures have one: AP .5
     assert detection_baselines(LandmarkDetection(), train, test) == rows
     boxes = detection_baselines(PartDetection(), train, test)
     assert boxes["image midpoint"]["map_iou"] >= 25 > boxes["random points"]["map_iou"]
@@ -357,14 +471,21 @@ def test_same_detections_twice_and_a_report_without_truths():
 def test_a_part_without_a_channel_detects_nothing():
     scores, hits = torch.tensor([[[0.9], [0.8]]]), torch.ones(1, 2, 1, 2, dtype=torch.bool)
     kept = ScoredHits(torch.tensor([1, -1])).update(scores, hits, torch.ones(1, 2))
-    assert kept.ap().tolist() == [1, 0] and kept.collected()[0].tolist() == [[pytest.approx(0.8)], [-np.inf]]
-    assert [len(Detected(("a", "b"), kept.channel, kept.ap(), kept).curve(p)[0]) for p in (0, 1)] == [1, 0]
+    assert kept.ap().tolist() == [1, 0] and kept.collected()[0].tolist() == [
+        [pytest.approx(0.8)],
+        [-np.inf],
+    ]
+    assert [
+        len(Detected(("a", "b"), kept.channel, kept.ap(), kept).curve(p)[0]) for p in (0, 1)
+    ] == [1, 0]
 
 
 def test_averaging_keeps_the_sum_inside():
     maps = torch.zeros(1, 1, 15, 15)
     maps[0, 0, 7, 7] = 1.0
-    assert averaged(maps, 0.4).sum().item() == pytest.approx(1.0) and averaged(maps, 0.4).max().item() == pytest.approx(1 / 49)
+    assert averaged(maps, 0.4).sum().item() == pytest.approx(1.0) and averaged(
+        maps, 0.4
+    ).max().item() == pytest.approx(1 / 49)
     assert averaged(maps, 0.0) is maps
 
 
@@ -373,37 +494,77 @@ def test_averaging_keeps_the_sum_inside():
 
 def test_defaults_are_the_paper_s():
     part, landmark = PartDetection(), LandmarkDetection()
-    assert (part.side, part.short, part.threshold, part.overlap, part.most) == (100, 224, 0.5, 0.3, 3)
+    assert (part.side, part.short, part.threshold, part.overlap, part.most) == (
+        100,
+        224,
+        0.5,
+        0.3,
+        3,
+    )
     assert (landmark.threshold, landmark.most, landmark.unit, landmark.window) == (0.1, 1, None, 0)
 
 
 def test_registered_with_order_and_needs():
     landmark, part = protocols["landmark-detection"], protocols["part-detection"]
-    assert (landmark.needs, landmark.headline) == (("landmarks",), ("map_l2",)) and (part.needs, part.headline) == (("part_boxes",), ("map_iou",))
-    assert "Guo" in landmark.source and "Guo" in part.source and landmark().registered_name == "landmark-detection"
+    assert (landmark.needs, landmark.headline) == (("landmarks",), ("map_l2",)) and (
+        part.needs,
+        part.headline,
+    ) == (("part_boxes",), ("map_iou",))
+    assert (
+        "Guo" in landmark.source
+        and "Guo" in part.source
+        and landmark().registered_name == "landmark-detection"
+    )
     assert protocols["landmark-regression"].order < landmark.order < part.order
 
 
 def test_defaults_are_what_a_collection_was_made_for():
-    assert default_protocols(collections["birds"].open(size=32)) == ["pixels", "landmark-regression", "census"]  # detecting landmarks is on request
+    assert default_protocols(collections["birds"].open(size=32)) == [
+        "pixels",
+        "landmark-regression",
+        "census",
+    ]  # detecting landmarks is on request
     assert "part-detection" in default_protocols(Wheels(4))
 
 
 # ---------------------------------------------------------------- wrong input
 
 
-@pytest.mark.parametrize("call,message", [
-    (lambda: average_precision(torch.ones(2), torch.ones(2, 1, dtype=torch.bool), torch.tensor([1]), "coco"), "There is no rule 'coco' .* all, eleven, none"),
-    (lambda: peaks(torch.ones(2, 3, 3)), "must have shape \\(B,K,h,w\\)"),
-    (lambda: peaks(torch.ones(1, 1, 3, 3), 0), "`most` is 0"),
-    (lambda: peaks(torch.ones(1, 1, 3, 3), 1, None, -0.1), "an overlap lies in"),
-    (lambda: PartDetection(truth="points"), "no truth 'points'; choose one of: annotated, squares"),
-    (lambda: by_part(torch.ones(1, 1, 4), torch.tensor([[9]]), 8), "of part 9, but the collection names only 8 parts"),
-    (lambda: LandmarkDetection(unit="eyes").evaluate(Colours(), *split()), "does not say which landmarks are eyes"),
-    (lambda: LandmarkDetection(unit="metre").evaluate(Colours(), *split()), "no unit 'metre' of distance"),
-    (lambda: PartDetection().evaluate(Colours(), *(collections["birds"].open(size=32),) * 2), "needs part_boxes annotations"),
-    (lambda: ScoredHits().ap(), "No picture has been matched yet"),
-])
+@pytest.mark.parametrize(
+    "call,message",
+    [
+        (
+            lambda: average_precision(
+                torch.ones(2), torch.ones(2, 1, dtype=torch.bool), torch.tensor([1]), "coco"
+            ),
+            "There is no rule 'coco' .* all, eleven, none",
+        ),
+        (lambda: peaks(torch.ones(2, 3, 3)), "must have shape \\(B,K,h,w\\)"),
+        (lambda: peaks(torch.ones(1, 1, 3, 3), 0), "`most` is 0"),
+        (lambda: peaks(torch.ones(1, 1, 3, 3), 1, None, -0.1), "an overlap lies in"),
+        (
+            lambda: PartDetection(truth="points"),
+            "no truth 'points'; choose one of: annotated, squares",
+        ),
+        (
+            lambda: by_part(torch.ones(1, 1, 4), torch.tensor([[9]]), 8),
+            "of part 9, but the collection names only 8 parts",
+        ),
+        (
+            lambda: LandmarkDetection(unit="eyes").evaluate(Colours(), *split()),
+            "does not say which landmarks are eyes",
+        ),
+        (
+            lambda: LandmarkDetection(unit="metre").evaluate(Colours(), *split()),
+            "no unit 'metre' of distance",
+        ),
+        (
+            lambda: PartDetection().evaluate(Colours(), *(collections["birds"].open(size=32),) * 2),
+            "needs part_boxes annotations",
+        ),
+        (lambda: ScoredHits().ap(), "No picture has been matched yet"),
+    ],
+)
 def test_wrong_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
@@ -414,14 +575,20 @@ def test_wrong_input(call, message):
 
 def test_aligned_faces_can_be_detected_blindly(shared_path):
     "What the chapter says about CelebA: 0.1 cannot be of the pupil distance, and of the picture it is easy."
-    lines = shared_path("data/celeba_aligned_half/list_landmarks_align_celeba.txt").read_text().splitlines()[2:]
+    lines = (
+        shared_path("data/celeba_aligned_half/list_landmarks_align_celeba.txt")
+        .read_text()
+        .splitlines()[2:]
+    )
     points = torch.tensor([[float(v) for v in line.split()[1:]] for line in lines]).view(-1, 5, 2)
     train, test = points[:310], points[310:]
     eyes = (test[:, 0] - test[:, 1]).norm(dim=-1)[:, None]
     away = test - train.mean(0)
 
     def blind(distance):
-        ap = average_precision(torch.ones(len(distance)), distance <= 0.1, torch.full((5,), len(distance)))
+        ap = average_precision(
+            torch.ones(len(distance)), distance <= 0.1, torch.full((5,), len(distance))
+        )
         return 100 * float(ap.mean())
 
     assert blind((away / torch.tensor([178.0, 218.0])).norm(dim=-1)) == pytest.approx(99.2, abs=0.1)

@@ -28,12 +28,32 @@ def few_birds(monkeypatch):
 
 def test_discover_segment_evaluate(few_birds, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run("discover", "--method", "dff", "--parts", 3, *QUICK, "--out", out, "--record", tmp_path / "rows.csv") == 0
+    assert (
+        run(
+            "discover",
+            "--method",
+            "dff",
+            "--parts",
+            3,
+            *QUICK,
+            "--out",
+            out,
+            "--record",
+            tmp_path / "rows.csv",
+        )
+        == 0
+    )
     record = json.loads((out / "metrics.json").read_text())
     assert record["settings"]["signs"] == "centre" and record["settings"]["background"] == 0.1
     (row,) = read_rows(tmp_path / "rows.csv")
-    assert row["method"] == "dff" and row["settings.signs"] == "centre" and row["fg_nmi"] == record["fg_nmi"] > 1
-    assert run("evaluate", out / "model", "--protocol", "co-segmentation", "--protocol", "pixels") == 0
+    assert (
+        row["method"] == "dff"
+        and row["settings.signs"] == "centre"
+        and row["fg_nmi"] == record["fg_nmi"] > 1
+    )
+    assert (
+        run("evaluate", out / "model", "--protocol", "co-segmentation", "--protocol", "pixels") == 0
+    )
     said = capsys.readouterr().out
     assert "iou" in said and f"{record['fg_nmi']:.1f}" in said
     assert run("segment", out / "model", out / "parts.png", "--out", tmp_path / "labels") == 0
@@ -52,7 +72,10 @@ WRONG = {
     "no such setting": (["--set", "rank=4"], "has no such setting; it has: parts, features"),
     "steps": (["--steps", "5"], "--steps means nothing to the method 'dff'"),
     "words": (["--set", "iterations=many"], "expected a value of type int"),
-    "signed features as they are": (["--set", "signs=none", "--set", "sample=200"], "features that are not negative"),
+    "signed features as they are": (
+        ["--set", "signs=none", "--set", "sample=200"],
+        "features that are not negative",
+    ),
     "validate": (["--validate", "5"], "not trained step by step"),
 }
 
@@ -71,7 +94,12 @@ def birds():
 
 
 def fitted(collection, **changes):
-    return DFF(DFFSettings(**{**dict(parts=3, sample=800, iterations=30, restarts=1, features="rgb"), **changes}), load_extractor("rgb")).fit(collection)
+    return DFF(
+        DFFSettings(
+            **{**dict(parts=3, sample=800, iterations=30, restarts=1, features="rgb"), **changes}
+        ),
+        load_extractor("rgb"),
+    ).fit(collection)
 
 
 def first(collection, count=12):
@@ -89,7 +117,11 @@ def test_saved_and_loaded(birds, tmp_path):
 
 def test_colours_need_no_signs(birds):
     method = fitted(first(birds))
-    assert method.settings.signs == "none" and method.factors.shape == (3, 3) and not method.offset.any()
+    assert (
+        method.settings.signs == "none"
+        and method.factors.shape == (3, 3)
+        and not method.offset.any()
+    )
 
 
 def test_a_model_of_another_kind_of_signs_does_not_load(birds, tmp_path):
@@ -103,7 +135,11 @@ def test_a_model_of_another_kind_of_signs_does_not_load(birds, tmp_path):
 def test_background_is_a_setting(birds):
     images = birds.batch(range(2)).images
     without, with_ = fitted(first(birds), background=0.0), fitted(first(birds), background=0.3)
-    assert not without.has_background and without.part_maps(images).shape[1] == 3 and without.labels(images).min() >= 1
+    assert (
+        not without.has_background
+        and without.part_maps(images).shape[1] == 3
+        and without.labels(images).min() >= 1
+    )
     maps = with_.part_maps(images)
     M = with_.activations(images)
     assert maps.shape[1] == 4 and torch.allclose(maps[:, 0], 0.3 / (0.3 + M.sum(1)), atol=1e-4)
@@ -113,7 +149,9 @@ def test_background_is_a_setting(birds):
 def test_saliency_goes_before_masks():
     masks = torch.zeros(1, 4, 4, dtype=torch.bool)
     masks[0, :2, :3] = True
-    batch = Batch(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), ["x"], masks=masks)
+    batch = Batch(
+        torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), ["x"], masks=masks
+    )
     assert foreground_weights(batch, (2, 2)).tolist() == [[[1.0, 0.5], [0.0, 0.0]]]
     batch.saliency = torch.full((1, 4, 4), 0.25)
     assert foreground_weights(batch, (2, 2)).eq(0.25).all()
@@ -124,9 +162,17 @@ def test_saliency_goes_before_masks():
 def test_soft_saliency_weighs_descriptors(birds):
     "Twice the saliency of everything is the same factorisation with activations twice as large."
     some = first(birds)
-    half, full = (View(some, lambda s, v=v: replace(s, saliency=torch.full(s.image.shape[1:], v))) for v in (0.5, 1.0))
+    half, full = (
+        View(some, lambda s, v=v: replace(s, saliency=torch.full(s.image.shape[1:], v)))
+        for v in (0.5, 1.0)
+    )
     a, b = fitted(half), fitted(full)
-    assert torch.allclose(a.activations(birds.batch([0]).images), 2 * b.activations(birds.batch([0]).images), rtol=1e-2, atol=1e-2)
+    assert torch.allclose(
+        a.activations(birds.batch([0]).images),
+        2 * b.activations(birds.batch([0]).images),
+        rtol=1e-2,
+        atol=1e-2,
+    )
 
 
 def test_masks_without_foreground(birds):
@@ -150,7 +196,11 @@ def test_a_dead_factor_stays_silent(birds):
     method = fitted(first(birds))
     method.factors[1] = 0
     M = method.activations(birds.batch([0]).images)
-    assert M.isfinite().all() and not M[:, 1].any() and method.part_maps(birds.batch([0]).images).isfinite().all()
+    assert (
+        M.isfinite().all()
+        and not M[:, 1].any()
+        and method.part_maps(birds.batch([0]).images).isfinite().all()
+    )
 
 
 def test_black_pictures(birds):
@@ -164,7 +214,18 @@ def test_on_real_birds(shared_path):
     phi = load_extractor("squeezenet1_1", shared_path("weights/squeezenet1_1_features.safetensors"))
     view = object_view(CUB.open(shared_path("data/CUB_200_2011"), "train"), 192)
     pictures = Kept(learn_inside(Kept(first(view, min(20, len(view)))), "component", phi))
-    method = DFF(DFFSettings(parts=4, features="squeezenet1_1", size=192, sample=3000, iterations=60, restarts=1, peak="picture"), phi).fit(pictures)
+    method = DFF(
+        DFFSettings(
+            parts=4,
+            features="squeezenet1_1",
+            size=192,
+            sample=3000,
+            iterations=60,
+            restarts=1,
+            peak="picture",
+        ),
+        phi,
+    ).fit(pictures)
     assert method.settings.signs == "none" and method.factors.shape == (4, phi.dim)
     found = CoSegmentation().evaluate(method, None, pictures)
     assert found["iou"] > found["iou_everything"]

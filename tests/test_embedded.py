@@ -12,11 +12,16 @@ from partbook.methods.kmeans import KMeans, KMeansSettings
 @pytest.fixture(scope="module")
 def birds():
     "Birds to learn from, and held-out ones that the shipped weights never saw."
-    return [Kept(View(collections["birds"].open(split=split, size=64), indices=range(n))) for split, n in (("train", 320), ("test", 200))]
+    return [
+        Kept(View(collections["birds"].open(split=split, size=64), indices=range(n)))
+        for split, n in (("train", 320), ("test", 200))
+    ]
 
 
 def fg_nmi(features, birds, seed):
-    method = KMeans(KMeansSettings(features=features, parts=6, seed=seed, steps=10), load_extractor(features)).fit(birds[0])
+    method = KMeans(
+        KMeansSettings(features=features, parts=6, seed=seed, steps=10), load_extractor(features)
+    ).fit(birds[0])
     return PixelOverlap().evaluate(method, *birds)["fg_nmi"]
 
 

@@ -1,4 +1,5 @@
 """The package is what the notebooks export, the README is what its notebook says, and imports point one way."""
+
 import ast
 import filecmp
 import re
@@ -23,11 +24,17 @@ def fresh(tmp_path_factory):
     import os
 
     (copy / "partbook").mkdir()
-    shutil.copy(ROOT / "partbook" / "__init__.py", copy / "partbook")  # of which nbdev writes the version only
-    environment = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL")}  # nbdev exports nothing under IN_TEST
+    shutil.copy(
+        ROOT / "partbook" / "__init__.py", copy / "partbook"
+    )  # of which nbdev writes the version only
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL")
+    }  # nbdev exports nothing under IN_TEST
     environment |= {"HOME": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"]
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return copy
 
@@ -39,7 +46,9 @@ def modules(root: Path) -> set[str]:
 
 def test_export_has_no_drift(fresh):
     assert modules(fresh) == modules(ROOT), "run: nbdev_export"
-    _, different, errors = filecmp.cmpfiles(fresh / "partbook", ROOT / "partbook", sorted(modules(ROOT)), shallow=False)
+    _, different, errors = filecmp.cmpfiles(
+        fresh / "partbook", ROOT / "partbook", sorted(modules(ROOT)), shallow=False
+    )
     assert not different and not errors, f"run nbdev_export; it changes {different + errors}"
 
 
@@ -47,7 +56,9 @@ def test_drift_would_be_noticed(fresh, tmp_path):
     shutil.copytree(fresh / "partbook", tmp_path / "partbook")
     path = tmp_path / "partbook" / "core.py"
     path.write_text(path.read_text(encoding="utf-8") + "\n# edited by hand\n", encoding="utf-8")
-    assert filecmp.cmpfiles(fresh / "partbook", tmp_path / "partbook", ["core.py"], shallow=False)[1] == ["core.py"]
+    assert filecmp.cmpfiles(fresh / "partbook", tmp_path / "partbook", ["core.py"], shallow=False)[
+        1
+    ] == ["core.py"]
 
 
 def test_one_notebook_one_module_one_name():
@@ -58,10 +69,16 @@ def test_one_notebook_one_module_one_name():
         if not module:
             continue
         name = re.sub(r"^\d+_", "", path.stem)
-        assert module == ".".join((*where.parts[:-1], name)), f"{where} exports {module}: the folder and the name should agree"
+        assert module == ".".join((*where.parts[:-1], name)), (
+            f"{where} exports {module}: the folder and the name should agree"
+        )
         assert module not in homes, f"{where} and {homes.get(module)} export the same module"
         homes[module] = where
-    written = {m.removesuffix(".py").replace("/", ".") for m in modules(ROOT) if Path(m).name not in ("__init__.py", "_modidx.py")}
+    written = {
+        m.removesuffix(".py").replace("/", ".")
+        for m in modules(ROOT)
+        if Path(m).name not in ("__init__.py", "_modidx.py")
+    }
     assert written == set(homes)
 
 
@@ -70,28 +87,55 @@ def test_arrows_point_one_way():
 
 
 def test_every_layer_is_a_folder_or_a_module():
-    assert {p.name for p in (ROOT / "nbs").iterdir() if p.is_dir() and p.name[0] not in "._"} <= set(LAYERS)
+    assert {
+        p.name for p in (ROOT / "nbs").iterdir() if p.is_dir() and p.name[0] not in "._"
+    } <= set(LAYERS)
 
 
 def test_contributors_tools_are_imported_late():
     "What only contributors install (nbdev, nbclient, ...) is imported inside functions."
-    allowed = {"partbook", "torch", "torchvision", "numpy", "matplotlib", "sklearn", "scipy", "ipywidgets", "IPython", "accelerate", "fastcore", "safetensors", "tqdm", "PIL"} | sys.stdlib_module_names
+    allowed = {
+        "partbook",
+        "torch",
+        "torchvision",
+        "numpy",
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "ipywidgets",
+        "IPython",
+        "accelerate",
+        "fastcore",
+        "safetensors",
+        "tqdm",
+        "PIL",
+    } | sys.stdlib_module_names
     found = []
     for name in sorted(modules(ROOT)):
         for node in ast.parse((ROOT / "partbook" / name).read_text(encoding="utf-8")).body:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             found += [f"{name}: {n}" for n in names if n.split(".")[0] not in allowed]
     assert not found, found
 
 
 def test_readme_has_no_drift():
-    assert readme(ROOT) == (ROOT / "README.md").read_text(encoding="utf-8"), "run: python -m partbook.book readme"
+    assert readme(ROOT) == (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "run: python -m partbook.book readme"
+    )
 
 
 def test_readme_lists_every_chapter():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [row for row in contents(ROOT).splitlines() if row not in text]
-    assert not missing, "run: python -m partbook.book run nbs/index.ipynb && python -m partbook.book readme"
+    assert not missing, (
+        "run: python -m partbook.book run nbs/index.ipynb && python -m partbook.book readme"
+    )
 
 
 def test_readme_links_lead_somewhere():

@@ -85,17 +85,29 @@ def test_a_mask_is_found_where_it_is_meant(tmp_path, names, size):
     assert len(folder) == 4 and folder.foreground == BESIDE and not folder.skipped
     assert fits(Folder.open(tmp_path))
     (line,) = folder.remarks()
-    assert "masks of 4 photographs have other names than masks/NAME.png" in line and "\n" not in line
+    assert (
+        "masks of 4 photographs have other names than masks/NAME.png" in line and "\n" not in line
+    )
     assert folder.report().endswith(line)
-    assert [p.name for p in folder.files()] == [Path(n.format(k)).name for n in names for k in range(4)]
-    assert Folder.open(tmp_path, masks=False).foreground == WHOLE and len(Folder.open(tmp_path, masks=False)) == 4
+    assert [p.name for p in folder.files()] == [
+        Path(n.format(k)).name for n in names for k in range(4)
+    ]
+    assert (
+        Folder.open(tmp_path, masks=False).foreground == WHOLE
+        and len(Folder.open(tmp_path, masks=False)) == 4
+    )
 
 
 def test_the_documented_name_needs_no_word(tmp_path):
-    for root in (fill(tmp_path / "a", "p{}.jpg", "masks/p{}.png"), fill(tmp_path / "b", "deep/p{}.jpg", "masks/deep/p{}.png")):
+    for root in (
+        fill(tmp_path / "a", "p{}.jpg", "masks/p{}.png"),
+        fill(tmp_path / "b", "deep/p{}.jpg", "masks/deep/p{}.png"),
+    ):
         folder = Folder.open(root)
         assert fits(folder) and folder.remarks() == [] and folder.report().count("\n") == 0
-        assert folder.files() == [root / n for n in folder.names] + [(root / "masks" / n).with_suffix(".png") for n in folder.names]
+        assert folder.files() == [root / n for n in folder.names] + [
+            (root / "masks" / n).with_suffix(".png") for n in folder.names
+        ]
 
 
 def test_the_plainest_name_wins(tmp_path):
@@ -105,7 +117,9 @@ def test_the_plainest_name_wins(tmp_path):
         for name in (f"p{n}_mask.png", f"P{n}.PNG", f"p{n}.bmp", f"p{n}.jpg.png"):
             wrong.save(tmp_path / "masks" / name)
     folder = Folder.open(tmp_path)
-    assert fits(folder) and folder.remarks() == ["masks/: 16 pictures are the mask of no photograph (the first is masks/p0.bmp)."]
+    assert fits(folder) and folder.remarks() == [
+        "masks/: 16 pictures are the mask of no photograph (the first is masks/p0.bmp)."
+    ]
 
 
 def test_names_that_differ_in_case_only(tmp_path):
@@ -128,21 +142,35 @@ def test_masks_of_photographs_that_share_a_stem(tmp_path):
         (tmp_path / "masks").mkdir(exist_ok=True)
         mask.save(tmp_path / "masks" / f"cat.{ending}.png")
     first, second = Folder.open(tmp_path)
-    assert (first.mask.numpy() == (np.asarray(pair(0)[1]) > 127)).all() and (second.mask.numpy() == (np.asarray(pair(1)[1]) > 127)).all()
+    assert (first.mask.numpy() == (np.asarray(pair(0)[1]) > 127)).all() and (
+        second.mask.numpy() == (np.asarray(pair(1)[1]) > 127)
+    ).all()
 
 
 def test_what_is_not_plain_is_refused(tmp_path):
     fill(tmp_path, "p{}.jpg", "masks/p{}.gif")
     pair(1)[1].save(tmp_path / "masks" / "p1.bmp")
-    with pytest.raises(InputError, match=r"has 2 masks for p1.jpg: masks/p1.\w+ and masks/p1.\w+; keep one.$"):
+    with pytest.raises(
+        InputError, match=r"has 2 masks for p1.jpg: masks/p1.\w+ and masks/p1.\w+; keep one.$"
+    ):
         Folder.open(tmp_path)
 
 
-@pytest.mark.parametrize("mask, wanted", [("Masks/p{}.png", "Masks/p3.png"), ("p{}_mask.png", "p3_mask.png"), ("masks/p{}_mask.png", "masks/p3.png")])
+@pytest.mark.parametrize(
+    "mask, wanted",
+    [
+        ("Masks/p{}.png", "Masks/p3.png"),
+        ("p{}_mask.png", "p3_mask.png"),
+        ("masks/p{}_mask.png", "masks/p3.png"),
+    ],
+)
 def test_masks_for_some_are_refused(tmp_path, mask, wanted):
     fill(tmp_path, "p{}.jpg", mask)
     (tmp_path / mask.format(3)).unlink()
-    with pytest.raises(InputError, match=f"for 3 of 4 photographs; the first without one is p3.jpg, so add .*/{wanted}"):
+    with pytest.raises(
+        InputError,
+        match=f"for 3 of 4 photographs; the first without one is p3.jpg, so add .*/{wanted}",
+    ):
         Folder.open(tmp_path)
 
 
@@ -150,10 +178,14 @@ def test_masks_of_other_photographs_are_mentioned(tmp_path):
     fill(tmp_path, "p{}.jpg", "masks/q{}.png")
     folder = Folder.open(tmp_path)
     assert folder.foreground == WHOLE and len(folder) == 4
-    assert folder.remarks() == ["masks/ holds no PNG with the name of a photograph, or was left unread: there are no masks"]
+    assert folder.remarks() == [
+        "masks/ holds no PNG with the name of a photograph, or was left unread: there are no masks"
+    ]
     fill(tmp_path / "own", "p{}.jpg", "masks/p{}.png")
     pair(0)[1].save(tmp_path / "own" / "masks" / "lost.png")
-    assert Folder.open(tmp_path / "own").remarks() == ["masks/: 1 picture is the mask of no photograph (the first is masks/lost.png)."]
+    assert Folder.open(tmp_path / "own").remarks() == [
+        "masks/: 1 picture is the mask of no photograph (the first is masks/lost.png)."
+    ]
 
 
 def test_pictures_of_masks_are_photographs(tmp_path):
@@ -165,17 +197,26 @@ def test_pictures_of_masks_are_photographs(tmp_path):
     assert len(Folder.open(tmp_path / "a")) == 7 and Folder.open(tmp_path / "a").remarks() == []
     fill(tmp_path / "b", "Mask/p{}.jpg")
     folder = Folder.open(tmp_path / "b")
-    assert len(folder) == 4 and folder.remarks() == ["Mask/ fits no photograph, so its 4 pictures are taken for photographs."]
+    assert len(folder) == 4 and folder.remarks() == [
+        "Mask/ fits no photograph, so its 4 pictures are taken for photographs."
+    ]
     fill(tmp_path / "c", "p{}.jpg", "segmentation/q{}.png")
     folder = Folder.open(tmp_path / "c")
-    assert len(folder) == 4 and "segmentation/ holds no PNG with the name of a photograph" in folder.remarks()[0]
+    assert (
+        len(folder) == 4
+        and "segmentation/ holds no PNG with the name of a photograph" in folder.remarks()[0]
+    )
 
 
 def test_two_folders_of_masks(tmp_path):
     fill(tmp_path, "JPEGImages/p{}.jpg", "SegmentationClass/p{}.png")
     fill(tmp_path, "", "SegmentationObject/p{}.png")
     folder = Folder.open(tmp_path)
-    assert fits(folder) and folder.remarks()[0] == "SegmentationObject/ is left aside: the masks are taken from SegmentationClass."
+    assert (
+        fits(folder)
+        and folder.remarks()[0]
+        == "SegmentationObject/ is left aside: the masks are taken from SegmentationClass."
+    )
 
 
 def shown(tmp_path: Path, change) -> list[str]:
@@ -191,24 +232,51 @@ def constant(value: int):
 
 
 def test_useless_masks_are_said(tmp_path):
-    assert shown(tmp_path / "white", constant(255)) == ["masks/: all masks cover the whole picture everywhere."]
-    assert "masks/: 1 of 4 masks is empty (black)" in shown(tmp_path / "one", lambda n, m: m if n else constant(0)(n, m))[0]
-    (line,) = shown(tmp_path / "pets", lambda n, m: Image.fromarray(np.where(np.array(m) > 0, 1, 2).astype(np.uint8)))
+    assert shown(tmp_path / "white", constant(255)) == [
+        "masks/: all masks cover the whole picture everywhere."
+    ]
+    assert (
+        "masks/: 1 of 4 masks is empty (black)"
+        in shown(tmp_path / "one", lambda n, m: m if n else constant(0)(n, m))[0]
+    )
+    (line,) = shown(
+        tmp_path / "pets",
+        lambda n, m: Image.fromarray(np.where(np.array(m) > 0, 1, 2).astype(np.uint8)),
+    )
     assert line.startswith("masks/: all masks are trimaps") and fits(Folder.open(tmp_path / "pets"))
-    (line,) = shown(tmp_path / "photographs", lambda n, m: pair(n)[0].resize((W, H)).effect_spread(9))
+    (line,) = shown(
+        tmp_path / "photographs", lambda n, m: pair(n)[0].resize((W, H)).effect_spread(9)
+    )
     assert line == "masks/: all masks look like photographs."
-    with pytest.raises(InputError, match=r"masks: all 4 masks are empty \(black\), so no photograph has an object; draw"):
+    with pytest.raises(
+        InputError,
+        match=r"masks: all 4 masks are empty \(black\), so no photograph has an object; draw",
+    ):
         shown(tmp_path / "black", constant(0))
 
 
 UNREAD = [
     (["a.HEIC"] * 1, ["1 HEIC file was not read: export it as JPEG."]),
-    (["a.heic", "b.HEIC", "c.avif"], ["1 AVIF and 2 HEIC files were not read: export them as JPEG."]),
-    (["a.NEF", "b.cr2", "c.dng"], ["1 CR2, 1 DNG and 1 NEF files were not read: develop them as JPEG."]),
-    (["a.pdf", "b.mov"], ["1 PDF file was not read: export its pages as PNG.", "1 MOV file was not read: save frames of it as PNG."]),
+    (
+        ["a.heic", "b.HEIC", "c.avif"],
+        ["1 AVIF and 2 HEIC files were not read: export them as JPEG."],
+    ),
+    (
+        ["a.NEF", "b.cr2", "c.dng"],
+        ["1 CR2, 1 DNG and 1 NEF files were not read: develop them as JPEG."],
+    ),
+    (
+        ["a.pdf", "b.mov"],
+        [
+            "1 PDF file was not read: export its pages as PNG.",
+            "1 MOV file was not read: save frames of it as PNG.",
+        ],
+    ),
     (["notes.txt", "x.json", "noending"], []),
-    (["@eaDir/p0.jpg/THUMB_M.jpg", "__MACOSX/._p0.jpg", "._p1.jpg", ".thumbnails/large/1.png"],
-     ["4 thumbnails or system's copies of pictures left out (the first is ._p1.jpg)."]),
+    (
+        ["@eaDir/p0.jpg/THUMB_M.jpg", "__MACOSX/._p0.jpg", "._p1.jpg", ".thumbnails/large/1.png"],
+        ["4 thumbnails or system's copies of pictures left out (the first is ._p1.jpg)."],
+    ),
     (["@eaDir/p0.jpg/index.xml", "Thumbs.db", ".DS_Store"], []),
 ]
 
@@ -227,7 +295,10 @@ def test_photographs_that_are_passed_over_are_counted(tmp_path, names, lines):
 def test_a_folder_of_nothing_but_heic(tmp_path):
     for n in range(3):
         (tmp_path / f"IMG_{n}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(InputError, match="holds no photograph; looked for .*; 3 HEIC files were not read: export them as JPEG.$"):
+    with pytest.raises(
+        InputError,
+        match="holds no photograph; looked for .*; 3 HEIC files were not read: export them as JPEG.$",
+    ):
         Folder.open(tmp_path)
 
 
@@ -240,7 +311,9 @@ def test_pictures_of_this_book_are_no_photographs(tmp_path):
         pair(0)[0].save(tmp_path / name, pnginfo=about)
     folder = Folder.open(tmp_path)
     assert folder.names == [f"p{n}.png" for n in range(4)]
-    assert folder.remarks() == ["2 pictures made by partbook left out (the first is out/p0_overlay.png)."]
+    assert folder.remarks() == [
+        "2 pictures made by partbook left out (the first is out/p0_overlay.png)."
+    ]
     fill(tmp_path, "", "masks/p{}.png")  # masks may well be of its making
     for path in (tmp_path / "masks").iterdir():
         Image.open(path).save(path, pnginfo=about)
@@ -252,7 +325,9 @@ def test_masks_keep_to_the_photographs_header(tmp_path, monkeypatch):
     fill(tmp_path, "p{}.jpg", "masks/p{}.png")
     Image.new("L", (W + 1, H), 255).save(tmp_path / "masks" / "p0.png")
     monkeypatch.setattr(chapter, "seen_mask", lambda *a, **k: 1 / 0)
-    with pytest.raises(InputError, match="p0.png is 65x48 pixels, but its photograph p0.jpg is 64x48"):
+    with pytest.raises(
+        InputError, match="p0.png is 65x48 pixels, but its photograph p0.jpg is 64x48"
+    ):
         Folder.open(tmp_path)
 
 
@@ -272,10 +347,20 @@ def test_soft_maps_with_other_names(tmp_path):
     fill(tmp_path, "p{}.jpg", "Saliency/p{}.PNG")
     folder = Folder.open(tmp_path)
     assert folder.foreground == "saliency beside the photographs" and fits(folder)
-    assert "soft maps of 4 photographs have other names than saliency/NAME.png" in folder.remarks()[0]
+    assert (
+        "soft maps of 4 photographs have other names than saliency/NAME.png" in folder.remarks()[0]
+    )
 
 
-@pytest.mark.parametrize("root, said", [("", "is empty"), ("x" * 300, "cannot be looked at"), ("a\0b", "zero byte"), ("~nobody-of-this-name/a", "no such user")])
+@pytest.mark.parametrize(
+    "root, said",
+    [
+        ("", "is empty"),
+        ("x" * 300, "cannot be looked at"),
+        ("a\0b", "zero byte"),
+        ("~nobody-of-this-name/a", "no such user"),
+    ],
+)
 def test_roots_that_are_no_paths(root, said):
     for entry in (Folder.open, find_pictures):
         with pytest.raises(InputError, match=said):
@@ -302,11 +387,18 @@ def test_files_of_cub(tmp_path):
     cub = CUB.open(root, "test")
     files = cub.files()
     assert all(path.is_file() for path in files) and len(files) == 2 * len(cub) + 7
-    assert [p.stem for p in files[: len(cub)]] == [p.stem for p in files[len(cub) : 2 * len(cub)]] == [Path(s.name).stem for s in cub]
+    assert (
+        [p.stem for p in files[: len(cub)]]
+        == [p.stem for p in files[len(cub) : 2 * len(cub)]]
+        == [Path(s.name).stem for s in cub]
+    )
     assert cub.remarks() == [] and len(CUB.open(root, "all").files()) == 2 * 8 + 7
     for path in files[len(cub) : 2 * len(cub)]:
         Image.new("L", Image.open(path).size, 0).save(path)
-    assert cub.remarks() == ["segmentations/: all masks are empty (black): they have no object."] and not cub[0].mask.any()
+    assert (
+        cub.remarks() == ["segmentations/: all masks are empty (black): they have no object."]
+        and not cub[0].mask.any()
+    )
 
 
 def test_masks_of_one_in_cub(tmp_path):
@@ -323,11 +415,16 @@ def test_masks_of_one_in_cub(tmp_path):
 
 def test_files_of_deepfashion(tmp_path):
     root = write_deepfashion_fixture(tmp_path / "In-shop")
-    plain, predicted = DeepFashion.open(root, "query"), DeepFashion.open(root, "query", masks="predicted")
+    plain, predicted = (
+        DeepFashion.open(root, "query"),
+        DeepFashion.open(root, "query", masks="predicted"),
+    )
     for collection, kinds in ((plain, 2), (predicted, 3)):
         files = collection.files()
         assert len(files) == kinds * len(collection) + 3 and all(path.is_file() for path in files)
-        assert [str(p).endswith(s.name) for p, s in zip(files, collection)] == [True] * len(collection)
+        assert [str(p).endswith(s.name) for p, s in zip(files, collection)] == [True] * len(
+            collection
+        )
     assert plain.remarks() == predicted.remarks() == []
     masks = predicted.files()[2 * len(predicted) : 3 * len(predicted)]
     before = [s.mask for s in predicted]
@@ -336,4 +433,6 @@ def test_files_of_deepfashion(tmp_path):
     assert all(torch.equal(s.mask, mask) for s, mask in zip(predicted, before))
     for path in masks:
         Image.new("L", Image.open(path).size, 255).save(path)
-    assert predicted.remarks() == ["supervisedlabels/: all masks cover the whole picture everywhere."]
+    assert predicted.remarks() == [
+        "supervisedlabels/: all masks cover the whole picture everywhere."
+    ]

@@ -38,19 +38,27 @@ class Album(Collection):
         return cls(root, split, least)
 
     def files(self):
-        return [*sorted(self.root.rglob("*.jpg")), *sorted(self.root.rglob("*.png")), *sorted(self.root.glob("*.json"))]
+        return [
+            *sorted(self.root.rglob("*.jpg")),
+            *sorted(self.root.rglob("*.png")),
+            *sorted(self.root.glob("*.json")),
+        ]
 
     def __len__(self):
         return len(sorted(self.root.rglob("*.jpg")))
 
     def __getitem__(self, i):
         path = sorted(self.root.rglob("*.jpg"))[i]
-        return Sample(torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255, path.name)
+        return Sample(
+            torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255, path.name
+        )
 
 
 def draw(path, seed, size=(40, 32)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)).save(
+        path
+    )
 
 
 @pytest.fixture
@@ -65,8 +73,14 @@ def album(tmp_path):
 
 def test_a_move_is_not_noticed(album, tmp_path):
     before = identity(Album(album))
-    assert before["collection"] == "Album" and before["pictures"] == 5 and before["first"] == "p0.jpg"
-    assert before["options"] == {"split": "train", "least": 0} and len(before["key"]) == 16 and int(before["key"], 16) >= 0
+    assert (
+        before["collection"] == "Album" and before["pictures"] == 5 and before["first"] == "p0.jpg"
+    )
+    assert (
+        before["options"] == {"split": "train", "least": 0}
+        and len(before["key"]) == 16
+        and int(before["key"], 16) >= 0
+    )
     shutil.copytree(album, tmp_path / "a" / "b" / "other name")
     os.utime(tmp_path / "a" / "b" / "other name" / "p0.jpg", (1, 1))
     assert identity(Album(tmp_path / "a" / "b" / "other name")) == before
@@ -84,7 +98,9 @@ def other_mask(root):
 
 def another_word(root):
     text = (root / "list.json").read_text()
-    (root / "list.json").write_text(text.replace("1.25", "1.26"))  # of the same length, far from both ends
+    (root / "list.json").write_text(
+        text.replace("1.25", "1.26")
+    )  # of the same length, far from both ends
 
 
 def appended(root):
@@ -97,16 +113,36 @@ def test_other_bytes_under_the_same_names(album, change):
     before = identity(Album(album))
     change(album)
     after = identity(Album(album))
-    assert after["key"] != before["key"] and {k: v for k, v in after.items() if k != "key"} == {k: v for k, v in before.items() if k != "key"}
-    assert what_differs(before, after) == "the photographs differ: their names are the same, but there is something else in the files"
+    assert after["key"] != before["key"] and {k: v for k, v in after.items() if k != "key"} == {
+        k: v for k, v in before.items() if k != "key"
+    }
+    assert (
+        what_differs(before, after)
+        == "the photographs differ: their names are the same, but there is something else in the files"
+    )
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda root: (root / "p0.jpg").rename(root / "a.jpg"), "the photographs differ: the first was 'p0.jpg', and is now 'a.jpg'"),
-    (lambda root: (root / "p1.jpg").rename(root / "q1.jpg"), "the photographs differ: the first is 'p0.jpg' as before, but others have other names"),
-    (lambda root: (root / "p1.jpg").unlink(), "the photographs differ: there were 5, and now 4"),
-    (lambda root: draw(root / "more" / "p1.jpg", 1), "the photographs differ: there were 5, and now 6"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            lambda root: (root / "p0.jpg").rename(root / "a.jpg"),
+            "the photographs differ: the first was 'p0.jpg', and is now 'a.jpg'",
+        ),
+        (
+            lambda root: (root / "p1.jpg").rename(root / "q1.jpg"),
+            "the photographs differ: the first is 'p0.jpg' as before, but others have other names",
+        ),
+        (
+            lambda root: (root / "p1.jpg").unlink(),
+            "the photographs differ: there were 5, and now 4",
+        ),
+        (
+            lambda root: draw(root / "more" / "p1.jpg", 1),
+            "the photographs differ: there were 5, and now 6",
+        ),
+    ],
+)
 def test_what_differs_is_said(album, change, words):
     before = identity(Album(album))
     change(album)
@@ -115,23 +151,43 @@ def test_what_differs_is_said(album, change, words):
 
 def test_options_are_said(album):
     before = identity(Album(album))
-    assert what_differs(before, identity(Album(album, least=3))) == "the option least was 0, and is now 3"
-    assert what_differs(before, identity(Album(album, split="test"))) == "the option split was 'train', and is now 'test'"
+    assert (
+        what_differs(before, identity(Album(album, least=3)))
+        == "the option least was 0, and is now 3"
+    )
+    assert (
+        what_differs(before, identity(Album(album, split="test")))
+        == "the option split was 'train', and is now 'test'"
+    )
     asked = Album(album)
     asked.chosen = {"min_part": (2, 3)}
-    assert what_differs(before, identity(asked)) == "the option min_part was None, and is now [2, 3]"
-    birds, cars = (identity(collections[n].open(split="val", size=16)) for n in ("birds", "vehicles"))
+    assert (
+        what_differs(before, identity(asked)) == "the option min_part was None, and is now [2, 3]"
+    )
+    birds, cars = (
+        identity(collections[n].open(split="val", size=16)) for n in ("birds", "vehicles")
+    )
     assert what_differs(birds, cars) == "the collection was 'birds', and is now 'vehicles'"
 
 
 def test_views_have_the_identity_of_what_they_show(album):
     whole = Album(album)
     key = identity(whole)
-    for same in (Kept(whole), resized(whole, 8), cropped(whole), Kept(resized(View(whole, indices=range(5)), 16)), learn_inside(resized(whole, 16), "robust")):
+    for same in (
+        Kept(whole),
+        resized(whole, 8),
+        cropped(whole),
+        Kept(resized(View(whole, indices=range(5)), 16)),
+        learn_inside(resized(whole, 16), "robust"),
+    ):
         assert identity(same) == key
     some = View(whole, indices=[4, 2, 0])
     assert identity(some)["pictures"] == 3 and identity(some)["key"] != key["key"]
-    assert identity(Kept(View(some, indices=[2, 1]))) == identity(View(whole, indices=[0, 2])) != identity(View(whole, indices=[2, 0]))
+    assert (
+        identity(Kept(View(some, indices=[2, 1])))
+        == identity(View(whole, indices=[0, 2]))
+        != identity(View(whole, indices=[2, 0]))
+    )
     assert some.files() == whole.files() and Kept(some).remarks() == whole.remarks() == []
 
 
@@ -168,7 +224,9 @@ def test_pictures_without_files_are_looked_at():
     plain.made.clear()
     assert identity(Kept(plain))["key"] == key and not plain.made  # remembered
     assert identity(Shades())["key"] == key != identity(Shades(brighter=[99]))["key"]
-    assert identity(Shades(noise=True))["key"] == identity(Shades(noise=True))["key"]  # known by names alone
+    assert (
+        identity(Shades(noise=True))["key"] == identity(Shades(noise=True))["key"]
+    )  # known by names alone
 
 
 def test_odd_names(tmp_path):
@@ -182,7 +240,11 @@ def test_odd_names(tmp_path):
     for spelling in ("NFC", "NFD"):
         (tmp_path / spelling).mkdir()
         (tmp_path / spelling / unicodedata.normalize(spelling, "äöü.jpg")).write_bytes(b"1")
-    assert identity(Album(tmp_path / "NFC"))["key"] == identity(Album(tmp_path / "NFD"))["key"] != whole["key"]
+    assert (
+        identity(Album(tmp_path / "NFC"))["key"]
+        == identity(Album(tmp_path / "NFD"))["key"]
+        != whole["key"]
+    )
 
 
 def test_a_file_that_is_gone_is_no_traceback(album):
@@ -199,5 +261,8 @@ def test_a_thousand_files_take_no_time(tmp_path):
         (tmp_path / f"{i:04d}.jpg").write_bytes(os.urandom(9000))
     files = sorted(tmp_path.iterdir())
     start = time.perf_counter()
-    assert len({glimpse(f) for f in files}) == 1000 and len(glimpse(files[0])) == len("9000 ") + 3 * EDGE
+    assert (
+        len({glimpse(f) for f in files}) == 1000
+        and len(glimpse(files[0])) == len("9000 ") + 3 * EDGE
+    )
     assert time.perf_counter() - start < 5  # 0.04 s on a quiet machine

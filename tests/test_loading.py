@@ -31,7 +31,10 @@ def same(a, b):
 
 @pytest.fixture(scope="module")
 def cub(tmp_path_factory):
-    return object_view(CUB.open(write_cub_fixture(tmp_path_factory.mktemp("cub") / "CUB_200_2011", n=12), "all"), 24)
+    return object_view(
+        CUB.open(write_cub_fixture(tmp_path_factory.mktemp("cub") / "CUB_200_2011", n=12), "all"),
+        24,
+    )
 
 
 @pytest.fixture(params=["birds", "cub"])
@@ -46,7 +49,10 @@ def test_workers_and_processes_give_the_same_samples(collection):
     assert sorted(n for b in plain for n in b.names) == sorted(s.name for s in collection)
     lists = batch_indices(len(collection), 5, True, 1)
     others = [loaded(collection, 5, shuffle=True, seed=1, workers=w) for w in (1, 3)]
-    others += [DataLoader(collection, batch_sampler=lists, collate_fn=collate, num_workers=w) for w in (0, 2)]
+    others += [
+        DataLoader(collection, batch_sampler=lists, collate_fn=collate, num_workers=w)
+        for w in (0, 2)
+    ]
     others += [loaded(Kept(collection), 5, shuffle=True, seed=1, workers=3)]
     for other in others:
         assert all(same(a, b) for a, b in zip(plain, other, strict=True))
@@ -110,7 +116,9 @@ def test_the_picture_cache_follows_the_content(tmp_path, monkeypatch):
     first = read_image(path)
     Image.fromarray(np.full((4, 5, 3), 20, np.uint8)).save(path)
     os.utime(path, (stamp.st_atime, stamp.st_mtime))  # as old and as long as before
-    assert first.unique().tolist() == [pytest.approx(10 / 255)] and read_image(path).unique().tolist() == [pytest.approx(20 / 255)]
+    assert first.unique().tolist() == [pytest.approx(10 / 255)] and read_image(
+        path
+    ).unique().tolist() == [pytest.approx(20 / 255)]
     path.write_bytes(b"no picture")
     with pytest.raises(UnreadablePicture, match="a.png"):
         read_image(path)
@@ -128,7 +136,9 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path, monkeypatch):
 
 
 def test_deep_greys_keep_their_depth_in_the_cache(tmp_path, monkeypatch):
-    Image.fromarray((np.arange(16, dtype=np.uint16) * 4001).reshape(4, 4)).save(tmp_path / "deep.png")
+    Image.fromarray((np.arange(16, dtype=np.uint16) * 4001).reshape(4, 4)).save(
+        tmp_path / "deep.png"
+    )
     plain = read_image(tmp_path / "deep.png")
     monkeypatch.setenv("PARTBOOK_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
@@ -142,7 +152,9 @@ def test_features_of_other_weights_layers_and_precisions_are_other_features(tmp_
         phi = load_extractor("squeezenet1_1", "random", **options)
         found[name] = phi(images)
         torch.testing.assert_close(remember(phi, tmp_path)(images), found[name])
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 6 and not torch.equal(found["a"], found["b"])
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 6 and not torch.equal(
+        found["a"], found["b"]
+    )
     phi = remember(load_extractor("squeezenet1_1", "random"), tmp_path)
     with torch.autocast("cpu", torch.bfloat16):
         phi(images)

@@ -35,7 +35,9 @@ BIRD = drawing()
 TRUTH = np.asarray(BIRD) > 127
 RANDOM = np.random.default_rng(0)
 PHOTOGRAPH = np.asarray(
-    Image.fromarray(RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((W, H), Image.Resampling.BICUBIC)
+    Image.fromarray(RANDOM.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (W, H), Image.Resampling.BICUBIC
+    )
 )
 
 
@@ -60,7 +62,9 @@ def palette(colours: list[int], indices: np.ndarray) -> Image.Image:
 
 
 def cut_out(colour: np.ndarray, opacity: np.ndarray | None = None) -> Image.Image:
-    return Image.fromarray(np.dstack([colour, 255 * TRUTH if opacity is None else opacity]).astype(np.uint8))
+    return Image.fromarray(
+        np.dstack([colour, 255 * TRUTH if opacity is None else opacity]).astype(np.uint8)
+    )
 
 
 def with_clear_index() -> Image.Image:
@@ -94,7 +98,12 @@ FILES = {  # name: (picture, how it is saved, the least overlap with the drawing
     "minus one.tif": (grey(1, -1, np.int32), {}, 1, "two levels"),
     "floats, 1.tif": (grey(1, 0, np.float32), {}, 1, "two levels"),
     "floats, 255.tif": (grey(255, 0, np.float32), {}, 1, "two levels"),
-    "soft floats.tif": (Image.fromarray(np.asarray(BIRD.filter(ImageFilter.GaussianBlur(1)), np.float32) / 255), {}, 0.97, "soft"),
+    "soft floats.tif": (
+        Image.fromarray(np.asarray(BIRD.filter(ImageFilter.GaussianBlur(1)), np.float32) / 255),
+        {},
+        0.97,
+        "soft",
+    ),
     "jpeg 95.jpg": (BIRD, {"quality": 95}, 0.99, "soft"),
     "jpeg 40.jpg": (BIRD, {"quality": 40}, 0.97, "soft"),
     "jpeg 10.jpg": (BIRD, {"quality": 10}, 0.95, "soft"),
@@ -109,11 +118,26 @@ FILES = {  # name: (picture, how it is saved, the least overlap with the drawing
     "palette, white first.png": (palette([255] * 3 + [0] * 3, ~TRUTH), {}, 1, "two levels"),
     "palette, black first.png": (palette([0] * 3 + [255] * 3, TRUTH), {}, 1, "two levels"),
     "quantised.png": (BIRD.convert("RGB").quantize(2), {}, 1, "two levels"),
-    "quantised, soft.png": (BIRD.filter(ImageFilter.GaussianBlur(1)).convert("RGB").quantize(16), {}, 0.95, "soft"),
+    "quantised, soft.png": (
+        BIRD.filter(ImageFilter.GaussianBlur(1)).convert("RGB").quantize(16),
+        {},
+        0.95,
+        "soft",
+    ),
     "palette of 0 and 1.png": (palette([0] * 3 + [1] * 3, TRUTH), {}, 1, "two levels"),
     "voc, a chair.png": (palette([0, 0, 0, 192, 0, 0], TRUTH), {}, 1, "colours"),
-    "voc, dark plant, pale border.png": (palette([0, 0, 0, 0, 64, 0, 224, 224, 192], PARTS), {}, 1, "colours"),
-    "black is third.png": (palette([255, 0, 0, 0, 255, 0, 0, 0, 0], np.where(TRUTH, PARTS - 1, 2)), {}, 1, "colours"),
+    "voc, dark plant, pale border.png": (
+        palette([0, 0, 0, 0, 64, 0, 224, 224, 192], PARTS),
+        {},
+        1,
+        "colours",
+    ),
+    "black is third.png": (
+        palette([255, 0, 0, 0, 255, 0, 0, 0, 0], np.where(TRUTH, PARTS - 1, 2)),
+        {},
+        1,
+        "colours",
+    ),
     "red on black.png": (painted((255, 0, 0), (0, 0, 0)), {}, 1, "colours"),
     "dark blue on black.png": (painted((0, 0, 90), (0, 0, 0)), {}, 1, "colours"),
     "yellow on purple.png": (painted((253, 231, 37), (68, 1, 84)), {}, 1, "colours"),
@@ -125,16 +149,51 @@ FILES = {  # name: (picture, how it is saved, the least overlap with the drawing
     "clear ground, black.png": (cut_out(0 * FULL), {}, 1, "two levels"),
     "clear ground, photograph.png": (cut_out(PHOTOGRAPH), {}, 1, "two levels"),
     "clear ground, photograph.webp": (cut_out(PHOTOGRAPH), {"lossless": True}, 1, "two levels"),
-    "soft opacity.png": (cut_out(PHOTOGRAPH, np.asarray(BIRD.filter(ImageFilter.GaussianBlur(1)))), {}, 0.97, "soft"),
-    "opaque, black and white.png": (cut_out(255 * np.dstack([TRUTH] * 3), FULL[..., 0]), {}, 1, "two levels"),
-    "almost opaque.png": (cut_out(255 * np.dstack([TRUTH] * 3), FULL[..., 0] - 1), {}, 1, "two levels"),
-    "a hole in a mask.png": (cut_out(255 * np.dstack([TRUTH] * 3), np.where(LEFT & ~TRUTH, 0, 255)), {}, 1, "two levels"),
-    "grey and opacity.png": (Image.merge("LA", [Image.new("L", (W, H), 30), BIRD]), {}, 1, "two levels"),
+    "soft opacity.png": (
+        cut_out(PHOTOGRAPH, np.asarray(BIRD.filter(ImageFilter.GaussianBlur(1)))),
+        {},
+        0.97,
+        "soft",
+    ),
+    "opaque, black and white.png": (
+        cut_out(255 * np.dstack([TRUTH] * 3), FULL[..., 0]),
+        {},
+        1,
+        "two levels",
+    ),
+    "almost opaque.png": (
+        cut_out(255 * np.dstack([TRUTH] * 3), FULL[..., 0] - 1),
+        {},
+        1,
+        "two levels",
+    ),
+    "a hole in a mask.png": (
+        cut_out(255 * np.dstack([TRUTH] * 3), np.where(LEFT & ~TRUTH, 0, 255)),
+        {},
+        1,
+        "two levels",
+    ),
+    "grey and opacity.png": (
+        Image.merge("LA", [Image.new("L", (W, H), 30), BIRD]),
+        {},
+        1,
+        "two levels",
+    ),
     "clear index.png": (with_clear_index(), {"transparency": 0}, 1, "two levels"),
     "clear black.gif": (palette([0] * 3 + [255] * 3, TRUTH), {"transparency": 0}, 1, "two levels"),
     "trimap 1, 2.png": (grey(1, 2), {}, 1, "trimap"),
-    "trimap 1, 2, 3.png": (Image.fromarray(np.where(VOID, 3, np.where(TRUTH, 1, 2)).astype(np.uint8)), {}, 1, "trimap"),
-    "trimap, palette.png": (palette([0] * 3 + [1] * 3 + [2] * 3 + [3] * 3, np.where(TRUTH, 1, 2)), {}, 1, "trimap"),
+    "trimap 1, 2, 3.png": (
+        Image.fromarray(np.where(VOID, 3, np.where(TRUTH, 1, 2)).astype(np.uint8)),
+        {},
+        1,
+        "trimap",
+    ),
+    "trimap, palette.png": (
+        palette([0] * 3 + [1] * 3 + [2] * 3 + [3] * 3, np.where(TRUTH, 1, 2)),
+        {},
+        1,
+        "trimap",
+    ),
 }
 
 
@@ -149,15 +208,26 @@ def test_a_mask_is_read_as_it_looks(tmp_path, name):
     path = tmp_path / f"m.{name.rpartition('.')[2]}"
     image.save(path, **how)
     mask, look = seen_mask(path)
-    assert mask.dtype == torch.bool and overlap(mask) >= least and torch.equal(mask, read_mask(path))
-    assert look == look_at_mask(path) and look.kind == kind and look.share == pytest.approx(float(mask.float().mean()))
+    assert (
+        mask.dtype == torch.bool and overlap(mask) >= least and torch.equal(mask, read_mask(path))
+    )
+    assert (
+        look == look_at_mask(path)
+        and look.kind == kind
+        and look.share == pytest.approx(float(mask.float().mean()))
+    )
     assert look.verdict == ("trimap" if kind == "trimap" else "")
 
 
 def test_voc_with_a_border(tmp_path):
     "In colours as in bare class numbers, the border of 255 belongs to what is not black."
     colours = [0, 0, 0, 0, 64, 0] + [0] * 3 * 253 + [224, 224, 192]
-    for n, image in enumerate([palette(colours, np.where(VOID, 255, TRUTH)), Image.fromarray(np.where(VOID, 255, 15 * TRUTH).astype(np.uint8))]):
+    for n, image in enumerate(
+        [
+            palette(colours, np.where(VOID, 255, TRUTH)),
+            Image.fromarray(np.where(VOID, 255, 15 * TRUTH).astype(np.uint8)),
+        ]
+    ):
         image.save(tmp_path / f"{n}.png")
         assert (read_mask(tmp_path / f"{n}.png").numpy() == (TRUTH | VOID)).all()
 
@@ -184,7 +254,10 @@ USELESS = {
     "white.png": (flat(255), "whole"),
     "all ones.png": (flat(1), "whole"),
     "white, 16 bits.png": (flat(65535, np.uint16), "whole"),
-    "almost white.png": (Image.fromarray(RANDOM.integers(240, 256, (H, W)).astype(np.uint8)), "whole"),
+    "almost white.png": (
+        Image.fromarray(RANDOM.integers(240, 256, (H, W)).astype(np.uint8)),
+        "whole",
+    ),
     "white palette.png": (palette([255] * 6, TRUTH), "whole"),
     "red.png": (Image.new("RGB", (W, H), "red"), "whole"),
     "trimap.png": (grey(1, 2), "trimap"),
@@ -200,7 +273,9 @@ def test_masks_of_no_use_are_called_by_name(tmp_path, name):
     path = tmp_path / f"m.{name.rpartition('.')[2]}"
     image.save(path)
     look = look_at_mask(path)
-    assert look.verdict == verdict and (verdict not in ("empty", "whole") or look.share == (verdict == "whole"))
+    assert look.verdict == verdict and (
+        verdict not in ("empty", "whole") or look.share == (verdict == "whole")
+    )
     (line,) = verdicts_said({"m": look}, "masks/")
     assert line.startswith("masks/: 1 of 1 mask ") and line.endswith(".")
 
@@ -213,9 +288,14 @@ def test_one_line_for_each_thing_that_is_wrong(tmp_path):
         "masks/: 2 of 12 masks are empty (black): they have no object (the first is 0.png).",
         "masks/: 1 of 12 masks covers the whole picture everywhere (the first is 8.png).",
     ]
-    assert verdicts_said({n: look for n, look in looks.items() if look.share == 0}) == ["masks: all masks are empty (black): they have no object."]
+    assert verdicts_said({n: look for n, look in looks.items() if look.share == 0}) == [
+        "masks: all masks are empty (black): they have no object."
+    ]
     paths = [tmp_path / f"{n}.png" for n in range(12)]
-    assert list(sampled_looks(paths, most=3)) == ["0.png", "4.png", "8.png"] and len(sampled_looks(paths)) == 12
+    assert (
+        list(sampled_looks(paths, most=3)) == ["0.png", "4.png", "8.png"]
+        and len(sampled_looks(paths)) == 12
+    )
     paths[4].write_text("no mask")
     assert list(sampled_looks(paths, most=3)) == ["0.png", "8.png"] and sampled_looks([]) == {}
 
@@ -223,7 +303,11 @@ def test_one_line_for_each_thing_that_is_wrong(tmp_path):
 def test_a_threshold_is_a_share_of_white(tmp_path):
     "Votes of annotators: two of five are no majority, even where nobody got more."
     votes = np.where(TRUTH, 102, np.where(LEFT, 51, 0)).astype(np.uint8)
-    for name, image in {"8.png": Image.fromarray(votes), "16.png": Image.fromarray(votes.astype(np.uint16) * 257), "p.png": Image.fromarray(votes).convert("P")}.items():
+    for name, image in {
+        "8.png": Image.fromarray(votes),
+        "16.png": Image.fromarray(votes.astype(np.uint16) * 257),
+        "p.png": Image.fromarray(votes).convert("P"),
+    }.items():
         image.save(tmp_path / name)
         assert not read_mask(tmp_path / name, 0.5).any()
         assert (read_mask(tmp_path / name, 0.3).numpy() == TRUTH).all()
@@ -248,7 +332,10 @@ def test_values_that_are_no_numbers(tmp_path):
         values = TRUTH.astype(np.float32)
         values[0, 0] = value
         Image.fromarray(values).save(tmp_path / "m.tif")
-        with pytest.raises(UnreadablePicture, match="m.tif cannot be read as a picture: some of its values are no numbers"):
+        with pytest.raises(
+            UnreadablePicture,
+            match="m.tif cannot be read as a picture: some of its values are no numbers",
+        ):
             read_mask(tmp_path / "m.tif")
 
 

@@ -79,7 +79,10 @@ HOSTILE = {
     "zeros": (zeros(1000), "holds more than 256 MB"),
     "zeros, twice": (zeros(100) * 3, "holds more than 256 MB"),
     "a cut stream": (packed(matrix(TEXT, [1, 1], element(16, b"a")))[:-9], "incomplete|early"),
-    "a short element": (element(14, struct.pack("<2L", 9 << 16 | 6, 0) * 3), "short element is too"),
+    "a short element": (
+        element(14, struct.pack("<2L", 9 << 16 | 6, 0) * 3),
+        "short element is too",
+    ),
 }
 
 

@@ -47,7 +47,11 @@ def maps(folder):
 
 
 def tree(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(Path(folder).rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture
@@ -57,33 +61,54 @@ def model(tmp_path):
 
 # ---------------------------------------------------------------- settings
 
-NUMBERS = {int: ["three", 1.5, True, None, 2**70, [1], {}, math.nan, ""], float: ["much", math.nan, math.inf, -math.inf, 10**400, True, None, [1.0], {}],
-           bool: [1, 0, "yes", None, [True]], str: [1, True, ["a"], {}, 1.5]}
+NUMBERS = {
+    int: ["three", 1.5, True, None, 2**70, [1], {}, math.nan, ""],
+    float: ["much", math.nan, math.inf, -math.inf, 10**400, True, None, [1.0], {}],
+    bool: [1, 0, "yes", None, [True]],
+    str: [1, True, ["a"], {}, 1.5],
+}
 
 
 @pytest.mark.parametrize("name", ["kmeans", "contrastive", "scops", "dff", "uld"])
 def test_every_field_of_every_method_is_checked(name):
     kind, counted = methods[name].Settings, 0
     for f in fields(kind):
-        for value in NUMBERS.get(f.type, ["nonsense" if f.type != str | None else 5, 5, [None], (math.nan,), {}, [[1]]]):
+        for value in NUMBERS.get(
+            f.type, ["nonsense" if f.type != str | None else 5, 5, [None], (math.nan,), {}, [[1]]]
+        ):
             if fits(value, f.type) or isinstance(value, list) and fits(tuple(value), f.type):
                 continue
             with pytest.raises(InputError) as error:
                 kind(**{f.name: value})
             said = message(error)
-            assert said.startswith(f"The setting {f.name} is ") and "; it must be " in said and len(said) < 300
+            assert (
+                said.startswith(f"The setting {f.name} is ")
+                and "; it must be " in said
+                and len(said) < 300
+            )
             counted += 1
     assert counted > 4 * len(fields(kind))
 
 
-@pytest.mark.parametrize("given, words", [
-    ({"seed": 2**63}, "The setting seed is 9223372036854775808; it must be at most 9223372036854775807."),
-    ({"size": 100_000}, "The setting size is 100000; it must be at most 4096."),
-    ({"batch": 2**16 + 1}, "it must be at most 65536."), ({"steps": WHOLE + 1}, "it must be at most 1000000000."),
-    ({"size": 10**5000}, "it must be at most 4096."), ({"rate": math.nan}, "The setting rate is nan; it must be a finite number."),
-    ({"layers": ["a", 5]}, "The setting layers is ('a', 5); it must be a list, any number times text, or None."),
-    ({"optimiser": "\udce9\n"}, "There is no optimiser"),
-])
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (
+            {"seed": 2**63},
+            "The setting seed is 9223372036854775808; it must be at most 9223372036854775807.",
+        ),
+        ({"size": 100_000}, "The setting size is 100000; it must be at most 4096."),
+        ({"batch": 2**16 + 1}, "it must be at most 65536."),
+        ({"steps": WHOLE + 1}, "it must be at most 1000000000."),
+        ({"size": 10**5000}, "it must be at most 4096."),
+        ({"rate": math.nan}, "The setting rate is nan; it must be a finite number."),
+        (
+            {"layers": ["a", 5]},
+            "The setting layers is ('a', 5); it must be a list, any number times text, or None.",
+        ),
+        ({"optimiser": "\udce9\n"}, "There is no optimiser"),
+    ],
+)
 def test_values_out_of_range(given, words):
     with pytest.raises(InputError) as error:
         TrainSettings(**given)
@@ -91,12 +116,30 @@ def test_values_out_of_range(given, words):
 
 
 def test_what_is_meant_is_taken():
-    s = TrainSettings(parts=np.int64(4), rate=np.float32(0.5), clip=2, layers=["a", "b"], seed=HIGHEST["seed"])
-    assert (s.parts, s.rate, s.clip, s.layers) == (4, 0.5, 2, ("a", "b")) and type(s.parts) is int and type(s.rate) is float
-    assert KMeans.build(KMeansSettings(seed=HIGHEST["seed"], features="rgb", size=16, parts=2)).settings.seed == 2**63 - 1
-    assert methods["uld"].Settings(reconstruction=[1, 2.0]).reconstruction == (1, 2.0) and methods["uld"].Settings(reconstruction=3).reconstruction == (3,)
-    assert methods["contrastive"].Settings(network_weights=Path("a") / "b").network_weights == os.path.join("a", "b")
-    assert in_words(tuple[float, float]) == "a list, 2 times a finite number" and in_words(int) == "a whole number"
+    s = TrainSettings(
+        parts=np.int64(4), rate=np.float32(0.5), clip=2, layers=["a", "b"], seed=HIGHEST["seed"]
+    )
+    assert (
+        (s.parts, s.rate, s.clip, s.layers) == (4, 0.5, 2, ("a", "b"))
+        and type(s.parts) is int
+        and type(s.rate) is float
+    )
+    assert (
+        KMeans.build(
+            KMeansSettings(seed=HIGHEST["seed"], features="rgb", size=16, parts=2)
+        ).settings.seed
+        == 2**63 - 1
+    )
+    assert methods["uld"].Settings(reconstruction=[1, 2.0]).reconstruction == (1, 2.0) and methods[
+        "uld"
+    ].Settings(reconstruction=3).reconstruction == (3,)
+    assert methods["contrastive"].Settings(
+        network_weights=Path("a") / "b"
+    ).network_weights == os.path.join("a", "b")
+    assert (
+        in_words(tuple[float, float]) == "a list, 2 times a finite number"
+        and in_words(int) == "a whole number"
+    )
 
 
 def test_settings_of_ones_own_are_checked_too():
@@ -111,21 +154,40 @@ def test_settings_of_ones_own_are_checked_too():
             Own(**wrong)
 
 
-@pytest.mark.parametrize("words, said", [
-    (["--seed", 2**70], "seed is 1180591620717411303424; it must be at most"), (["--size", 100_000], "size is 100000; it must be at most 4096"),
-    (["--set", "batch=inf"], "expected a value of type int"), (["--set", "rate=1e400"], "rate is inf; it must be a finite number"),
-    (["--set", "rate=nan"], "expected a value of type float"), (["--set", "zoom=(1e400,2)"], "zoom is (inf, 2); it must be a list, 2 times a finite number"),
-    (["--set", "zoom=(1,2,3)"], "zoom is (1, 2, 3); it must be a list, 2 times"), (["--set", "steps=" + "9" * 40], "it must be at most 1000000000"),
-    (["--steps", 10**12], "it must be at most 1000000000"),
-    (["--method", "uld", "--set", "descriptor=1000000000"], "descriptor is 1000000000; it must be at most 4096"),
-    (["--method", "dff", "--set", "restarts=1000000000"], "restarts is 1000000000; it must be at most 10000"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--seed", 2**70], "seed is 1180591620717411303424; it must be at most"),
+        (["--size", 100_000], "size is 100000; it must be at most 4096"),
+        (["--set", "batch=inf"], "expected a value of type int"),
+        (["--set", "rate=1e400"], "rate is inf; it must be a finite number"),
+        (["--set", "rate=nan"], "expected a value of type float"),
+        (
+            ["--set", "zoom=(1e400,2)"],
+            "zoom is (inf, 2); it must be a list, 2 times a finite number",
+        ),
+        (["--set", "zoom=(1,2,3)"], "zoom is (1, 2, 3); it must be a list, 2 times"),
+        (["--set", "steps=" + "9" * 40], "it must be at most 1000000000"),
+        (["--steps", 10**12], "it must be at most 1000000000"),
+        (
+            ["--method", "uld", "--set", "descriptor=1000000000"],
+            "descriptor is 1000000000; it must be at most 4096",
+        ),
+        (
+            ["--method", "dff", "--set", "restarts=1000000000"],
+            "restarts is 1000000000; it must be at most 10000",
+        ),
+    ],
+)
 def test_numbers_on_the_command_line(words, said, tmp_path, capsys):
-    assert said in sentence(capsys, "discover", "--method", "contrastive", "--out", tmp_path / "out", *words)
+    assert said in sentence(
+        capsys, "discover", "--method", "contrastive", "--out", tmp_path / "out", *words
+    )
     assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------- edited records
+
 
 def settings_of(**changes):
     return lambda record: {**record, "settings": {**record["settings"], **changes}}
@@ -139,26 +201,44 @@ EDITS = {
     "method a list": (record_with(method=["kmeans"]), "method is ['kmeans']; it must be text"),
     "method null": (record_with(method=None), "method is None; it must be text"),
     "method odd": (record_with(method="\n"), "no method named"),
-    "features a list": (settings_of(features=["rgb"]), "The setting features is ('rgb',); it must be text"),
+    "features a list": (
+        settings_of(features=["rgb"]),
+        "The setting features is ('rgb',); it must be text",
+    ),
     "features unknown": (settings_of(features="smell"), "no feature extractor named 'smell'"),
     "facts a list": (record_with(facts=[1]), "facts is [1]; it must be an object"),
     "facts text": (record_with(facts="birds"), "facts is 'birds'; it must be an object"),
     "options a list": (record_with(facts={"options": [1]}), "options is [1]; it must be an object"),
-    "collection a number": (record_with(facts={"collection": 7}), "collection is 7; it must be text"),
+    "collection a number": (
+        record_with(facts={"collection": 7}),
+        "collection is 7; it must be text",
+    ),
     "settings a list": (record_with(settings=[1]), "settings is [1]; it must be an object"),
     "seed half": (settings_of(seed=1.5), "The setting seed is 1.5; it must be a whole number"),
     "seed true": (settings_of(seed=True), "The setting seed is True; it must be a whole number"),
-    "parts in words": (settings_of(parts="three"), "The setting parts is 'three'; it must be a whole number"),
+    "parts in words": (
+        settings_of(parts="three"),
+        "The setting parts is 'three'; it must be a whole number",
+    ),
     "parts null": (settings_of(parts=None), "The setting parts is None"),
-    "size infinite": (settings_of(size=math.inf), "The setting size is inf; it must be a whole number"),
+    "size infinite": (
+        settings_of(size=math.inf),
+        "The setting size is inf; it must be a whole number",
+    ),
     "size huge": (settings_of(size=10**9), "it must be at most 4096"),
     "sample nan": (settings_of(sample=math.nan), "The setting sample is nan"),
     "unknown": (settings_of(mood=1, **{"\udce9": 2}), "the setting ['mood'] is not one of"),
     "layers numbers": (settings_of(layers=[1, 2]), "The setting layers is (1, 2)"),
     "layers of another": (settings_of(layers=["relu5_4"]), "one layer, 'input'"),
-    "format true": (record_with(format=True), "has format True; this version of partbook reads format 1"),
+    "format true": (
+        record_with(format=True),
+        "has format True; this version of partbook reads format 1",
+    ),
     "format a list": (record_with(format=[1]), "has format [1]"),
-    "seal of another": (record_with(tensors={"bytes": 1, "hash": "0"}), "the two are of different models"),
+    "seal of another": (
+        record_with(tensors={"bytes": 1, "hash": "0"}),
+        "the two are of different models",
+    ),
     "seal a number": (record_with(tensors=5), "tensors is 5; it must be an object"),
     "other parts": (settings_of(parts=5), "another network"),
 }
@@ -177,10 +257,18 @@ def test_an_edited_record_is_refused_by_name(model, kind):
     assert tree(model) == before
 
 
-@pytest.mark.parametrize("content, words", [
-    ("[" * 100_000, "nested too deep"), ('{"settings": ' * 100_000, "nested too deep"), ("", "is not a JSON file"), ("null", "lacks one of the fields"),
-    (b"\xff\xfe{}", "is not text in UTF-8"), ('{"format": 1e400, "method": 1, "settings": 2}', "has format inf"), ("1" * 5000, "is not a JSON file"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("[" * 100_000, "nested too deep"),
+        ('{"settings": ' * 100_000, "nested too deep"),
+        ("", "is not a JSON file"),
+        ("null", "lacks one of the fields"),
+        (b"\xff\xfe{}", "is not text in UTF-8"),
+        ('{"format": 1e400, "method": 1, "settings": 2}', "has format inf"),
+        ("1" * 5000, "is not a JSON file"),
+    ],
+)
 def test_what_is_no_record(model, content, words):
     (model / "model.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as error:
@@ -224,10 +312,14 @@ def test_pipes_and_folders_in_a_model_folder(model):
 
 # ---------------------------------------------------------------- two files that belong together
 
+
 def test_the_tensors_of_another_run_are_noticed(model, tmp_path):
     other = save_method(kmeans(seed=1), tmp_path / "other")
     shutil.copy(other / "model.safetensors", model)
-    with pytest.raises(InputError, match="model.safetensors is not the file that model.json was written with, so the two are of different models"):
+    with pytest.raises(
+        InputError,
+        match="model.safetensors is not the file that model.json was written with, so the two are of different models",
+    ):
         load_method(model)
     shutil.copy(other / "model.json", model)
     assert torch.equal(maps(model), maps(other))
@@ -235,11 +327,16 @@ def test_the_tensors_of_another_run_are_noticed(model, tmp_path):
 
 def test_a_record_says_what_it_holds(model):
     record = json.loads((model / "model.json").read_text())
-    assert record["tensors"] == seal_of(model / "model.safetensors") and record["tensors"]["bytes"] == (model / "model.safetensors").stat().st_size
+    assert (
+        record["tensors"] == seal_of(model / "model.safetensors")
+        and record["tensors"]["bytes"] == (model / "model.safetensors").stat().st_size
+    )
     assert is_ours(model / "model.json") and is_ours(model / "model.safetensors")
     known = identity(collections["birds"].open(split="val", size=16))
     save_method(kmeans(), model, {"collection": "birds", "identity": known})
-    assert load_method(model)[1]["facts"]["identity"] == known and torch.equal(maps(model), kmeans().eval().part_maps(IMAGES))
+    assert load_method(model)[1]["facts"]["identity"] == known and torch.equal(
+        maps(model), kmeans().eval().part_maps(IMAGES)
+    )
 
 
 class Killed(BaseException):
@@ -258,6 +355,7 @@ def test_a_stop_at_any_moment_leaves_one_model_or_none(tmp_path, monkeypatch, mo
             if count == moment:
                 raise Killed
             return act(*arguments, **options)
+
         return maybe
 
     with monkeypatch.context() as patched:
@@ -272,8 +370,12 @@ def test_a_stop_at_any_moment_leaves_one_model_or_none(tmp_path, monkeypatch, mo
     except InputError as error:
         assert "has no model.json" in str(error) and "interrupted" in str(error)
     else:
-        assert torch.equal(found, old.eval().part_maps(IMAGES)) or torch.equal(found, new.eval().part_maps(IMAGES))
-    assert torch.equal(maps(save_method(new, folder)), new.eval().part_maps(IMAGES))  # and the next run writes it
+        assert torch.equal(found, old.eval().part_maps(IMAGES)) or torch.equal(
+            found, new.eval().part_maps(IMAGES)
+        )
+    assert torch.equal(
+        maps(save_method(new, folder)), new.eval().part_maps(IMAGES)
+    )  # and the next run writes it
 
 
 def test_a_full_disk_leaves_the_old_model(model):
@@ -288,13 +390,24 @@ def test_a_full_disk_leaves_the_old_model(model):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "model.safetensors cannot be written" in message(error)
-    assert tree(model) == before and torch.equal(maps(model), found) and sorted(p.name for p in model.iterdir()) == ["model.json", "model.safetensors"]
+    assert (
+        tree(model) == before
+        and torch.equal(maps(model), found)
+        and sorted(p.name for p in model.iterdir()) == ["model.json", "model.safetensors"]
+    )
 
 
-@pytest.mark.parametrize("name, content", [
-    ("model.json", '{"my": "notes"}'), ("model.json", "not JSON"), ("model.json", '{"versions": ["partbook"]}'),
-    ("model.safetensors", "somebody's weights"), ("model.safetensors", None), ("model.json", 0),
-])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("model.json", '{"my": "notes"}'),
+        ("model.json", "not JSON"),
+        ("model.json", '{"versions": ["partbook"]}'),
+        ("model.safetensors", "somebody's weights"),
+        ("model.safetensors", None),
+        ("model.json", 0),
+    ],
+)
 def test_files_of_ones_own_are_not_replaced(tmp_path, name, content):
     path = tmp_path / "model" / name
     path.parent.mkdir()
@@ -320,7 +433,9 @@ def test_a_model_of_an_older_version_is_replaced(tmp_path):
     del record["tensors"]
     (folder / "model.json").write_text(json.dumps(record))
     assert not is_ours(folder / "model.safetensors")
-    assert torch.equal(maps(save_method(kmeans(seed=2), folder)), kmeans(seed=2).eval().part_maps(IMAGES))
+    assert torch.equal(
+        maps(save_method(kmeans(seed=2), folder)), kmeans(seed=2).eval().part_maps(IMAGES)
+    )
 
 
 def test_the_command_says_it_in_one_sentence(model, tmp_path, capsys):

@@ -1,4 +1,5 @@
 """Segmenters with trained weights, on every device, in mixed precision, and a batch taken apart."""
+
 import pytest
 import torch
 import torchvision
@@ -8,7 +9,12 @@ from partbook.parts.maps import softmax_maps
 from partbook.parts.networks import networks
 
 WEIGHTS = "weights/squeezenet1_1_features.safetensors"
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+    ),
+]
 NAMES = ["squeezenet", "deeplab", "dinov2"]
 
 
@@ -30,7 +36,9 @@ def test_file_gives_torchvisions_encoder(shared_path):
     with torch.no_grad():
         torch.testing.assert_close(net.backbone(pictures()), reference(pictures()))
         maps = softmax_maps(net(pictures()))
-    assert (maps - 1 / 5).abs().max() < 0.1  # trained features are large; the start is modest all the same
+    assert (
+        maps - 1 / 5
+    ).abs().max() < 0.1  # trained features are large; the start is modest all the same
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -43,7 +51,11 @@ def test_a_step_on_every_device(name, precision, device):
     assert scores.device.type == device and scores.shape == (2, 4, *[round(64 / net.stride)] * 2)
     scores.float().square().mean().backward()
     groups = net.parameter_groups()
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for group in groups.values() for p in group)
+    assert all(
+        p.grad is not None and bool(p.grad.isfinite().all())
+        for group in groups.values()
+        for p in group
+    )
 
 
 def test_gradients_of_half_batches_average_to_the_whole():
@@ -56,7 +68,9 @@ def test_gradients_of_half_batches_average_to_the_whole():
             (net(part).square().mean() / len(parts)).backward()
         gradients.append([p.grad.clone() for p in net.parameters()])
     for whole, halves in zip(*gradients):
-        torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-5 * whole.abs().max().item() + 1e-9)
+        torch.testing.assert_close(
+            halves, whole, rtol=1e-3, atol=1e-5 * whole.abs().max().item() + 1e-9
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

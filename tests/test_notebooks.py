@@ -1,4 +1,5 @@
 """Every chapter runs top to bottom at small size, in a process of its own, as `nbdev_test` would run it."""
+
 import configparser
 import json
 import subprocess
@@ -29,7 +30,15 @@ def run(path, environment):
     flags.read(ROOT / "settings.ini", encoding="utf-8")
     environment |= {"IN_TEST": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", RUN, str(path), flags["DEFAULT"]["tst_flags"], str(ROOT)]
-    return subprocess.run(command, cwd=ROOT / "nbs", env=environment, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command,
+        cwd=ROOT / "nbs",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_there_are_chapters():
@@ -49,7 +58,14 @@ def test_template_runs(environment):
 
 def test_a_failing_notebook_is_noticed(tmp_path, environment):
     nb = read_notebook(TEMPLATE)
-    nb["cells"][-1] = dict(cell_type="code", id="deadbeef", metadata={}, source="assert 1 == 2", execution_count=None, outputs=[])
+    nb["cells"][-1] = dict(
+        cell_type="code",
+        id="deadbeef",
+        metadata={},
+        source="assert 1 == 2",
+        execution_count=None,
+        outputs=[],
+    )
     path = tmp_path / "10_broken.ipynb"
     path.write_text(json.dumps(nb), encoding="utf-8")
     done = run(path, environment)
@@ -58,19 +74,37 @@ def test_a_failing_notebook_is_noticed(tmp_path, environment):
 
 def test_a_cell_for_gpus_is_left_out(tmp_path, environment):
     nb = read_notebook(TEMPLATE)
-    nb["cells"][-1] = dict(cell_type="code", id="deadbeef", metadata={}, source="#| gpu\nassert 1 == 2", execution_count=None, outputs=[])
+    nb["cells"][-1] = dict(
+        cell_type="code",
+        id="deadbeef",
+        metadata={},
+        source="#| gpu\nassert 1 == 2",
+        execution_count=None,
+        outputs=[],
+    )
     path = tmp_path / "10_gpu.ipynb"
     path.write_text(json.dumps(nb), encoding="utf-8")
     done = run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("path", [p for p in CHAPTERS if p.stem != "index"] + [TEMPLATE], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in CHAPTERS if p.stem != "index"] + [TEMPLATE], ids=lambda p: p.stem
+)
 def test_opens_with_title_and_claim(path):
     assert len(chapter(path, ROOT).claim) > 10
 
 
 def test_template_has_the_anatomy():
     text = "\n".join(cell["source"] for cell in read_notebook(TEMPLATE)["cells"])
-    for part in ("What you will be able to do", "In the paper's words", "| symbol | shape |", "\\tag{", "#| export", "## Exercises", "**Solution", "## References"):
+    for part in (
+        "What you will be able to do",
+        "In the paper's words",
+        "| symbol | shape |",
+        "\\tag{",
+        "#| export",
+        "## Exercises",
+        "**Solution",
+        "## References",
+    ):
         assert part in text, part

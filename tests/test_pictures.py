@@ -45,7 +45,9 @@ def png(width: int, height: int, colour: int, data: bytes, bits: int = 8) -> byt
 def blob(height: int = 40, width: int = 60) -> np.ndarray:
     "(H,W,3) bytes: a smooth picture in which no two corners are alike."
     y, x = np.mgrid[:height, :width]
-    return np.stack([255 * x / (width - 1), 255 * y / (height - 1), 127 + 0 * x], -1).astype(np.uint8)
+    return np.stack([255 * x / (width - 1), 255 * y / (height - 1), 127 + 0 * x], -1).astype(
+        np.uint8
+    )
 
 
 GREY = np.linspace(20, 250, 64).round().astype(np.uint16)[None].repeat(16, 0)
@@ -70,18 +72,24 @@ def test_deep_greys_are_scaled_by_their_bits(tmp_path, name):
     assert float(image.mean()) == pytest.approx(mean, abs=1e-4) and 0.3 < mean < 0.6
     assert torch.equal(image[0], image[2])
     pixels = read_pixels(tmp_path / name)
-    assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - image).abs().max() <= 0.5 / 255 + 1e-6
+    assert (
+        pixels.dtype == torch.uint8
+        and (pixels.float() / 255 - image).abs().max() <= 0.5 / 255 + 1e-6
+    )
     small = read_image(tmp_path / name, at_least=4)
     assert float(small.mean()) == pytest.approx(mean, abs=1e-4) and small.shape == (3, 4, 16)
 
 
-@pytest.mark.parametrize("values, text", [
-    (np.array([[0, 70000]], np.int32), r"\[0, 70000\], but sixteen bits end at 65535"),
-    (np.array([[-5, 70]], np.int32), r"\[-5, 70\], but sixteen bits"),
-    (np.array([[0, 1.5]], np.float32), r"\[0, 1.5\], but float pictures are read in \[0, 1\]"),
-    (np.array([[0, np.nan]], np.float32), r"float pictures are read in \[0, 1\]"),
-    (np.array([[0, np.inf]], np.float32), r"float pictures are read in \[0, 1\]"),
-])
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        (np.array([[0, 70000]], np.int32), r"\[0, 70000\], but sixteen bits end at 65535"),
+        (np.array([[-5, 70]], np.int32), r"\[-5, 70\], but sixteen bits"),
+        (np.array([[0, 1.5]], np.float32), r"\[0, 1.5\], but float pictures are read in \[0, 1\]"),
+        (np.array([[0, np.nan]], np.float32), r"float pictures are read in \[0, 1\]"),
+        (np.array([[0, np.inf]], np.float32), r"float pictures are read in \[0, 1\]"),
+    ],
+)
 def test_greys_out_of_range_are_a_sentence(tmp_path, values, text):
     Image.fromarray(values).save(tmp_path / "a.tif")
     for reader in (read_image, read_pixels, check_picture):
@@ -109,7 +117,11 @@ def test_bands_join_to_the_whole(tmp_path, monkeypatch, mode, turn):
     picture = Image.fromarray(blob(37, 53))
     if mode in ("RGBA", "LA"):
         picture.putalpha(Image.fromarray(blob(37, 53)[..., 0]))
-    picture = Image.fromarray(blob(37, 53)[..., 0].astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
+    picture = (
+        Image.fromarray(blob(37, 53)[..., 0].astype(np.uint16) * 257)
+        if mode == "I;16"
+        else picture.convert(mode)
+    )
     note = Image.Exif()
     note[0x0112] = turn
     picture.save(tmp_path / f"a.{ending}", exif=note)
@@ -133,7 +145,9 @@ def test_transparent_pixels_lie_on_white_before_they_are_shrunk(tmp_path):
 ODD = {
     "palette missing.png": png(4, 4, 3, b"\0\0\1\2\3" * 4),
     "no pixels.png": png(0, 4, 0, b""),
-    "no stream.png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)) + chunk(b"IEND", b""),
+    "no stream.png": b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0))
+    + chunk(b"IEND", b""),
     "odd bits.png": png(4, 4, 2, b"\0" * 52, bits=3),
     "only a start.jpg": b"\xff\xd8\xff",
     "no tables.jpg": b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x04\x00\x04\x01\x01\x11\x00\xff\xd9",
@@ -193,8 +207,13 @@ def test_damaged_bytes_are_pictures_or_sentences(tmp_path, kind):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_pipes_devices_and_long_names(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.png")
-    places = {tmp_path / "pipe.png": "a pipe or a device", Path("/dev/zero"): "a pipe or a device",
-              tmp_path / ("x" * 300): "the name is too long", tmp_path: "a folder, not a file", tmp_path / "gone.png": "no such file"}
+    places = {
+        tmp_path / "pipe.png": "a pipe or a device",
+        Path("/dev/zero"): "a pipe or a device",
+        tmp_path / ("x" * 300): "the name is too long",
+        tmp_path: "a folder, not a file",
+        tmp_path / "gone.png": "no such file",
+    }
     for cached in (False, True):
         if cached:
             monkeypatch.setenv("PARTBOOK_CACHE", str(tmp_path / "cache"))
@@ -233,8 +252,13 @@ def test_files_that_claim_more_than_they_hold(tmp_path):
     folder = Folder.open(tmp_path)
     assert time.perf_counter() - begun < 2 and folder.names == ["good.png"]
     why = dict(folder.skipped)
-    assert why["empty.png"].startswith("it claims 6000x6000 pixels in 35") and why["empty.png"].endswith("scale it down first")
-    assert "12000x12000" in why["claim.jpg"] and f"{MAX_PIXELS // 10**6} million" in why["too many.png"]
+    assert why["empty.png"].startswith("it claims 6000x6000 pixels in 35") and why[
+        "empty.png"
+    ].endswith("scale it down first")
+    assert (
+        "12000x12000" in why["claim.jpg"]
+        and f"{MAX_PIXELS // 10**6} million" in why["too many.png"]
+    )
 
 
 def test_a_large_empty_mask_is_a_mask(tmp_path):
@@ -252,7 +276,9 @@ def test_a_large_empty_mask_is_a_mask(tmp_path):
 def camera(path: Path, width: int, height: int, **how) -> None:
     "A photograph of many pixels: grain on a blur."
     random = np.random.default_rng(0)
-    base = Image.fromarray(random.integers(0, 255, (height // 100, width // 100, 3), dtype=np.uint8))
+    base = Image.fromarray(
+        random.integers(0, 255, (height // 100, width // 100, 3), dtype=np.uint8)
+    )
     values = np.asarray(base.resize((width, height), Image.Resampling.BICUBIC)) // 2
     values = values + random.integers(0, 9, (height, width, 1), dtype=np.uint8)
     Image.fromarray(values).save(path, **how)
@@ -270,13 +296,21 @@ print((peak() - before) / (4000 * 3000))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
-@pytest.mark.parametrize("reader, most", [("read_image", 16.5), ("read_pixels", 9), ("check_picture", 2)])
+@pytest.mark.parametrize(
+    "reader, most", [("read_image", 16.5), ("read_pixels", 9), ("check_picture", 2)]
+)
 def test_bytes_a_pixel(tmp_path, root, reader, most):
     path = tmp_path / "a.jpg"
     camera(path, 4000, 3000, quality=85)
     Image.fromarray(blob()).save(tmp_path / "a.jpg.small.jpg")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, "-c", MEASURE, reader, path], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, reader, path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert float(run.stdout) < most
 
 
@@ -306,10 +340,20 @@ def test_sizes_of_turned_tiffs_come_from_the_header(tmp_path, monkeypatch):
         expected = tuple(read_image(tmp_path / "a.tif").shape[1:])
         with monkeypatch.context() as patch:
             patch.setattr(Image.Image, "load", lambda self: 1 / 0)
-            assert image_size(tmp_path / "a.tif") == expected == ((30, 20) if turn > 4 else (20, 30))
+            assert (
+                image_size(tmp_path / "a.tif") == expected == ((30, 20) if turn > 4 else (20, 30))
+            )
 
 
-@pytest.mark.parametrize("entry", [np.zeros((2, 2), np.int64), np.zeros((2, 2, 4), np.uint8), np.zeros(3, np.float32), np.zeros((2, 2, 3, 1), np.uint8)])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        np.zeros((2, 2), np.int64),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros(3, np.float32),
+        np.zeros((2, 2, 3, 1), np.uint8),
+    ],
+)
 def test_cache_entries_of_another_kind_are_made_again(tmp_path, monkeypatch, entry):
     Image.fromarray(blob()).save(tmp_path / "a.png")
     plain = read_image(tmp_path / "a.png")
@@ -317,7 +361,9 @@ def test_cache_entries_of_another_kind_are_made_again(tmp_path, monkeypatch, ent
     read_image(tmp_path / "a.png")
     (path,) = (tmp_path / "cache").rglob("*.npy")
     np.save(path, entry)
-    assert torch.equal(read_image(tmp_path / "a.png"), plain) and torch.equal(read_pixels(tmp_path / "a.png"), (plain * 255).round().byte())
+    assert torch.equal(read_image(tmp_path / "a.png"), plain) and torch.equal(
+        read_pixels(tmp_path / "a.png"), (plain * 255).round().byte()
+    )
 
 
 def test_the_old_place_of_read_mask():

@@ -113,7 +113,9 @@ def test_room_and_rights_come_first(tmp_path):
     plan = Plan(makes=[tmp_path / "parts.png"], room=10**17)
     assert "has room for" in refusal(plan)
     (tmp_path / "file").touch()
-    assert "file is a file; give a folder" in refusal(Plan(makes=[tmp_path / "file" / "x" / "parts.png"]))
+    assert "file is a file; give a folder" in refusal(
+        Plan(makes=[tmp_path / "file" / "x" / "parts.png"])
+    )
     assert "cannot be looked at" in refusal(Plan(makes=[tmp_path / ("x" * 300) / "parts.png"]))
     if os.geteuid():
         (tmp_path / "closed").mkdir(mode=0o555)

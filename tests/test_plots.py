@@ -1,4 +1,5 @@
 """Pictures are made without a display and without pyplot's global state."""
+
 import subprocess
 import sys
 
@@ -31,10 +32,15 @@ def test_a_sheet_of_photographs_is_no_large_file(tmp_path):
     assert (tmp_path / "parts.png").stat().st_size < 1_200_000
 
 
-@pytest.mark.parametrize("write", [
-    lambda path: part_sheet(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64), K=2, path=path),
-    lambda path: write_palette_png(path, torch.zeros(8, 8, dtype=torch.int64), K=2),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: part_sheet(
+            torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64), K=2, path=path
+        ),
+        lambda path: write_palette_png(path, torch.zeros(8, 8, dtype=torch.int64), K=2),
+    ],
+)
 def test_a_folder_in_the_way_is_one_sentence(tmp_path, write):
     (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(InputError, match="cannot be written"):

@@ -1,4 +1,5 @@
 """Every equation has one home, and the register knows it."""
+
 import csv
 import importlib
 
@@ -8,13 +9,26 @@ from conftest import ROOT
 from partbook.book import Equation, chapter, equations, fill_register, read_register, tags
 
 ROWS = read_register(ROOT)
-PAPERS = {"SCOPS": range(1, 7), "Contrastive": range(1, 6), "Disentangling": range(1, 13)}  # as numbered by the authors
-SECTIONS = {"3.1", "3.2", "3.2.1", "3.2.2", "3.2.4", "Algorithm 1"}  # of the fourth paper, which numbers nothing
+PAPERS = {
+    "SCOPS": range(1, 7),
+    "Contrastive": range(1, 6),
+    "Disentangling": range(1, 13),
+}  # as numbered by the authors
+SECTIONS = {
+    "3.1",
+    "3.2",
+    "3.2.1",
+    "3.2.2",
+    "3.2.4",
+    "Algorithm 1",
+}  # of the fourth paper, which numbers nothing
 
 
 def test_every_equation_of_the_papers_is_listed():
     for paper, numbers in PAPERS.items():
-        assert {str(n) for n in numbers} <= {row.number for row in ROWS if row.paper == paper}, paper
+        assert {str(n) for n in numbers} <= {row.number for row in ROWS if row.paper == paper}, (
+            paper
+        )
     assert SECTIONS <= {row.number.rstrip("abcd") for row in ROWS if row.paper == "Alignment"}
     assert len({row[:2] for row in ROWS}) == len(ROWS), "a number is listed twice"
     assert all(row.term for row in ROWS)
@@ -25,7 +39,9 @@ def test_register_is_what_the_chapters_quote():
     assert fill_register(ROWS, equations(ROOT)) == ROWS, "run: python -m partbook.book register"
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.notebook], ids=lambda r: f"{r.paper} {r.number}")
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.notebook], ids=lambda r: f"{r.paper} {r.number}"
+)
 def test_home(row):
     path = ROOT / "nbs" / row.notebook
     assert f"\\tag{{{row.paper} " in path.read_text(encoding="utf-8").replace("\\\\", "\\")

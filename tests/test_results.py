@@ -1,4 +1,5 @@
 """Results files that were edited by hand, folders that cannot be written to, several processes at once."""
+
 import os
 import shutil
 import subprocess
@@ -7,7 +8,15 @@ import sys
 import pytest
 
 from partbook.core import InputError
-from partbook.evaluation.results import append_row, as_table, find_results, mean_std, read_rows, revision, write_rows
+from partbook.evaluation.results import (
+    append_row,
+    as_table,
+    find_results,
+    mean_std,
+    read_rows,
+    revision,
+    write_rows,
+)
 
 BROKEN = {
     "is empty": b"",
@@ -43,7 +52,9 @@ def test_wrong_use(tmp_path):
         append_row(tmp_path / "file" / "runs.csv", {"nmi": 1.0})
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may write anywhere")
+@pytest.mark.skipif(
+    hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may write anywhere"
+)
 def test_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="cannot be written"):
@@ -51,16 +62,28 @@ def test_read_only_folder(tmp_path):
 
 
 def test_text_stays_text(tmp_path):
-    row = {"revision": "12e4567", "versions.python": "3.10", "method": "007", "K": 4, "lr": 1e-5, "note": "a, \"b\"\nc", "nan": float("nan")}
+    row = {
+        "revision": "12e4567",
+        "versions.python": "3.10",
+        "method": "007",
+        "K": 4,
+        "lr": 1e-5,
+        "note": 'a, "b"\nc',
+        "nan": float("nan"),
+    }
     back = read_rows(write_rows(tmp_path / "a.csv", [row]))[0]
-    assert {k: v for k, v in back.items() if k != "nan"} == {k: v for k, v in row.items() if k != "nan"} and back["nan"] != back["nan"]
+    assert {k: v for k, v in back.items() if k != "nan"} == {
+        k: v for k, v in row.items() if k != "nan"
+    } and back["nan"] != back["nan"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 def test_processes_may_append_at_once(tmp_path):
     path = tmp_path / "runs.csv"
     script = "import sys; from partbook.evaluation.results import append_row; append_row(sys.argv[1], {'nmi': 1.0}, seed=int(sys.argv[2]))"
-    runs = [subprocess.Popen([sys.executable, "-c", script, str(path), str(seed)]) for seed in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script, str(path), str(seed)]) for seed in range(2)
+    ]
     assert [r.wait(timeout=120) for r in runs] == [0, 0]
     assert sorted(r["seed"] for r in read_rows(path)) == [0, 1]
 
@@ -98,23 +121,36 @@ ROW = {"method": "kmeans", "nmi": 41.25}
 
 def refused(path, words):
     "The sentence for a row that cannot be added; the folder stays as it was."
-    before = {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} if path.parent.is_dir() else None
+    before = (
+        {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()}
+        if path.parent.is_dir()
+        else None
+    )
     with pytest.raises(InputError, match=words) as error:
         append_row(path, ROW, command="")
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
-    assert before is None or {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} == before
+    assert (
+        before is None
+        or {p.name: p.read_bytes() for p in path.parent.iterdir() if p.is_file()} == before
+    )
     return str(error.value)
 
 
-@pytest.mark.parametrize("content, words", [
-    ("day,weight\n1,80.5\n", "a table with the columns day, weight, not a results file"),
-    ("name\nbird\n", "a table with the columns name, not a results file"),
-    ("day,weight\n", "a table with the columns day, weight"),
-    ("\ufeffday,weight\r\n1,80.5\r\n", "a table with the columns day, weight"),
-    ("day;weight\n1;80,5\n", "has semicolons between its columns"),
-    ("day\tweight\n1\t80\n", "has tabs between its columns"),
-    ("nmi;versions.partbook\n1;0.1\n", "has semicolons between its columns, as spreadsheets write them; save it as CSV with commas"),
-])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("day,weight\n1,80.5\n", "a table with the columns day, weight, not a results file"),
+        ("name\nbird\n", "a table with the columns name, not a results file"),
+        ("day,weight\n", "a table with the columns day, weight"),
+        ("\ufeffday,weight\r\n1,80.5\r\n", "a table with the columns day, weight"),
+        ("day;weight\n1;80,5\n", "has semicolons between its columns"),
+        ("day\tweight\n1\t80\n", "has tabs between its columns"),
+        (
+            "nmi;versions.partbook\n1;0.1\n",
+            "has semicolons between its columns, as spreadsheets write them; save it as CSV with commas",
+        ),
+    ],
+)
 def test_a_table_of_ones_own_gets_no_row(tmp_path, content, words):
     path = tmp_path / "mine.csv"
     path.write_text(content, newline="", encoding="utf-8")
@@ -127,19 +163,36 @@ def test_a_file_that_a_spreadsheet_saved_with_commas_goes_on(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     append_row(path, ROW, seed=2, command="two")
     rows = read_rows(path)
-    assert [r["command"] for r in rows] == ["one", "two"] and [r["nmi"] for r in rows] == [41.25, 41.25] and list(rows[0])[0] == "method"
+    assert (
+        [r["command"] for r in rows] == ["one", "two"]
+        and [r["nmi"] for r in rows] == [41.25, 41.25]
+        and list(rows[0])[0] == "method"
+    )
     assert not path.read_bytes().startswith(b"\xef\xbb\xbf") and b"\r" not in path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "\ud800", "a\udcff\nb"])
 def test_names_that_are_not_utf8_are_spelt_out(tmp_path, name):
     path = tmp_path / "runs.csv"
-    append_row(path, {"method": name, f"option.{name}": [name], "nmi": 1.0}, command=f"partbook discover --data {name}")
+    append_row(
+        path,
+        {"method": name, f"option.{name}": [name], "nmi": 1.0},
+        command=f"partbook discover --data {name}",
+    )
     append_row(path, ROW, command="")
     row, other = read_rows(path)
-    assert row["nmi"] == 1 and other["nmi"] == 41.25 and row["method"].isprintable() and "\\" in row["method"]
+    assert (
+        row["nmi"] == 1
+        and other["nmi"] == 41.25
+        and row["method"].isprintable()
+        and "\\" in row["method"]
+    )
     if name == "caf\udce9":
-        assert row["method"] == "caf\\xe9" and row["command"].endswith("--data caf\\xe9") and row["option.caf\\xe9"] == '["caf\\xe9"]'
+        assert (
+            row["method"] == "caf\\xe9"
+            and row["command"].endswith("--data caf\\xe9")
+            and row["option.caf\\xe9"] == '["caf\\xe9"]'
+        )
 
 
 def test_a_file_with_an_odd_name(tmp_path):
@@ -163,8 +216,17 @@ def test_devices_and_pipes(tmp_path):
     refused(tmp_path / "folder.csv", "for it is a folder")
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="needs a user to become another one")
-@pytest.mark.parametrize("mode, words", [(0o000, "cannot be looked at|cannot be opened"), (0o300, "cannot be opened"), (0o555, "cannot be written")])
+@pytest.mark.skipif(
+    not hasattr(os, "seteuid") or os.geteuid() != 0, reason="needs a user to become another one"
+)
+@pytest.mark.parametrize(
+    "mode, words",
+    [
+        (0o000, "cannot be looked at|cannot be opened"),
+        (0o300, "cannot be opened"),
+        (0o555, "cannot be written"),
+    ],
+)
 def test_closed_folders(tmp_path, mode, words):
     place = tmp_path / "closed"
     place.mkdir()
@@ -186,7 +248,11 @@ def test_closed_folders(tmp_path, mode, words):
         place.chmod(0o755)
         for p, old in modes.items():
             p.chmod(old)
-    assert "\n" not in str(error.value) and path.read_bytes() == before and len(list(place.iterdir())) == 1
+    assert (
+        "\n" not in str(error.value)
+        and path.read_bytes() == before
+        and len(list(place.iterdir())) == 1
+    )
 
 
 def test_a_full_disk_loses_no_row(tmp_path):
@@ -201,21 +267,35 @@ def test_a_full_disk_loses_no_row(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     append_row(path, ROW, seed=1, command="")
-    assert [r["seed"] for r in read_rows(path)] == [0, 1] and [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+    assert [r["seed"] for r in read_rows(path)] == [0, 1] and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["runs.csv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 def test_killed_appenders_lose_nothing(tmp_path):
     "Four processes append; two are killed at some moment. Every row that was finished is there, each once, and all lines are whole."
     path = tmp_path / "runs.csv"
-    script = ("import sys; from partbook.evaluation import results; results.revision = lambda _: 'x'\n"
-              "for n in range(20): results.append_row(sys.argv[1], {'who': int(sys.argv[2]), 'n': n}, command=''); print(n, flush=True)")
-    runs = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)], stdout=subprocess.PIPE, text=True) for who in range(3)]
+    script = (
+        "import sys; from partbook.evaluation import results; results.revision = lambda _: 'x'\n"
+        "for n in range(20): results.append_row(sys.argv[1], {'who': int(sys.argv[2]), 'n': n}, command=''); print(n, flush=True)"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(path), str(who)], stdout=subprocess.PIPE, text=True
+        )
+        for who in range(3)
+    ]
     for run in runs[:2]:
         for _ in range(4):
             run.stdout.readline()
         run.kill()
-    done = [4 + len(run.communicate()[0].split()) if run in runs[:2] else len(run.communicate()[0].split()) for run in runs]
+    done = [
+        4 + len(run.communicate()[0].split())
+        if run in runs[:2]
+        else len(run.communicate()[0].split())
+        for run in runs
+    ]
     assert done[2] == 20 and runs[2].returncode == 0
     found = [(r["who"], r["n"]) for r in read_rows(path)]
     assert len(found) == len(set(found))

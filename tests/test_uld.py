@@ -7,7 +7,23 @@ import pytest
 from partbook.cli import main
 from partbook.weights import load_tensors
 
-TINY = ["--method", "uld", "--size", "32", "--parts", "3", "--set", "batch=4", "--seed", "3", "--device", "cpu", "--no-baselines", "--every", "2"]
+TINY = [
+    "--method",
+    "uld",
+    "--size",
+    "32",
+    "--parts",
+    "3",
+    "--set",
+    "batch=4",
+    "--seed",
+    "3",
+    "--device",
+    "cpu",
+    "--no-baselines",
+    "--every",
+    "2",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +49,22 @@ def whole(faces, tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setenv("PARTBOOK_SMALL", "1")
         out = tmp_path_factory.mktemp("whole")
-        assert main(["discover", *TINY, "--data", str(faces), "--steps", "6", "--out", str(out)]) == 0
+        assert (
+            main(["discover", *TINY, "--data", str(faces), "--steps", "6", "--out", str(out)]) == 0
+        )
     return out
 
 
 def test_it_trains_and_segments(whole, faces, tmp_path):
     record = json.loads((whole / "model" / "model.json").read_text())
-    assert record["method"] == "uld" and record["settings"]["reconstruction"] == [1920.0, 19200.0, 192000.0]
-    assert main(["segment", str(whole / "model"), str(faces), "--out", str(tmp_path / "parts")]) == 0
+    assert record["method"] == "uld" and record["settings"]["reconstruction"] == [
+        1920.0,
+        19200.0,
+        192000.0,
+    ]
+    assert (
+        main(["segment", str(whole / "model"), str(faces), "--out", str(tmp_path / "parts")]) == 0
+    )
     assert len(list((tmp_path / "parts").glob("*_overlay.png"))) == 6
 
 
@@ -64,23 +88,62 @@ def test_an_interrupted_run_ends_in_the_same_weights(whole, faces, tmp_path, mon
     assert ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
 
 
-@pytest.mark.parametrize(("setting", "sentence"), [
-    ("separation_form=far", "choose distance or overlap"),
-    ("concentration_form=sharp", "choose variance or entropy"),
-    ("equivariance_form=none", "choose centres or expected"),
-    ("warp=bent", "choose affine or spline"),
-    ("separation=-1", "none may be negative"),
-    ("bandwidth=0", "must be positive"),
-    ("window=0", "at least 1"),
-    ("zoom=(0,1)", "two positive numbers"),
-    ("shapren=1", "has no such setting"),
-])
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("separation_form=far", "choose distance or overlap"),
+        ("concentration_form=sharp", "choose variance or entropy"),
+        ("equivariance_form=none", "choose centres or expected"),
+        ("warp=bent", "choose affine or spline"),
+        ("separation=-1", "none may be negative"),
+        ("bandwidth=0", "must be positive"),
+        ("window=0", "at least 1"),
+        ("zoom=(0,1)", "two positive numbers"),
+        ("shapren=1", "has no such setting"),
+    ],
+)
 def test_settings_that_make_no_sense(faces, tmp_path, capsys, setting, sentence):
-    assert main(["discover", *TINY, "--data", str(faces), "--steps", "2", "--set", setting, "--out", str(tmp_path / "out")]) != 0
+    assert (
+        main(
+            [
+                "discover",
+                *TINY,
+                "--data",
+                str(faces),
+                "--steps",
+                "2",
+                "--set",
+                setting,
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        != 0
+    )
     captured = capsys.readouterr()
     assert sentence in captured.err + captured.out
 
 
 def test_without_a_painter(faces, tmp_path):
-    assert main(["discover", *TINY, "--data", str(faces), "--steps", "2", "--set", "reconstruction=0", "--set", "warp=spline", "--out", str(tmp_path)]) == 0
-    assert not [k for k in load_tensors(tmp_path / "model" / "model.safetensors") if k.startswith("painter")]
+    assert (
+        main(
+            [
+                "discover",
+                *TINY,
+                "--data",
+                str(faces),
+                "--steps",
+                "2",
+                "--set",
+                "reconstruction=0",
+                "--set",
+                "warp=spline",
+                "--out",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert not [
+        k for k in load_tensors(tmp_path / "model" / "model.safetensors") if k.startswith("painter")
+    ]

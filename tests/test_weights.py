@@ -339,12 +339,23 @@ def test_every_failure_to_write_is_an_error_of_the_disk(error, tmp_path, monkeyp
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.safetensors"]
 
 
-@pytest.mark.parametrize("head, kind", [
-    (b"", "nothing"), (bytes(1024), "zeros"), (b"PK\3\4", "zip"), (b"BZh9", "bzip2"),
-    (tar_bytes()[:1024], "tar"), ("Größe: 5\n".encode(), "text"),
-    ("é".encode() * 511 + b"\xc3", "text"),
-    (b"\xef\xbb\xbf<!doctype HTML>", "page"), (b"<?xml version='1.0'?><Error>", "text"),
-    (b"\x80\x02\x8a\nl\xfc", "unknown"), (b"\xff\xfea\0b\0", "unknown"), (b"%PDF-1.4", "PDF")])
+@pytest.mark.parametrize(
+    "head, kind",
+    [
+        (b"", "nothing"),
+        (bytes(1024), "zeros"),
+        (b"PK\3\4", "zip"),
+        (b"BZh9", "bzip2"),
+        (tar_bytes()[:1024], "tar"),
+        ("Größe: 5\n".encode(), "text"),
+        ("é".encode() * 511 + b"\xc3", "text"),
+        (b"\xef\xbb\xbf<!doctype HTML>", "page"),
+        (b"<?xml version='1.0'?><Error>", "text"),
+        (b"\x80\x02\x8a\nl\xfc", "unknown"),
+        (b"\xff\xfea\0b\0", "unknown"),
+        (b"%PDF-1.4", "PDF"),
+    ],
+)
 def test_first_bytes_tell_what_a_file_is(head, kind):
     assert looks_like(head) == kind
 

@@ -33,21 +33,52 @@ from ..files import as_path, kind_of, regular_file, shown
 
 # %% ../../nbs/data/55_aflw.ipynb #47a1bdbb
 FEATURES = (  # as table FeatureCoordTypes describes them
-    "LeftBrowLeftCorner", "LeftBrowCenter", "LeftBrowRightCorner", "RightBrowLeftCorner", "RightBrowCenter", "RightBrowRightCorner",
-    "LeftEyeLeftCorner", "LeftEyeCenter", "LeftEyeRightCorner", "RightEyeLeftCorner", "RightEyeCenter", "RightEyeRightCorner",
-    "LeftEar", "NoseLeft", "NoseCenter", "NoseRight", "RightEar", "MouthLeftCorner", "MouthCenter", "MouthRightCorner", "ChinCenter",
+    "LeftBrowLeftCorner",
+    "LeftBrowCenter",
+    "LeftBrowRightCorner",
+    "RightBrowLeftCorner",
+    "RightBrowCenter",
+    "RightBrowRightCorner",
+    "LeftEyeLeftCorner",
+    "LeftEyeCenter",
+    "LeftEyeRightCorner",
+    "RightEyeLeftCorner",
+    "RightEyeCenter",
+    "RightEyeRightCorner",
+    "LeftEar",
+    "NoseLeft",
+    "NoseCenter",
+    "NoseRight",
+    "RightEar",
+    "MouthLeftCorner",
+    "MouthCenter",
+    "MouthRightCorner",
+    "ChinCenter",
 )
+
+
 EARS = ("LeftEar", "RightEar")  # left out of AFLW-19
-FIVE = {"left eye": "LeftEyeCenter", "right eye": "RightEyeCenter", "nose": "NoseCenter", "left mouth corner": "MouthLeftCorner",
-        "right mouth corner": "MouthRightCorner"}  # named as in CelebA
 
 
+FIVE = {
+    "left eye": "LeftEyeCenter",
+    "right eye": "RightEyeCenter",
+    "nose": "NoseCenter",
+    "left mouth corner": "MouthLeftCorner",
+    "right mouth corner": "MouthRightCorner",
+}  # named as in CelebA
+
+# %% ../../nbs/data/55_aflw.ipynb #2b154d1a
 def _in_words(feature: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", " ", feature).lower()
 
 
 NINETEEN = tuple(f for f in FEATURES if f not in EARS)
-LANDMARKS = {len(names): tuple(map(_in_words, names)) for names in (FEATURES, NINETEEN)} | {5: tuple(FIVE)}
+
+
+LANDMARKS = {len(names): tuple(map(_in_words, names)) for names in (FEATURES, NINETEEN)} | {
+    5: tuple(FIVE)
+}
 
 # %% ../../nbs/data/55_aflw.ipynb #30038d49
 ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
@@ -66,17 +97,24 @@ def opened_database(
     require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
     regular_file(path, "database")
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        ) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.set_authorizer(_authorise)
             yield connection
     except sqlite3.Error as error:
-        raise InputError(f"{path} cannot be read as AFLW's database ({error}); unpack the archive aflw-db again.") from None
+        raise InputError(
+            f"{path} cannot be read as AFLW's database ({error}); unpack the archive aflw-db again."
+        ) from None
 
 # %% ../../nbs/data/55_aflw.ipynb #3e73c8be
 TABLES = {  # name -> columns; those in _TEXT hold text, ids are whole, the others numbers
-    "FaceImages": ("file_id", "filepath", "width", "height"), "Faces": ("face_id", "file_id"), "FaceRect": ("face_id", "x", "y", "w", "h"),
-    "FacePose": ("face_id", "roll", "pitch", "yaw"), "FeatureCoordTypes": ("feature_id", "descr"),
+    "FaceImages": ("file_id", "filepath", "width", "height"),
+    "Faces": ("face_id", "file_id"),
+    "FaceRect": ("face_id", "x", "y", "w", "h"),
+    "FacePose": ("face_id", "roll", "pitch", "yaw"),
+    "FeatureCoordTypes": ("feature_id", "descr"),
     "FeatureCoords": ("face_id", "feature_id", "x", "y"),
 }
 _TEXT, _WHOLE = ("file_id", "filepath", "descr"), ("face_id", "feature_id")
@@ -94,16 +132,24 @@ def _column(values: Sequence, name: str) -> np.ndarray | None:
         return None
     if name not in _WHOLE:
         return numbers
-    return numbers.astype(np.int64) if (numbers == np.floor(numbers)).all() and (np.abs(numbers) < 2**53).all() else None
+    return (
+        numbers.astype(np.int64)
+        if (numbers == np.floor(numbers)).all() and (np.abs(numbers) < 2**53).all()
+        else None
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #7c808790
 def _kind(kind: str, sql: str) -> str:
     "What an entry of the schema is, in words: only a plain table is data and nothing else."
     if re.match(r"\s*CREATE\s+VIRTUAL\b", sql, re.I):
         return "virtual table"
-    return "table with computed columns" if kind == "table" and re.search(r"\bAS\s*\(", sql, re.I) else kind
+    return (
+        "table with computed columns"
+        if kind == "table" and re.search(r"\bAS\s*\(", sql, re.I)
+        else kind
+    )
 
-
+# %% ../../nbs/data/55_aflw.ipynb #d2ff3d92
 def read_table(
     connection: sqlite3.Connection,
     path: Path,  # for messages
@@ -111,14 +157,29 @@ def read_table(
 ) -> dict[str, np.ndarray]:  # column -> (rows,)
     "The columns of a table. `InputError` names the table, the column, the row and the value."
     schema = connection.execute("SELECT name, type, sql FROM sqlite_master")
-    there = {name.lower(): _kind(kind, sql or "") for name, kind, sql in schema if kind in ("table", "view")}
-    require(table.lower() in there, f"{path} has no table {table}; it is not AFLW's database, or damaged, so unpack the archive aflw-db again.")
+    there = {
+        name.lower(): _kind(kind, sql or "")
+        for name, kind, sql in schema
+        if kind in ("table", "view")
+    }
+    require(
+        table.lower() in there,
+        f"{path} has no table {table}; it is not AFLW's database, or damaged, so unpack the archive aflw-db again.",
+    )
     kind = there[table.lower()]
-    require(kind == "table", f"{path}: {table} is a {kind}, not a plain table; nothing that a file brings is run here, "
-                             "so unpack the archive aflw-db again.")
-    header = [c[0].lower() for c in connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
+    require(
+        kind == "table",
+        f"{path}: {table} is a {kind}, not a plain table; nothing that a file brings is run here, "
+        "so unpack the archive aflw-db again.",
+    )
+    header = [
+        c[0].lower() for c in connection.execute(f"SELECT * FROM {table} LIMIT 0").description
+    ]
     for name in TABLES[table]:
-        require(name in header, f"{path}: table {table} has no column {name}, only {', '.join(header)}; unpack the archive aflw-db again.")
+        require(
+            name in header,
+            f"{path}: table {table} has no column {name}, only {', '.join(header)}; unpack the archive aflw-db again.",
+        )
     rows = connection.execute(f"SELECT {', '.join(TABLES[table])} FROM {table}").fetchall()
     require(rows, f"{path}: table {table} is empty; unpack the archive aflw-db again.")
     lists = dict(zip(TABLES[table], zip(*rows)))
@@ -132,7 +193,9 @@ def _bad_cell(path: Path, table: str, name: str, rows: list[tuple]) -> str:
     names = TABLES[table]
     row = next(row for row in rows if _column([row[names.index(name)]], name) is None)
     kind = "text" if name in _TEXT else "a whole number" if name in _WHOLE else "a number"
-    keys = [(n, v) for n, v in zip(names, row) if n.endswith("_id") and n != name] or [(names[0], row[0])]
+    keys = [(n, v) for n, v in zip(names, row) if n.endswith("_id") and n != name] or [
+        (names[0], row[0])
+    ]
     value = row[names.index(name)]
     where = " and ".join(f"{n} {v}" for n, v in keys)
     found = "NULL" if value is None else repr(value)[:40]
@@ -153,7 +216,9 @@ class Faces:
     boxes: np.ndarray | None = None  # (N,4) (x,y,w,h) in pixels, as published
     sizes: np.ndarray | None = None  # (N,2) height and width, where the source tells them
     yaw: np.ndarray | None = None  # (N,) degrees; nan where the source has no pose
-    dropped: dict[str, int] = field(default_factory=dict)  # what was left out or changed, and how often
+    dropped: dict[str, int] = field(
+        default_factory=dict
+    )  # what was left out or changed, and how often
 
 # %% ../../nbs/data/55_aflw.ipynb #a09cc575
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -167,33 +232,60 @@ def _inside(path: Path, files: np.ndarray) -> None:
     "Every name must lead to a file below its folder."
     for name in np.unique(files):
         parts = PurePosixPath(name).parts
-        require(parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name and ":" not in name and "\0" not in name,
-                f"{path} names the photograph {str(name)[:60]!r}, which is not a path below its folder; correct it, or fetch the file again.")
+        require(
+            parts
+            and not PurePosixPath(name).is_absolute()
+            and ".." not in parts
+            and "\\" not in name
+            and ":" not in name
+            and "\0" not in name,
+            f"{path} names the photograph {str(name)[:60]!r}, which is not a path below its folder; correct it, or fetch the file again.",
+        )
 
 # %% ../../nbs/data/55_aflw.ipynb #f77f096a
 BORDER = 2.0  # pixels by which a landmark may miss its photograph and still be put onto its border
 
 
-def _features(path: Path, types: dict[str, np.ndarray], coords: dict[str, np.ndarray], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def _features(
+    path: Path, types: dict[str, np.ndarray], coords: dict[str, np.ndarray], ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
     "Landmarks (N,21,2), whether each is there (N,21), and how many rows belong to no face."
     kinds = {descr: n for n, descr in zip(types["feature_id"].tolist(), types["descr"].tolist())}
     missing = [f for f in FEATURES if f not in kinds]
-    require(not missing, f"{path}: table FeatureCoordTypes has no landmark {', '.join(missing[:3])}; unpack the archive aflw-db again.")
-    column = _places(np.array([kinds[f] for f in FEATURES]), coords["feature_id"])  # other kinds, such as temples, are ignored
+    require(
+        not missing,
+        f"{path}: table FeatureCoordTypes has no landmark {', '.join(missing[:3])}; unpack the archive aflw-db again.",
+    )
+    column = _places(
+        np.array([kinds[f] for f in FEATURES]), coords["feature_id"]
+    )  # other kinds, such as temples, are ignored
     row = _places(ids, coords["face_id"])
-    use = (column >= 0) & (row >= 0) & ~((coords["x"] == -1) & (coords["y"] == -1))  # (-1,-1) is how the tool notes "not marked"
+    use = (
+        (column >= 0) & (row >= 0) & ~((coords["x"] == -1) & (coords["y"] == -1))
+    )  # (-1,-1) is how the tool notes "not marked"
     cell = row[use] * len(FEATURES) + column[use]
-    points, seen = np.zeros((len(ids) * len(FEATURES), 2)), np.bincount(cell, minlength=len(ids) * len(FEATURES))
+    points, seen = (
+        np.zeros((len(ids) * len(FEATURES), 2)),
+        np.bincount(cell, minlength=len(ids) * len(FEATURES)),
+    )
     twice = np.flatnonzero(seen > 1)
     if len(twice):
         face, feature = divmod(int(twice[0]), len(FEATURES))
-        raise InputError(f"{path}: table FeatureCoords has {seen[twice[0]]} rows for face_id {ids[face]} and {FEATURES[feature]}; "
-                         "remove all but one.")
+        raise InputError(
+            f"{path}: table FeatureCoords has {seen[twice[0]]} rows for face_id {ids[face]} and {FEATURES[feature]}; "
+            "remove all but one."
+        )
     points[cell] = np.stack([coords["x"][use], coords["y"][use]], 1)
-    return points.reshape(-1, len(FEATURES), 2), seen.reshape(-1, len(FEATURES)) > 0, int(((row < 0) & (column >= 0)).sum())
+    return (
+        points.reshape(-1, len(FEATURES), 2),
+        seen.reshape(-1, len(FEATURES)) > 0,
+        int(((row < 0) & (column >= 0)).sum()),
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #03bc3395
-def _clip_points(points: np.ndarray, visible: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # limit: (...,2) width, height
+def _clip_points(
+    points: np.ndarray, visible: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # limit: (...,2) width, height
     "Landmarks put onto the border if they miss it by BORDER at most; farther ones are hidden."
     near = ((points >= -BORDER) & (points <= limit[..., None, :] + BORDER)).all(-1)
     seen = visible & near
@@ -213,28 +305,60 @@ def read_database(
 ) -> Faces:
     "AFLW's database as one table of faces. Rows that are no error but of no use are counted in `dropped`."
     with opened_database(path) as connection:
-        images, faces, rects, poses, types, coords = (read_table(connection, path, name) for name in TABLES)
+        images, faces, rects, poses, types, coords = (
+            read_table(connection, path, name) for name in TABLES
+        )
     unique, repeats = np.unique(faces["face_id"], return_counts=True)
-    require(len(unique) == len(faces["face_id"]),
-            f"{path}: table Faces has face_id {unique[repeats.argmax()]} more than once; remove all but one row.")
+    require(
+        len(unique) == len(faces["face_id"]),
+        f"{path}: table Faces has face_id {unique[repeats.argmax()]} more than once; remove all but one row.",
+    )
     _inside(path, images["filepath"])
     picture = _places(images["file_id"], faces["file_id"])
     if (picture < 0).any():
         n = int(np.flatnonzero(picture < 0)[0])
-        raise InputError(f"{path}: table Faces, face_id {faces['face_id'][n]}: file_id {str(faces['file_id'][n])!r} is not in FaceImages; "
-                         "add it, or remove the face.")
+        raise InputError(
+            f"{path}: table Faces, face_id {faces['face_id'][n]}: file_id {str(faces['file_id'][n])!r} is not in FaceImages; "
+            "add it, or remove the face."
+        )
     framed = _places(rects["face_id"], faces["face_id"])
     keep = framed >= 0
-    require(keep.any(), f"{path}: no face of table Faces has a row in FaceRect; unpack the archive aflw-db again.")
+    require(
+        keep.any(),
+        f"{path}: no face of table Faces has a row in FaceRect; unpack the archive aflw-db again.",
+    )
     ids, picture, framed = faces["face_id"][keep], picture[keep], framed[keep]
-    dropped = {"faces without a rectangle": int((~keep).sum()), "further rectangles": len(rects["face_id"]) - len(np.unique(rects["face_id"]))}
-    return _database_faces(path, folder, ids, {k: v[picture] for k, v in images.items()}, {k: v[framed] for k, v in rects.items()}, poses,
-                           _features(path, types, coords, ids), dropped)
+    dropped = {
+        "faces without a rectangle": int((~keep).sum()),
+        "further rectangles": len(rects["face_id"]) - len(np.unique(rects["face_id"])),
+    }
+    return _database_faces(
+        path,
+        folder,
+        ids,
+        {k: v[picture] for k, v in images.items()},
+        {k: v[framed] for k, v in rects.items()},
+        poses,
+        _features(path, types, coords, ids),
+        dropped,
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #682d065b
-def _database_faces(path: Path, folder: Path, ids: np.ndarray, images: dict, rects: dict, poses: dict, features: tuple, dropped: dict) -> Faces:
+def _database_faces(
+    path: Path,
+    folder: Path,
+    ids: np.ndarray,
+    images: dict,
+    rects: dict,
+    poses: dict,
+    features: tuple,
+    dropped: dict,
+) -> Faces:
     "The joined columns as `Faces`, held against the size of their photographs."
-    sizes, boxes = np.stack([images["height"], images["width"]], 1), np.stack([rects[k] for k in "xywh"], 1)
+    sizes, boxes = (
+        np.stack([images["height"], images["width"]], 1),
+        np.stack([rects[k] for k in "xywh"], 1),
+    )
     _check_sizes(path, images["filepath"], sizes)
     _check_boxes(path, [f"face_id {i}" for i in ids.tolist()], boxes, sizes)
     points, marked, strangers = features
@@ -242,49 +366,93 @@ def _database_faces(path: Path, folder: Path, ids: np.ndarray, images: dict, rec
     posed = _places(poses["face_id"], ids)
     yaw = np.where(posed >= 0, np.degrees(poses["yaw"][posed]), np.nan)
     beyond = np.abs(yaw) > 180 + 1e-6
-    require(not beyond.any(), f"{path}: table FacePose: a yaw of {np.radians(yaw[beyond])[:1].round(2).tolist()} is no angle in radians; "
-                              "convert degrees to radians.")
+    require(
+        not beyond.any(),
+        f"{path}: table FacePose: a yaw of {np.radians(yaw[beyond])[:1].round(2).tolist()} is no angle in radians; "
+        "convert degrees to radians.",
+    )
     files = images["filepath"]
-    names = np.array([f"{PurePosixPath(f).with_suffix('')}-{i}" for f, i in zip(files.tolist(), ids.tolist())])
-    dropped |= {"faces without a pose": int((posed < 0).sum()), "landmarks of no face": strangers,
-                "landmarks outside, hidden": int(marked.sum() - visible.sum())}
+    names = np.array(
+        [f"{PurePosixPath(f).with_suffix('')}-{i}" for f, i in zip(files.tolist(), ids.tolist())]
+    )
+    dropped |= {
+        "faces without a pose": int((posed < 0).sum()),
+        "landmarks of no face": strangers,
+        "landmarks outside, hidden": int(marked.sum() - visible.sum()),
+    }
     points = np.where(visible[..., None], points, 0.0)
-    return Faces(names, files, folder, points, visible, visible, photograph_split(files), boxes, sizes, yaw, dropped)
+    return Faces(
+        names,
+        files,
+        folder,
+        points,
+        visible,
+        visible,
+        photograph_split(files),
+        boxes,
+        sizes,
+        yaw,
+        dropped,
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #a3dd8907
 def _check_sizes(path: Path, files: np.ndarray, sizes: np.ndarray) -> None:
     bad = (sizes < 1).any(1)
     if bad.any():
         n = int(np.flatnonzero(bad)[0])
-        raise InputError(f"{path}: table FaceImages says that {files[n]} is {sizes[n, 1]:g}x{sizes[n, 0]:g} pixels; correct width and height.")
+        raise InputError(
+            f"{path}: table FaceImages says that {files[n]} is {sizes[n, 1]:g}x{sizes[n, 0]:g} pixels; correct width and height."
+        )
 
 
-def _check_boxes(path: Path, names: Sequence[str], boxes: np.ndarray, sizes: np.ndarray | None) -> None:
+def _check_boxes(
+    path: Path, names: Sequence[str], boxes: np.ndarray, sizes: np.ndarray | None
+) -> None:
     "Every rectangle has an area, and some of it lies in the photograph."
     empty = (boxes[:, 2:] <= 0).any(1)
-    outside = np.zeros(len(boxes), dtype=bool) if sizes is None else ((boxes[:, :2] >= sizes[:, ::-1]) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1)
+    outside = (
+        np.zeros(len(boxes), dtype=bool)
+        if sizes is None
+        else ((boxes[:, :2] >= sizes[:, ::-1]) | (boxes[:, :2] + boxes[:, 2:] <= 0)).any(1)
+    )
     if (empty | outside).any():
         n = int(np.flatnonzero(empty | outside)[0])
         x, y, w, h = boxes[n]
-        what = "has no positive width and height" if empty[n] else f"lies outside its {sizes[n, 1]:g}x{sizes[n, 0]:g} photograph"
-        raise InputError(f"{path}: the rectangle ({x:g}, {y:g}, {w:g}, {h:g}) of {names[n]} {what}; correct it, or remove the face.")
+        what = (
+            "has no positive width and height"
+            if empty[n]
+            else f"lies outside its {sizes[n, 1]:g}x{sizes[n, 0]:g} photograph"
+        )
+        raise InputError(
+            f"{path}: the rectangle ({x:g}, {y:g}, {w:g}, {h:g}) of {names[n]} {what}; correct it, or remove the face."
+        )
 
 # %% ../../nbs/data/55_aflw.ipynb #8247132a
 def _matrix(path: Path, values: dict, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
     "A variable as finite floats of the expected shape; None stands for any length."
     value = values[name]
     wanted = "x".join("N" if s is None else str(s) for s in shape)
-    require(isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.ndim == len(shape)
-            and all(s in (None, n) for s, n in zip(shape, value.shape)),
-            f"{path}: {name} is {'x'.join(map(str, value.shape))} of type {value.dtype}, not {wanted} numbers; fetch the file again.")
+    require(
+        isinstance(value, np.ndarray)
+        and value.dtype.kind in "fiub"
+        and value.ndim == len(shape)
+        and all(s in (None, n) for s, n in zip(shape, value.shape)),
+        f"{path}: {name} is {'x'.join(map(str, value.shape))} of type {value.dtype}, not {wanted} numbers; fetch the file again.",
+    )
     value = value.astype(np.float64)
     rows = np.argwhere(~np.isfinite(value))
     row = int(rows[0, 0]) + 1 if len(rows) else 0
-    require(row == 0, f"{path}: {name} has {len(rows)} values that are not finite, the first in row {row}; fetch the file again.")
+    require(
+        row == 0,
+        f"{path}: {name} has {len(rows)} values that are not finite, the first in row {row}; fetch the file again.",
+    )
     return value
 
 # %% ../../nbs/data/55_aflw.ipynb #122dd83b
-EXPECTED = {"aflw-19": {"train": 20000, "test": 4386}, "recrop": {"train": 10122, "test": 2991}}  # of the full sets
+EXPECTED = {
+    "aflw-19": {"train": 20000, "test": 4386},
+    "recrop": {"train": 10122, "test": 2991},
+}  # of the full sets
 
 
 def _training_of(path: Path, ra: np.ndarray, n: int) -> np.ndarray:  # (N,) bool
@@ -293,21 +461,30 @@ def _training_of(path: Path, ra: np.ndarray, n: int) -> np.ndarray:  # (N,) bool
     cure = f"it must be a permutation of 1 to {n}; fetch the file again"
     require(len(order) == n, f"{path}: ra has {len(order)} numbers for {n} faces; {cure}.")
     require(order.min() >= 1, f"{path}: ra counts from {order.min():g}, not from 1; {cure}.")
-    require(np.array_equal(np.sort(order), np.arange(1, n + 1)), f"{path}: ra repeats or skips a number; {cure}.")
+    require(
+        np.array_equal(np.sort(order), np.arange(1, n + 1)),
+        f"{path}: ra repeats or skips a number; {cure}.",
+    )
     full = EXPECTED["aflw-19"]
     training = np.zeros(n, dtype=bool)
-    training[order[:round(n * full["train"] / sum(full.values()))].astype(int) - 1] = True
+    training[order[: round(n * full["train"] / sum(full.values()))].astype(int) - 1] = True
     return training
 
 # %% ../../nbs/data/55_aflw.ipynb #c36899c8
 def _strings(path: Path, value: np.ndarray, name: str) -> np.ndarray:
     "A column of MATLAB cells, each a string."
-    cells = [c.item() if isinstance(c, np.ndarray) and c.size == 1 else c for c in np.asarray(value, dtype=object).reshape(-1)]
+    cells = [
+        c.item() if isinstance(c, np.ndarray) and c.size == 1 else c
+        for c in np.asarray(value, dtype=object).reshape(-1)
+    ]
     for n, c in enumerate(cells, 1):
-        require(isinstance(c, str) and c.strip(), f"{path}: {name}, row {n} is {str(c)[:40]!r}, not a file name; fetch the file again.")
+        require(
+            isinstance(c, str) and c.strip(),
+            f"{path}: {name}, row {n} is {str(c)[:40]!r}, not a file name; fetch the file again.",
+        )
     return np.array([c.strip() for c in cells])
 
-
+# %% ../../nbs/data/55_aflw.ipynb #eb5ba015
 def read_nineteen(
     path: Path,  # AFLWinfo_release.mat
     folder: Path,  # flickr/
@@ -317,17 +494,28 @@ def read_nineteen(
     values = read_variables(path, ("nameList", "bbox", "data", "mask_new", "ra"))
     files = _strings(path, values["nameList"], "nameList")
     n = len(files)
-    data, mask, edges = _matrix(path, values, "data", (n, 38)), _matrix(path, values, "mask_new", (n, 19)), _matrix(path, values, "bbox", (n, 4))
+    data, mask, edges = (
+        _matrix(path, values, "data", (n, 38)),
+        _matrix(path, values, "mask_new", (n, 19)),
+        _matrix(path, values, "bbox", (n, 4)),
+    )
     odd = mask[~np.isin(mask, (0, 1))]
-    require(len(odd) == 0, f"{path}: mask_new holds {odd[:1].tolist()}, but should be 0 or 1; fetch the file again.")
+    require(
+        len(odd) == 0,
+        f"{path}: mask_new holds {odd[:1].tolist()}, but should be 0 or 1; fetch the file again.",
+    )
     _inside(path, files)
     left, right, top, bottom = edges.T
-    names = np.array([f"{PurePosixPath(f).with_suffix('')}-{i}" for i, f in enumerate(files.tolist(), 1)])
+    names = np.array(
+        [f"{PurePosixPath(f).with_suffix('')}-{i}" for i, f in enumerate(files.tolist(), 1)]
+    )
     boxes = np.stack([left, top, right - left, bottom - top], 1)
     _check_boxes(path, names, boxes, None)
     points = data.reshape(n, 2, 19).transpose(0, 2, 1)
     training = _training_of(path, _matrix(path, values, "ra", values["ra"].shape), n)
-    return Faces(names, files, folder, points, mask == 1, np.ones((n, 19), dtype=bool), training, boxes)
+    return Faces(
+        names, files, folder, points, mask == 1, np.ones((n, 19), dtype=bool), training, boxes
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #cbf40dd6
 def _read_lines(path: Path) -> list[str]:
@@ -335,9 +523,15 @@ def _read_lines(path: Path) -> list[str]:
     require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
     regular_file(path, "list")
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return [
+            line.strip()
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the release again.") from None
+        raise InputError(
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the release again."
+        ) from None
 
 
 def _half(root: Path, word: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -385,16 +579,27 @@ def read_recropped(
 
 # %% ../../nbs/data/55_aflw.ipynb #6c85deb1
 _HEAD = {  # longitude and latitude in degrees; longitude grows to the right of the picture, latitude downwards
-    "LeftBrowLeftCorner": (-54, -28), "LeftBrowCenter": (-36, -33), "LeftBrowRightCorner": (-16, -28), "LeftEyeLeftCorner": (-43, -12),
-    "LeftEyeCenter": (-30, -13), "LeftEyeRightCorner": (-17, -12), "LeftEar": (-95, 2), "NoseLeft": (-11, 15), "NoseCenter": (0, 9),
-    "MouthCenter": (0, 34), "MouthLeftCorner": (-23, 34), "ChinCenter": (0, 64),
+    "LeftBrowLeftCorner": (-54, -28),
+    "LeftBrowCenter": (-36, -33),
+    "LeftBrowRightCorner": (-16, -28),
+    "LeftEyeLeftCorner": (-43, -12),
+    "LeftEyeCenter": (-30, -13),
+    "LeftEyeRightCorner": (-17, -12),
+    "LeftEar": (-95, 2),
+    "NoseLeft": (-11, 15),
+    "NoseCenter": (0, 9),
+    "MouthCenter": (0, 34),
+    "MouthLeftCorner": (-23, 34),
+    "ChinCenter": (0, 64),
 }
 _AXES = (0.40, 0.52)  # half width and half height of a head, in head sizes
 
 
 def head_landmarks(
     yaw: float,  # degrees; positive turns the nose to the right of the picture
-) -> tuple[np.ndarray, np.ndarray]:  # (21,2) in head sizes around the middle of the head, and (21,) nearness in [-1,1]
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (21,2) in head sizes around the middle of the head, and (21,) nearness in [-1,1]
     "Where the landmarks of an ellipsoid head lie when it has turned."
     angles = []
     for name in FEATURES:
@@ -404,7 +609,9 @@ def head_landmarks(
     lon, lat = np.radians(np.array(angles, dtype=float)).T
     x, y, z = np.sin(lon) * np.cos(lat), np.sin(lat), np.cos(lon) * np.cos(lat)
     turn = math.radians(yaw)
-    return np.stack([x * math.cos(turn) + z * math.sin(turn), y], 1) * _AXES, z * math.cos(turn) - x * math.sin(turn)
+    return np.stack([x * math.cos(turn) + z * math.sin(turn), y], 1) * _AXES, z * math.cos(
+        turn
+    ) - x * math.sin(turn)
 
 # %% ../../nbs/data/55_aflw.ipynb #216a1431
 @dataclass
@@ -424,7 +631,14 @@ def _pose_face(middle: tuple[float, float], size: float, yaw: float, W: int, H: 
     points = np.round(points * size + middle, 2)
     reach = np.where(np.isin(FEATURES, EARS), -0.2, 0.05)  # ears stand out
     inside = ((points > 0) & (points < (W, H))).all(1)
-    return _Face(middle, size, yaw, points, (near > reach) & inside, (middle[0] - 0.46 * size, middle[1] - 0.46 * size, 0.92 * size, 0.98 * size))
+    return _Face(
+        middle,
+        size,
+        yaw,
+        points,
+        (near > reach) & inside,
+        (middle[0] - 0.46 * size, middle[1] - 0.46 * size, 0.92 * size, 0.98 * size),
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #2fecac3f
 def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
@@ -436,7 +650,10 @@ def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
     hair = torch.tensor([0.5, 0.34, 0.2]) * (0.3 + r[1])
 
     def dab(image, at, half, colour):
-        u, v = (x - face.middle[0] - at[0] * face.size) / (half[0] * face.size), (y - face.middle[1] - at[1] * face.size) / (half[1] * face.size)
+        u, v = (
+            (x - face.middle[0] - at[0] * face.size) / (half[0] * face.size),
+            (y - face.middle[1] - at[1] * face.size) / (half[1] * face.size),
+        )
         return torch.where(u**2 + v**2 < 1, colour[:, None, None], image)
 
     place = {name: (points[n], float(near[n])) for n, name in enumerate(FEATURES)}
@@ -444,9 +661,19 @@ def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
     for name in EARS:
         image = dab(image, place[name][0], (0.07, 0.11), skin * 0.85)
     image = dab(image, (0, 0.03), (0.38, 0.5), skin)
-    marks = [(f"{side}{what}Center", half, colour) for side in ("Left", "Right") for what, half, colour in (
-        ("Brow", (0.11, 0.022), hair), ("Eye", (0.075, 0.04), torch.ones(3)), ("Eye", (0.032, 0.036), torch.tensor([0.1, 0.15 + 0.3 * r[2], 0.25])))]
-    marks += [("NoseCenter", (0.06, 0.1), skin * 0.82), ("MouthCenter", (0.15, 0.04), torch.tensor([0.7, 0.2 + 0.15 * r[3], 0.22]))]
+    marks = [
+        (f"{side}{what}Center", half, colour)
+        for side in ("Left", "Right")
+        for what, half, colour in (
+            ("Brow", (0.11, 0.022), hair),
+            ("Eye", (0.075, 0.04), torch.ones(3)),
+            ("Eye", (0.032, 0.036), torch.tensor([0.1, 0.15 + 0.3 * r[2], 0.25])),
+        )
+    ]
+    marks += [
+        ("NoseCenter", (0.06, 0.1), skin * 0.82),
+        ("MouthCenter", (0.15, 0.04), torch.tensor([0.7, 0.2 + 0.15 * r[3], 0.22])),
+    ]
     for name, (a, b), colour in marks:
         at, z = place[name]
         if z > 0.05:
@@ -457,14 +684,25 @@ def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
 def _draw_photograph(g: torch.Generator, faces: int, close: bool) -> tuple[Tensor, list[_Face]]:
     "A photograph with one or two heads over a blurred ground; `close` fills it with one."
     H, W = 120, 160
-    image = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 4, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0] * 0.4 + 0.3
+    image = (
+        torch.nn.functional.interpolate(
+            torch.rand(1, 3, 3, 4, generator=g), (H, W), mode="bicubic"
+        ).clamp(0, 1)[0]
+        * 0.4
+        + 0.3
+    )
     image = 0.5 * image + 0.5 * image.mean(0)
     found = []
     for k in range(faces):
         r = torch.rand(8, generator=g).tolist()
         size = 105 if close else 58 + 14 * r[0]
-        middle = (W * (0.5 if faces == 1 else 0.27 + 0.46 * k) + 8 * r[1] - 4, H * (0.46 + 0.08 * r[2]))
-        found.append(_pose_face(middle, size, 150 * r[3] - 75 if not close else 12 * r[3] - 6, W, H))
+        middle = (
+            W * (0.5 if faces == 1 else 0.27 + 0.46 * k) + 8 * r[1] - 4,
+            H * (0.46 + 0.08 * r[2]),
+        )
+        found.append(
+            _pose_face(middle, size, 150 * r[3] - 75 if not close else 12 * r[3] - 6, W, H)
+        )
         image = _paint_face(image, found[-1], r[4:])
     return image.clamp(0, 1), found
 
@@ -487,25 +725,38 @@ def _write_database(path: Path, photographs: Sequence[tuple[str, Tensor, list[_F
     rows = {name: [] for name in ("FaceImages", "Faces", "FaceRect", "FacePose", "FeatureCoords")}
     face_id = 39341
     for n, (file, image, faces) in enumerate(photographs, 1):
-        rows["FaceImages"].append((n, "aflw", PurePosixPath(file).name, file, 0, image.shape[2], image.shape[1]))
+        rows["FaceImages"].append(
+            (n, "aflw", PurePosixPath(file).name, file, 0, image.shape[2], image.shape[1])
+        )
         for f in faces:
             rows["Faces"].append((face_id, PurePosixPath(file).name, "aflw"))
             rows["FaceRect"].append((face_id, *(round(v) for v in f.box), 4))
             rows["FacePose"].append((face_id, 0.0, 0.0, math.radians(f.yaw), 1))
-            rows["FeatureCoords"] += [(face_id, k + 1, *f.points[k].tolist(), 4) for k in range(len(FEATURES)) if f.seen[k]]
+            rows["FeatureCoords"] += [
+                (face_id, k + 1, *f.points[k].tolist(), 4)
+                for k in range(len(FEATURES))
+                if f.seen[k]
+            ]
             face_id += 1
     rows["FaceRect"].append((39341, 1, 1, 20, 20, 5))
     rows["Faces"].append((face_id, rows["Faces"][0][1], "aflw"))
     rows["Databases"] = [("aflw", "flickr", "drawn faces in the layout of AFLW")]
-    rows["FeatureCoordTypes"] = [(k, name, name[:3].upper(), 0.0, 0.0, 0.0) for k, name in enumerate((*FEATURES, "LeftTemple", "RightTemple"), 1)]
+    rows["FeatureCoordTypes"] = [
+        (k, name, name[:3].upper(), 0.0, 0.0, 0.0)
+        for k, name in enumerate((*FEATURES, "LeftTemple", "RightTemple"), 1)
+    ]
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_SCHEMA)
         for name, values in rows.items():
-            connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(values[0]))})", values)
+            connection.executemany(
+                f"INSERT INTO {name} VALUES ({', '.join('?' * len(values[0]))})", values
+            )
         connection.commit()
 
 # %% ../../nbs/data/55_aflw.ipynb #0a80759b
-def _write_nineteen(path: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]], g: torch.Generator) -> None:
+def _write_nineteen(
+    path: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]], g: torch.Generator
+) -> None:
     from scipy.io import savemat
 
     keep = [f not in EARS for f in FEATURES]
@@ -513,10 +764,17 @@ def _write_nineteen(path: Path, photographs: Sequence[tuple[str, Tensor, list[_F
     names = np.empty((len(faces), 1), dtype=object)
     names[:, 0] = [file for file, _ in faces]
     x, y, w, h = np.array([f.box for _, f in faces]).round().T
-    savemat(path, {
-        "nameList": names, "bbox": np.stack([x, x + w, y, y + h], 1), "data": np.stack([f.points[keep].T.reshape(-1) for _, f in faces]),
-        "mask_new": np.stack([f.seen[keep] for _, f in faces]).astype(np.uint8), "ra": (torch.randperm(len(faces), generator=g) + 1).numpy()[None],
-    }, do_compression=True)
+    savemat(
+        path,
+        {
+            "nameList": names,
+            "bbox": np.stack([x, x + w, y, y + h], 1),
+            "data": np.stack([f.points[keep].T.reshape(-1) for _, f in faces]),
+            "mask_new": np.stack([f.seen[keep] for _, f in faces]).astype(np.uint8),
+            "ra": (torch.randperm(len(faces), generator=g) + 1).numpy()[None],
+        },
+        do_compression=True,
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #d533a141
 def _write_recropped(folder: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]]) -> None:
@@ -526,9 +784,17 @@ def _write_recropped(folder: Path, photographs: Sequence[tuple[str, Tensor, list
     crops = []
     for file, image, faces in photographs:
         for f in (f for f in faces if f.seen[five].all()):
-            left, top = max(round(f.middle[0] - 0.5 * f.size), 0), max(round(f.middle[1] - 0.5 * f.size), 0)
-            crops.append((image[:, top:top + round(f.size), left:left + round(f.size)], (f.points[five] - (left, top))[:, ::-1]))
-    for word, chosen in (("train", crops[:-len(crops) // 3]), ("test", crops[-len(crops) // 3:])):
+            left, top = (
+                max(round(f.middle[0] - 0.5 * f.size), 0),
+                max(round(f.middle[1] - 0.5 * f.size), 0),
+            )
+            crops.append(
+                (
+                    image[:, top : top + round(f.size), left : left + round(f.size)],
+                    (f.points[five] - (left, top))[:, ::-1],
+                )
+            )
+    for word, chosen in (("train", crops[: -len(crops) // 3]), ("test", crops[-len(crops) // 3 :])):
         lines = [f"{word}/{n:05d}.jpg" for n in range(len(chosen))]
         for line, (image, _) in zip(lines, chosen):
             _save(folder / "output" / line, image)
@@ -555,7 +821,9 @@ def write_aflw_fixture(
     photographs, number = [], 1
     for k in range(1, n + 1):
         file = f"{(0, 2, 3)[k % 3]}/image{number:05d}.jpg"
-        while photograph_split([file])[0] != (k % 4 < 2):  # numbers are chosen so that both halves get some
+        while photograph_split([file])[0] != (
+            k % 4 < 2
+        ):  # numbers are chosen so that both halves get some
             number += 1
             file = f"{(0, 2, 3)[k % 3]}/image{number:05d}.jpg"
         number += 1
@@ -605,7 +873,9 @@ _RELEASES = ("", "aflw_release-2/", "data/aflw/aflw_release-2/", "aflw/aflw_rele
 _FILES = {  # where each source is looked for, below the folder that is given
     "sqlite": ("data/aflw.sqlite", "aflw.sqlite", "aflw/data/aflw.sqlite"),
     "aflw-19": (
-        "AFLWinfo_release.mat", "data/AFLWinfo_release.mat", "aflw/AFLWinfo_release.mat",
+        "AFLWinfo_release.mat",
+        "data/AFLWinfo_release.mat",
+        "aflw/AFLWinfo_release.mat",
     ),
     "recrop": tuple(f"{below}aflw_train_images.txt" for below in _RELEASES),
 }
@@ -644,7 +914,10 @@ def chosen_landmarks(
     sets = {21: FEATURES, 19: NINETEEN, 5: tuple(FIVE.values())}
     wanted = has if wanted is None else wanted
     require(wanted in sets, f"AFLW has sets of 21, 19 and 5 landmarks, not of {wanted}.")
-    require(wanted <= has, f"This source of AFLW has {has} landmarks, so {wanted} cannot be had from it; open source='sqlite', or ask for fewer.")
+    require(
+        wanted <= has,
+        f"This source of AFLW has {has} landmarks, so {wanted} cannot be had from it; open source='sqlite', or ask for fewer.",
+    )
     return [sets[has].index(name) for name in sets[wanted]]
 
 # %% ../../nbs/data/55_aflw.ipynb #f4e8526e
@@ -664,17 +937,37 @@ class AFLW(Collection):
     crop_to_box = True  # a face may be a hundredth of its photograph
     eyes = (7, 10)
 
-    def __init__(self, place: Place, split: str, size: int | None, landmarks: int | None, max_yaw: float | None, min_face: float, min_visible: int,
-                 both_eyes: bool, skip_missing: bool):
-        require(split in self.splits, f"AFLW has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+    def __init__(
+        self,
+        place: Place,
+        split: str,
+        size: int | None,
+        landmarks: int | None,
+        max_yaw: float | None,
+        min_face: float,
+        min_visible: int,
+        both_eyes: bool,
+        skip_missing: bool,
+    ):
+        require(
+            split in self.splits,
+            f"AFLW has no split {split!r}; choose one of: {', '.join(self.splits)}.",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.place, self.split, self.size = place, split, size
-        read = {"sqlite": read_database, "aflw-19": read_nineteen, "recrop": lambda file, _: read_recropped(file.parent)}[place.source]
+        read = {
+            "sqlite": read_database,
+            "aflw-19": read_nineteen,
+            "recrop": lambda file, _: read_recropped(file.parent),
+        }[place.source]
         self.faces = read(place.file, place.photographs)
         self._choose_landmarks(landmarks)
         self._choose_faces(max_yaw, min_face, min_visible, both_eyes, skip_missing)
         self.rows = self._rows_of(split)
-        require(len(self.rows), f"{place.file} holds no face of split {split!r} after the filters ({self._filters()}); ask for less.")
+        require(
+            len(self.rows),
+            f"{place.file} holds no face of split {split!r} after the filters ({self._filters()}); ask for less.",
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -684,7 +977,9 @@ class AFLW(Collection):
 def _choose_landmarks(self: AFLW, wanted: int | None) -> None:
     f = self.faces
     columns = chosen_landmarks(f.points.shape[1], wanted)
-    self.faces = replace(f, points=f.points[:, columns], visible=f.visible[:, columns], known=f.known[:, columns])
+    self.faces = replace(
+        f, points=f.points[:, columns], visible=f.visible[:, columns], known=f.known[:, columns]
+    )
     self.landmark_names = LANDMARKS[len(columns)]
     self.eyes = (0, 1) if len(columns) == 5 else AFLW.eyes
     if f.boxes is None:
@@ -692,26 +987,53 @@ def _choose_landmarks(self: AFLW, wanted: int | None) -> None:
 
 # %% ../../nbs/data/55_aflw.ipynb #64fdd031
 @patch
-def _choose_faces(self: AFLW, max_yaw: float | None, min_face: float, min_visible: int, both_eyes: bool, skip_missing: bool) -> None:
+def _choose_faces(
+    self: AFLW,
+    max_yaw: float | None,
+    min_face: float,
+    min_visible: int,
+    both_eyes: bool,
+    skip_missing: bool,
+) -> None:
     "Apply the filters; `kept` are rows of `faces`, `left_out` what each filter took."
     f, source = self.faces, self.place.source
-    require(max_yaw is None or f.yaw is not None, f"Source {source!r} of AFLW knows no yaw; open source='sqlite', or leave max_yaw out.")
-    require(max_yaw is None or 0 <= max_yaw <= 180, f"max_yaw is {max_yaw}; it must lie between 0 and 180 degrees.")
-    require(0 <= min_face <= 1, f"min_face is {min_face}; it is a share of the photograph, between 0 and 1.")
-    require(min_face == 0 or f.boxes is not None, f"Source {source!r} of AFLW has no face rectangles; leave min_face out.")
+    require(
+        max_yaw is None or f.yaw is not None,
+        f"Source {source!r} of AFLW knows no yaw; open source='sqlite', or leave max_yaw out.",
+    )
+    require(
+        max_yaw is None or 0 <= max_yaw <= 180,
+        f"max_yaw is {max_yaw}; it must lie between 0 and 180 degrees.",
+    )
+    require(
+        0 <= min_face <= 1,
+        f"min_face is {min_face}; it is a share of the photograph, between 0 and 1.",
+    )
+    require(
+        min_face == 0 or f.boxes is not None,
+        f"Source {source!r} of AFLW has no face rectangles; leave min_face out.",
+    )
     self.kept, self.left_out = np.arange(len(f.files)), dict(f.dropped)
     if both_eyes:
         self._keep("faces without both eyes", f.known[self.kept][:, list(self.eyes)].all(1))
     if min_visible > 0:
-        self._keep(f"faces with fewer than {min_visible} visible landmarks", f.visible[self.kept].sum(1) >= min_visible)
+        self._keep(
+            f"faces with fewer than {min_visible} visible landmarks",
+            f.visible[self.kept].sum(1) >= min_visible,
+        )
     if max_yaw is not None:
         yaw = np.abs(f.yaw[self.kept])
-        self._keep(f"faces turned by more than {max_yaw:g} degrees or without a pose", np.where(np.isnan(yaw), np.inf, yaw) <= max_yaw)
+        self._keep(
+            f"faces turned by more than {max_yaw:g} degrees or without a pose",
+            np.where(np.isnan(yaw), np.inf, yaw) <= max_yaw,
+        )
     self._find_photographs(skip_missing)
     if min_face > 0:
-        self._keep(f"faces on less than {min_face:g} of their photograph", self._shares() >= min_face)
+        self._keep(
+            f"faces on less than {min_face:g} of their photograph", self._shares() >= min_face
+        )
 
-
+# %% ../../nbs/data/55_aflw.ipynb #1696cea2
 @patch
 def _keep(self: AFLW, what: str, good: np.ndarray) -> None:
     self.left_out[what] = int((~good).sum())
@@ -730,8 +1052,11 @@ def _find_photographs(self: AFLW, skip_missing: bool) -> None:
     if skip_missing and len(gone) < len(files):
         self._keep("faces whose photograph is missing", ~np.isin(self.faces.files[self.kept], gone))
         return
-    require(not gone, f"{self.faces.folder} lacks {len(gone)} of the {len(files)} photographs that {self.place.file.name} names, "
-                      f"the first is {gone[0] if gone else ''}; unpack AFLW's archives of images into it, or open with skip_missing=True.")
+    require(
+        not gone,
+        f"{self.faces.folder} lacks {len(gone)} of the {len(files)} photographs that {self.place.file.name} names, "
+        f"the first is {gone[0] if gone else ''}; unpack AFLW's archives of images into it, or open with skip_missing=True.",
+    )
 
 
 @patch
@@ -755,7 +1080,14 @@ def _shares(self: AFLW) -> np.ndarray:  # (kept,)
 def _rows_of(self: AFLW, split: str) -> np.ndarray:
     f = self.faces
     training, whole = f.training[self.kept], f.visible[self.kept].all(1)
-    return self.kept[{"train": training, "test": ~training, "frontal": ~training & whole, "all": np.ones_like(training)}[split]]
+    return self.kept[
+        {
+            "train": training,
+            "test": ~training,
+            "frontal": ~training & whole,
+            "all": np.ones_like(training),
+        }[split]
+    ]
 
 # %% ../../nbs/data/55_aflw.ipynb #dcb82080
 @patch
@@ -764,14 +1096,19 @@ def _fit(self: AFLW, n: int, H: int, W: int) -> tuple[np.ndarray, np.ndarray, li
     f, who = self.faces, f"{self.faces.files[n]} ({W}x{H} pixels)"
     if f.sizes is not None and f.sizes[n].all():
         h, w = f.sizes[n]
-        require((h, w) == (H, W), f"{f.folder / f.files[n]} is {W}x{H} pixels, but {self.place.file.name} says {w:g}x{h:g}; "
-                                  "fetch AFLW's own photograph, unscaled.")
+        require(
+            (h, w) == (H, W),
+            f"{f.folder / f.files[n]} is {W}x{H} pixels, but {self.place.file.name} says {w:g}x{h:g}; "
+            "fetch AFLW's own photograph, unscaled.",
+        )
     limit = np.array([W, H], dtype=float)
     points, visible = _clip_points(f.points[n], f.visible[n], limit)
     box = np.array([0, 0, W, H], dtype=float) if f.boxes is None else f.boxes[n]
     low, high = box[:2].clip(0, limit), (box[:2] + box[2:]).clip(0, limit)
-    require((low < high).all(),
-            f"{self.place.file}: the rectangle {box.tolist()} of face {f.names[n]} lies outside its photograph {who}; correct it.")
+    require(
+        (low < high).all(),
+        f"{self.place.file}: the rectangle {box.tolist()} of face {f.names[n]} lies outside its photograph {who}; correct it.",
+    )
     return points, visible, [*low.tolist(), *(high - low).tolist()]
 
 # %% ../../nbs/data/55_aflw.ipynb #5cc47e98
@@ -797,8 +1134,13 @@ def __getitem__(self: AFLW, i: int) -> Sample:
     n, f = self.rows[i], self.faces
     image = read_image(self._photograph(n), upright=False)
     points, visible, box = self._fit(n, *image.shape[1:])
-    sample = Sample(image, f"{f.names[n]}.jpg", landmarks=torch.tensor(points, dtype=torch.float32), visible=torch.tensor(visible),
-                    box=torch.tensor(box, dtype=torch.float32))
+    sample = Sample(
+        image,
+        f"{f.names[n]}.jpg",
+        landmarks=torch.tensor(points, dtype=torch.float32),
+        visible=torch.tensor(visible),
+        box=torch.tensor(box, dtype=torch.float32),
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 # %% ../../nbs/data/55_aflw.ipynb #280fc986
@@ -810,7 +1152,8 @@ def open(
     size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
     source: str = "auto",  # "sqlite", "aflw-19" (Zhu et al. 2016), "recrop" (Zhang et al. 2018), or the first that is there
-    landmarks: int | None = None,  # 21, 19 or 5 ("five face annotations", disentangling, Sec. 4.2); None: all the source has
+    landmarks: int
+    | None = None,  # 21, 19 or 5 ("five face annotations", disentangling, Sec. 4.2); None: all the source has
     max_yaw: float | None = None,  # degrees; only source "sqlite" knows poses
     min_face: float = 0.0,  # share of the photograph the rectangle must cover; SCOPS says 0.3 for CelebA (Sec. 4.1) and nothing for AFLW
     min_visible: int = 0,  # keep faces with at least so many of the chosen landmarks visible
@@ -818,7 +1161,17 @@ def open(
     skip_missing: bool = False,  # leave out faces whose photograph is not there, which later releases of AFLW withdrew
 ) -> AFLW:
     "Open a split. `InputError` when a table or list does not fit or a photograph is missing."
-    return cls(find_aflw(root, source), split, size, landmarks, max_yaw, min_face, min_visible, both_eyes, skip_missing)
+    return cls(
+        find_aflw(root, source),
+        split,
+        size,
+        landmarks,
+        max_yaw,
+        min_face,
+        min_visible,
+        both_eyes,
+        skip_missing,
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #b5798e11
 @patch
@@ -830,9 +1183,16 @@ def counts(self: AFLW) -> dict[str, int]:
         if f.files[n] not in sizes:
             sizes[f.files[n]] = read_header(self._photograph(n), upright=False)
         self._fit(n, *sizes[f.files[n]][:2])
-    found = {"photographs": len(sizes), "greyscale photographs": sum(h.mode in ("1", "L", "LA", "I;16") for h in sizes.values()), "faces": len(kept)}
+    found = {
+        "photographs": len(sizes),
+        "greyscale photographs": sum(h.mode in ("1", "L", "LA", "I;16") for h in sizes.values()),
+        "faces": len(kept),
+    }
     found |= {name: len(self._rows_of(name)) for name in ("train", "test", "frontal")}
-    found |= {"landmarks": len(self.landmark_names), "visible landmarks": int(f.visible[kept].sum())}
+    found |= {
+        "landmarks": len(self.landmark_names),
+        "visible landmarks": int(f.visible[kept].sum()),
+    }
     return found | self._expected() | {f"left out: {what}": n for what, n in self.left_out.items()}
 
 # %% ../../nbs/data/55_aflw.ipynb #108fc22d
@@ -841,6 +1201,8 @@ def _expected(self: AFLW) -> dict[str, int]:
     "What the papers count, before any filter. `InputError` when the full set is there and split otherwise."
     expected, training = EXPECTED.get(self.place.source, {}), self.faces.training
     whole = len(training) == sum(expected.values())
-    require(not whole or int(training.sum()) == expected["train"],
-            f"{self.place.file}: expected {expected.get('train')} faces for training, found {int(training.sum())}; fetch the lists again.")
+    require(
+        not whole or int(training.sum()) == expected["train"],
+        f"{self.place.file}: expected {expected.get('train')} faces for training, found {int(training.sum())}; fetch the lists again.",
+    )
     return {f"{name}, published (all faces, no filter)": n for name, n in expected.items()}

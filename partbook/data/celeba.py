@@ -31,12 +31,25 @@ from .sample import Collection, Sample, collections, resize
 from ..files import as_path, kind_of, regular_file, shown, write_atomic
 
 # %% ../../nbs/data/50_celeba.ipynb #fffefb7f
-FRAME = (178, 218)  # width and height of an aligned picture; list_landmarks_align_celeba.txt counts in its pixels, whatever the size of the file
+FRAME = (
+    178,
+    218,
+)  # width and height of an aligned picture; list_landmarks_align_celeba.txt counts in its pixels, whatever the size of the file
 CLICK = 0.5  # from the index of a pixel to its middle
 BORDER = 2.0  # pixels (of the list) by which a landmark may miss the picture and still be put onto its border
 TRAINING_ENDS, VALIDATION_ENDS = 162_770, 182_637  # the last pictures of the first two partitions
-FULL = {"pictures": 202_599, "MAFL training": 19_000, "MAFL testing": 1_000}  # what the full set holds
-LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")  # as the viewer sees them
+FULL = {
+    "pictures": 202_599,
+    "MAFL training": 19_000,
+    "MAFL testing": 1_000,
+}  # what the full set holds
+LANDMARKS = (
+    "left eye",
+    "right eye",
+    "nose",
+    "left mouth corner",
+    "right mouth corner",
+)  # as the viewer sees them
 
 # %% ../../nbs/data/50_celeba.ipynb #1be83ccb
 class Field(NamedTuple):
@@ -48,15 +61,22 @@ class Field(NamedTuple):
     whole: bool = False
 
     def form(self) -> str:
-        return (("a whole number" if self.whole else "a number") + (f" from {self.low:g}" if self.low > -math.inf else "")
-                + (f" to {self.high:g}" if self.high < math.inf else ""))
+        return (
+            ("a whole number" if self.whole else "a number")
+            + (f" from {self.low:g}" if self.low > -math.inf else "")
+            + (f" to {self.high:g}" if self.high < math.inf else "")
+        )
 
     def fits(self, text: str) -> bool:
         try:
             value = float(text)
         except ValueError:
             return False
-        return math.isfinite(value) and self.low <= value <= self.high and (value == int(value) or not self.whole)
+        return (
+            math.isfinite(value)
+            and self.low <= value <= self.high
+            and (value == int(value) or not self.whole)
+        )
 
 # %% ../../nbs/data/50_celeba.ipynb #f866725c
 class TextList(NamedTuple):
@@ -71,13 +91,32 @@ class TextList(NamedTuple):
         return " ".join(["<picture>", *(f"<{f.name}>" for f in self.fields)])
 
 
-POINTS = tuple(Field(f"{name}_{axis}") for name in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy")
-LANDMARK_LISTS = {"wild": TextList("list_landmarks_celeba.txt", POINTS), "aligned": TextList("list_landmarks_align_celeba.txt", POINTS)}
-BOXES = TextList("list_bbox_celeba.txt", (Field("x_1"), Field("y_1"), Field("width", 0), Field("height", 0)))
+POINTS = tuple(
+    Field(f"{name}_{axis}")
+    for name in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
+    for axis in "xy"
+)
+LANDMARK_LISTS = {
+    "wild": TextList("list_landmarks_celeba.txt", POINTS),
+    "aligned": TextList("list_landmarks_align_celeba.txt", POINTS),
+}
+BOXES = TextList(
+    "list_bbox_celeba.txt", (Field("x_1"), Field("y_1"), Field("width", 0), Field("height", 0))
+)
 PARTITIONS = TextList("list_eval_partition.txt", (Field("partition", 0, 2, True),), "Eval")
 IDENTITIES = TextList("identity_CelebA.txt", (Field("identity", 1, whole=True),))
-SIZES = TextList("list_imsize_celeba.txt", (Field("height", 1, whole=True), Field("width", 1, whole=True)))
-MAFL = [TextList(f"{name}.txt", (), "MAFL", "the page of MAFL (folder MAFL of the TCDCN project of Zhang et al.)") for name in ("training", "testing")]
+SIZES = TextList(
+    "list_imsize_celeba.txt", (Field("height", 1, whole=True), Field("width", 1, whole=True))
+)
+MAFL = [
+    TextList(
+        f"{name}.txt",
+        (),
+        "MAFL",
+        "the page of MAFL (folder MAFL of the TCDCN project of Zhang et al.)",
+    )
+    for name in ("training", "testing")
+]
 
 # %% ../../nbs/data/50_celeba.ipynb #cfdc84d9
 def _is_there(path: Path) -> bool:
@@ -99,25 +138,45 @@ def _text(path: Path, kind: TextList) -> str:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not a text list: {recognise(path)}.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from None
     head = text[:500].lstrip().split("\n")[0]
-    require(not head.startswith("<"), f"{path} is a web page, as a refused download leaves it; fetch {kind.file} again from {kind.page}.")
-    require("," not in head, f"{path} is a table with commas, as others than the authors distribute it; fetch {kind.file} from {kind.page}.")
+    require(
+        not head.startswith("<"),
+        f"{path} is a web page, as a refused download leaves it; fetch {kind.file} again from {kind.page}.",
+    )
+    require(
+        "," not in head,
+        f"{path} is a table with commas, as others than the authors distribute it; fetch {kind.file} from {kind.page}.",
+    )
     return text
 
 # %% ../../nbs/data/50_celeba.ipynb #e7c741b6
 def _body(path: Path, kind: TextList) -> tuple[list[str], list[int]]:
     "The lines about pictures, and their numbers in the file."
-    rows = [(number, line) for number, line in enumerate(_text(path, kind).splitlines(), 1) if line.strip()]
+    rows = [
+        (number, line)
+        for number, line in enumerate(_text(path, kind).splitlines(), 1)
+        if line.strip()
+    ]
     announced = int(rows.pop(0)[1]) if rows and rows[0][1].strip().isdecimal() else None
     words = rows[0][1].split() if rows else []
     if kind.fields and words and not words[0].lower().endswith(IMAGE_ENDINGS):
-        number, columns = rows.pop(0)[0], words[words[0] == "image_id":]
-        require(columns == [f.name for f in kind.fields],
-                f"{path}, line {number}: the columns are {_few(columns)}, not {_few([f.name for f in kind.fields])}; "
-                f"it seems to be another list, so fetch {kind.file} again.")
-    require(rows, f"{path} holds no line about a picture; each should read {kind.form()}, so fetch {kind.file} again.")
-    require(announced in (None, len(rows)), f"{path} announces {announced} lines, but holds {len(rows)}; fetch it again, or correct the first line.")
+        number, columns = rows.pop(0)[0], words[words[0] == "image_id" :]
+        require(
+            columns == [f.name for f in kind.fields],
+            f"{path}, line {number}: the columns are {_few(columns)}, not {_few([f.name for f in kind.fields])}; "
+            f"it seems to be another list, so fetch {kind.file} again.",
+        )
+    require(
+        rows,
+        f"{path} holds no line about a picture; each should read {kind.form()}, so fetch {kind.file} again.",
+    )
+    require(
+        announced in (None, len(rows)),
+        f"{path} announces {announced} lines, but holds {len(rows)}; fetch it again, or correct the first line.",
+    )
     return [line for _, line in rows], [number for number, _ in rows]
 
 
@@ -142,26 +201,42 @@ def _quick(lines: Sequence[str], kind: TextList) -> np.ndarray | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy warns, or raises, where a word is no number
         try:
-            values = np.fromstring(" ".join(line.split(None, 1)[1] for line in lines), sep=" ") if C else np.empty(0)
+            values = (
+                np.fromstring(" ".join(line.split(None, 1)[1] for line in lines), sep=" ")
+                if C
+                else np.empty(0)
+            )
         except (DeprecationWarning, ValueError):
             return None
     if values.size != len(lines) * C:
         return None
     values = values.reshape(len(lines), C)
     low, high, whole = (np.array([f[i] for f in kind.fields]) for i in (1, 2, 3))
-    fits = np.isfinite(values) & (values >= low) & (values <= high) & ((values == np.floor(values)) | ~whole.astype(bool))
+    fits = (
+        np.isfinite(values)
+        & (values >= low)
+        & (values <= high)
+        & ((values == np.floor(values)) | ~whole.astype(bool))
+    )
     return values if fits.all() else None
 
 # %% ../../nbs/data/50_celeba.ipynb #ffcc0706
-def _slow(path: Path, lines: Sequence[str], at: Sequence[int], kind: TextList) -> np.ndarray:  # (N,C)
+def _slow(
+    path: Path, lines: Sequence[str], at: Sequence[int], kind: TextList
+) -> np.ndarray:  # (N,C)
     cure = f"each line reads {kind.form()}, so correct it, or fetch {kind.file} again"
     values = []
     for line, number in zip(lines, at):
         _, *texts = line.split()
-        require(len(texts) == len(kind.fields),
-                f"{path}, line {number}: {line.strip()[:60]!r} has {len(texts) + 1} field{'s' * (len(texts) > 0)}, not {len(kind.fields) + 1}; {cure}.")
+        require(
+            len(texts) == len(kind.fields),
+            f"{path}, line {number}: {line.strip()[:60]!r} has {len(texts) + 1} field{'s' * (len(texts) > 0)}, not {len(kind.fields) + 1}; {cure}.",
+        )
         for field, text in zip(kind.fields, texts):
-            require(field.fits(text), f"{path}, line {number}: <{field.name}> is {text[:40]!r}, not {field.form()}; {cure}.")
+            require(
+                field.fits(text),
+                f"{path}, line {number}: <{field.name}> is {text[:40]!r}, not {field.form()}; {cure}.",
+            )
         values.append([float(text) for text in texts])
     return np.array(values)
 
@@ -188,23 +263,36 @@ def read_table(
 
 # %% ../../nbs/data/50_celeba.ipynb #f5dc375b
 def _check_names(path: Path, names: np.ndarray, at: Sequence[int]) -> None:
-    odd = next((i for i, n in enumerate(names) if "/" in n or "\\" in n or not n.lower().endswith(IMAGE_ENDINGS)), None)
+    odd = next(
+        (
+            i
+            for i, n in enumerate(names)
+            if "/" in n or "\\" in n or not n.lower().endswith(IMAGE_ENDINGS)
+        ),
+        None,
+    )
     if odd is not None:
-        raise InputError(f"{path}, line {at[odd]}: {str(names[odd])[:60]!r} is not the name of a picture in the folder of pictures; "
-                         "give a plain name such as 000001.jpg.")
+        raise InputError(
+            f"{path}, line {at[odd]}: {str(names[odd])[:60]!r} is not the name of a picture in the folder of pictures; "
+            "give a plain name such as 000001.jpg."
+        )
     if (names[1:] > names[:-1]).all():
         return
     order = np.argsort(names, kind="stable")
     twice = np.flatnonzero(names[order][1:] == names[order][:-1])
     if len(twice):
         first, second = order[twice[0]], order[twice[0] + 1]
-        raise InputError(f"{path}, line {at[second]}: {names[second]} stands here for the second time, first in line {at[first]}; remove one of the two.")
+        raise InputError(
+            f"{path}, line {at[second]}: {names[second]} stands here for the second time, first in line {at[first]}; remove one of the two."
+        )
 
 # %% ../../nbs/data/50_celeba.ipynb #471f42b6
 def similarity(
     source: np.ndarray,  # (L,2)
     target: np.ndarray,  # (L,2)
-) -> tuple[complex, complex, np.ndarray]:  # a, b of w = a z + b, and (L,) how far each point misses its target
+) -> tuple[
+    complex, complex, np.ndarray
+]:  # a, b of w = a z + b, and (L,) how far each point misses its target
     "The turn, scale and shift that carry points onto points, by least squares."
     z, w = (np.asarray(p, float) @ [1, 1j] for p in (source, target))
     design = np.stack([z, np.ones_like(z)], 1)
@@ -213,9 +301,18 @@ def similarity(
 
 # %% ../../nbs/data/50_celeba.ipynb #a7a75981
 EXPECTED = {  # (variant, min_face, leave_out) -> pictures in each split, and who says so
-    ("wild", 0.3, "test"): ({"train": 45_609, "fit": 5_379, "test": 283}, "Hung et al. 2019, Sec. 4.1"),
-    ("wild", 0.0, "test"): ({"train": 161_962, "fit": 19_000, "test": 1_000}, "alignment paper, Sec. 4.2"),
-    ("aligned", 0.0, "test"): ({"train": 161_962, "fit": 19_000, "test": 1_000}, "alignment paper, Sec. 4.2"),
+    ("wild", 0.3, "test"): (
+        {"train": 45_609, "fit": 5_379, "test": 283},
+        "Hung et al. 2019, Sec. 4.1",
+    ),
+    ("wild", 0.0, "test"): (
+        {"train": 161_962, "fit": 19_000, "test": 1_000},
+        "alignment paper, Sec. 4.2",
+    ),
+    ("aligned", 0.0, "test"): (
+        {"train": 161_962, "fit": 19_000, "test": 1_000},
+        "alignment paper, Sec. 4.2",
+    ),
 }
 
 # %% ../../nbs/data/50_celeba.ipynb #db764465
@@ -260,8 +357,10 @@ def _joined(root: Path, kind: TextList, names: np.ndarray, listed: str) -> np.nd
     rows = rows_of(table.names, names)
     gone = names[rows < 0]
     if len(gone):
-        raise InputError(f"{path} has no line for {gone[0]}{f' and {len(gone) - 1} others' if len(gone) > 1 else ''}, but {listed} has; "
-                         "fetch both lists again, or shorten the latter.")
+        raise InputError(
+            f"{path} has no line for {gone[0]}{f' and {len(gone) - 1} others' if len(gone) > 1 else ''}, but {listed} has; "
+            "fetch both lists again, or shorten the latter."
+        )
     return table.values[rows]
 
 # %% ../../nbs/data/50_celeba.ipynb #37287b66
@@ -310,12 +409,16 @@ def read_faces(
     path = find_list(root, kind)
     other = {"wild": "aligned", "aligned": "wild"}[variant]
     if not _is_there(path) and _is_there(find_list(root, LANDMARK_LISTS[other])):
-        raise InputError(f"{path} is missing, but the {other} variant's list is there; open it with variant={other}, or fetch {kind.file} from {kind.page}.")
+        raise InputError(
+            f"{path} is missing, but the {other} variant's list is there; open it with variant={other}, or fetch {kind.file} from {kind.page}."
+        )
     names, points = read_table(path, kind)
     boxes = _joined(root, BOXES, names, kind.file).astype(np.float32) if variant == "wild" else None
     partition = _partition(root, names, kind.file)
     mafl = _mafl(root, names)
-    identity = _joined(root, IDENTITIES, names, kind.file)[:, 0].astype(np.int64) if identities else None
+    identity = (
+        _joined(root, IDENTITIES, names, kind.file)[:, 0].astype(np.int64) if identities else None
+    )
     full = [len(names), *mafl.lengths] == list(FULL.values())
     points = points.reshape(-1, 5, 2).astype(np.float32)
     return Faces(
@@ -324,24 +427,50 @@ def read_faces(
 
 # %% ../../nbs/data/50_celeba.ipynb #b2018ba0
 _FACE = {  # layers from back to front: centre (u,v) and half axes, in distances between the eyes; v points down
-    "hair": (0.0, 0.32, 1.10, 1.60), "ears": (0.0, 0.35, 1.02, 0.28), "head": (0.0, 0.55, 0.90, 1.30),
-    "left white": (-0.5, 0.0, 0.22, 0.13), "right white": (0.5, 0.0, 0.22, 0.13), "left eye": (-0.5, 0.0, 0.10, 0.10), "right eye": (0.5, 0.0, 0.10, 0.10),
-    "left brow": (-0.5, -0.27, 0.27, 0.06), "right brow": (0.5, -0.27, 0.27, 0.06), "nose": (0.0, 0.45, 0.13, 0.30), "mouth": (0.0, 1.07, 0.45, 0.12),
+    "hair": (0.0, 0.32, 1.10, 1.60),
+    "ears": (0.0, 0.35, 1.02, 0.28),
+    "head": (0.0, 0.55, 0.90, 1.30),
+    "left white": (-0.5, 0.0, 0.22, 0.13),
+    "right white": (0.5, 0.0, 0.22, 0.13),
+    "left eye": (-0.5, 0.0, 0.10, 0.10),
+    "right eye": (0.5, 0.0, 0.10, 0.10),
+    "left brow": (-0.5, -0.27, 0.27, 0.06),
+    "right brow": (0.5, -0.27, 0.27, 0.06),
+    "nose": (0.0, 0.45, 0.13, 0.30),
+    "mouth": (0.0, 1.07, 0.45, 0.12),
 }
 _POINTS = ((-0.5, 0.0), (0.5, 0.0), (0.0, 0.62), (-0.42, 1.07), (0.42, 1.07))
-_BOX = (-0.95, -0.75, 0.95, 1.85)  # left, top, right, bottom of the face as a box is drawn around it
+_BOX = (
+    -0.95,
+    -0.75,
+    0.95,
+    1.85,
+)  # left, top, right, bottom of the face as a box is drawn around it
 _ALIGNED = (38.25, 88.5 + 111.2j)  # a and b of the aligned frame, as measured on real faces
 
 # %% ../../nbs/data/50_celeba.ipynb #b50f2b20
-def _paint_face(ground: Tensor, a: complex, b: complex, look: Tensor) -> Tensor:  # (3,H,W) -> (3,H,W)
+def _paint_face(
+    ground: Tensor, a: complex, b: complex, look: Tensor
+) -> Tensor:  # (3,H,W) -> (3,H,W)
     "A face on a ground; `look` (5,): skin, hair, lips, and how far nose and mouth have turned to the side and down."
     H, W = ground.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     z = (torch.complex(x, y) - b) / a
     skin, hair, lips, yaw, _ = look.tolist()
-    skin, hair = torch.tensor([.55, .38, .30]) + 0.4 * skin * torch.tensor([1., 1., .9]), torch.tensor([.15, .1, .07]) + 0.55 * hair * torch.tensor([1., .8, .45])
-    colours = {"hair": hair, "brow": hair * 0.6, "white": torch.tensor([.95, .95, .95]), "eye": torch.tensor([.08, .06, .05]),
-               "mouth": torch.tensor([.6 + .3 * lips, .2, .25]), "nose": skin * 0.8, "ears": skin * 0.9, "head": skin}
+    skin, hair = (
+        torch.tensor([0.55, 0.38, 0.30]) + 0.4 * skin * torch.tensor([1.0, 1.0, 0.9]),
+        torch.tensor([0.15, 0.1, 0.07]) + 0.55 * hair * torch.tensor([1.0, 0.8, 0.45]),
+    )
+    colours = {
+        "hair": hair,
+        "brow": hair * 0.6,
+        "white": torch.tensor([0.95, 0.95, 0.95]),
+        "eye": torch.tensor([0.08, 0.06, 0.05]),
+        "mouth": torch.tensor([0.6 + 0.3 * lips, 0.2, 0.25]),
+        "nose": skin * 0.8,
+        "ears": skin * 0.9,
+        "head": skin,
+    }
     image = ground
     for layer, (u, v, p, q) in _FACE.items():
         u = u + (0.35 * yaw if layer in ("nose", "mouth") else 0)
@@ -350,12 +479,16 @@ def _paint_face(ground: Tensor, a: complex, b: complex, look: Tensor) -> Tensor:
     return image
 
 
-def _carry(points: Sequence[tuple[float, float]], a: complex, b: complex) -> np.ndarray:  # (L,2) -> (L,2)
+def _carry(
+    points: Sequence[tuple[float, float]], a: complex, b: complex
+) -> np.ndarray:  # (L,2) -> (L,2)
     w = np.array(points) @ [1, 1j] * a + b
     return np.stack([w.real, w.imag], 1)
 
 # %% ../../nbs/data/50_celeba.ipynb #bbe669ff
-def _draw_face(n: int, g: torch.Generator) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray, list[int]]:
+def _draw_face(
+    n: int, g: torch.Generator
+) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray, list[int]]:
     "Picture n in the wild and aligned, its two rows of landmarks, and its box."
     r, look = torch.rand(8, generator=g).tolist(), torch.rand(5, generator=g)
     look[3] -= 0.5
@@ -365,16 +498,26 @@ def _draw_face(n: int, g: torch.Generator) -> tuple[Tensor, Tensor, np.ndarray, 
     b = W * (0.35 + 0.3 * r[4]) + 1j * H * (0.36 + 0.08 * r[5])
     b = {3: 0.2 * W + 0.4j * H, 6: 0.92 * W + 0.4j * H}.get(n, b)
     points = [(u + 0.35 * float(look[3]) * (k > 1), v) for k, (u, v) in enumerate(_POINTS)]
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 4, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
-    ground = 0.15 * ground + 0.25 * ground.mean(0) + torch.tensor([.25, .3, .35])[:, None, None]
+    ground = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 5, 4, generator=g), (H, W), mode="bicubic"
+    ).clamp(0, 1)[0]
+    ground = 0.15 * ground + 0.25 * ground.mean(0) + torch.tensor([0.25, 0.3, 0.35])[:, None, None]
     back = torch.nn.functional.interpolate(ground[None], FRAME[::-1], mode="bilinear")[0]
-    x, y = _carry([(_BOX[0], _BOX[1]), (_BOX[2], _BOX[1]), (_BOX[0], _BOX[3]), (_BOX[2], _BOX[3])], abs(a), b).T
+    x, y = _carry(
+        [(_BOX[0], _BOX[1]), (_BOX[2], _BOX[1]), (_BOX[0], _BOX[3]), (_BOX[2], _BOX[3])], abs(a), b
+    ).T
     box = [math.floor(x.min()), math.floor(y.min()), round(np.ptp(x)), round(np.ptp(y))]
     box = [320, 828, 0, 0] if n == 5 else box
     faces = [_paint_face(ground, a, b, look), _paint_face(back, *_ALIGNED, look)]
     if n == 2:
         faces = [f.mean(0, keepdim=True).expand(3, -1, -1) for f in faces]
-    return faces[0], faces[1], np.floor(_carry(points, a, b)).astype(int), np.floor(_carry(points, *_ALIGNED)).astype(int), box
+    return (
+        faces[0],
+        faces[1],
+        np.floor(_carry(points, a, b)).astype(int),
+        np.floor(_carry(points, *_ALIGNED)).astype(int),
+        box,
+    )
 
 # %% ../../nbs/data/50_celeba.ipynb #88978314
 def _save(path: Path, image: Tensor) -> None:
@@ -384,11 +527,24 @@ def _save(path: Path, image: Tensor) -> None:
     Image.fromarray(values[..., 0] if grey else values).save(path, quality=95)
 
 
-def _write_list(path: Path, kind: TextList, names: Sequence[str], rows: Sequence[Sequence[int]], header: bool = True) -> Path:
+def _write_list(
+    path: Path,
+    kind: TextList,
+    names: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    header: bool = True,
+) -> Path:
     "In the original's own columns."
     columns = [f.name for f in kind.fields]
-    head = [str(len(names)), " ".join(["image_id", *columns] if kind is BOXES else columns)] if header else []
-    lines = [" ".join([name, *(f"{v:4d}" if header else str(v) for v in row)]) for name, row in zip(names, rows, strict=True)]
+    head = (
+        [str(len(names)), " ".join(["image_id", *columns] if kind is BOXES else columns)]
+        if header
+        else []
+    )
+    lines = [
+        " ".join([name, *(f"{v:4d}" if header else str(v) for v in row)])
+        for name, row in zip(names, rows, strict=True)
+    ]
     return write_atomic(path, lambda p: p.write_text("\n".join(head + lines) + "\n"))
 
 # %% ../../nbs/data/50_celeba.ipynb #0c314f49
@@ -405,11 +561,26 @@ def write_celeba_fixture(
         picture, straight, points, moved, box = _draw_face(i, g)
         size = [round(s * scale) for s in FRAME[::-1]]
         _save(folder / "Img" / "img_celeba" / name, picture)
-        _save(folder / "Img" / "img_align_celeba" / name, torch.nn.functional.interpolate(straight[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1))
+        _save(
+            folder / "Img" / "img_align_celeba" / name,
+            torch.nn.functional.interpolate(straight[None], size, mode="bilinear", antialias=True)[
+                0
+            ].clamp(0, 1),
+        )
         wild, aligned, boxes = [*wild, points.ravel()], [*aligned, moved.ravel()], [*boxes, box]
-    for kind, rows in ((LANDMARK_LISTS["wild"], wild), (LANDMARK_LISTS["aligned"], aligned), (BOXES, boxes)):
+    for kind, rows in (
+        (LANDMARK_LISTS["wild"], wild),
+        (LANDMARK_LISTS["aligned"], aligned),
+        (BOXES, boxes),
+    ):
         _write_list(folder / "Anno" / kind.file, kind, names, rows)
-    _write_list(folder / "Anno" / IDENTITIES.file, IDENTITIES, names, [[1 + i // 2] for i in range(n)], header=False)
+    _write_list(
+        folder / "Anno" / IDENTITIES.file,
+        IDENTITIES,
+        names,
+        [[1 + i // 2] for i in range(n)],
+        header=False,
+    )
     partition = [[int(i >= 0.7 * n) + int(i >= 0.85 * n)] for i in range(n)]
     _write_list(folder / "Eval" / PARTITIONS.file, PARTITIONS, names, partition, header=False)
     for kind, chosen in zip(MAFL, (names[::3], names[1::6])):
@@ -427,7 +598,9 @@ FETCH = (
 
 
 def find_celeba(
-    root: str | Path | None = None,  # the CelebA folder, or the one it lies in; default: the variable PARTBOOK_CELEBA
+    root: str
+    | Path
+    | None = None,  # the CelebA folder, or the one it lies in; default: the variable PARTBOOK_CELEBA
 ) -> Path:
     "The folder with CelebA's lists. `InputError` says what to fetch and where to put it."
     text = root if root is not None else os.environ.get("PARTBOOK_CELEBA") or None
@@ -479,20 +652,57 @@ class CelebA(Collection):
     landmark_names = LANDMARKS
     fitting, eyes = "fit", (0, 1)
 
-    def __init__(self, root: Path, split: str, size: int | None, variant: str, min_face: float, leave_out: str, identities: bool):
-        require(split in self.splits, f"CelebA has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: int | None,
+        variant: str,
+        min_face: float,
+        leave_out: str,
+        identities: bool,
+    ):
+        require(
+            split in self.splits,
+            f"CelebA has no split {split!r}; choose one of: {', '.join(self.splits)}.",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        require(variant in PICTURES, f"CelebA has no variant {variant!r}; choose one of: {', '.join(PICTURES)}.")
-        require(0 <= min_face <= 1, f"min_face is {min_face}; it is the share of the picture that a face box must fill, from 0 to 1.")
-        require(leave_out in ("test", "all"), f"leave_out is {leave_out!r}; choose test or all, the part of MAFL that is no training picture.")
-        self.root, self.split, self.size, self.variant, self.leave_out = root, split, size, variant, leave_out
-        self.min_face = min_face if variant == "wild" else 0.0  # aligned pictures have no box, and are filled by a face
-        self.faces, self.folder = read_faces(root, variant, identities), find_pictures_of(root, variant)
+        require(
+            variant in PICTURES,
+            f"CelebA has no variant {variant!r}; choose one of: {', '.join(PICTURES)}.",
+        )
+        require(
+            0 <= min_face <= 1,
+            f"min_face is {min_face}; it is the share of the picture that a face box must fill, from 0 to 1.",
+        )
+        require(
+            leave_out in ("test", "all"),
+            f"leave_out is {leave_out!r}; choose test or all, the part of MAFL that is no training picture.",
+        )
+        self.root, self.split, self.size, self.variant, self.leave_out = (
+            root,
+            split,
+            size,
+            variant,
+            leave_out,
+        )
+        self.min_face = (
+            min_face if variant == "wild" else 0.0
+        )  # aligned pictures have no box, and are filled by a face
+        self.faces, self.folder = (
+            read_faces(root, variant, identities),
+            find_pictures_of(root, variant),
+        )
         self.foreground = "inside the true box" if variant == "wild" else "the whole picture"
-        self._sizes = np.zeros((len(self.faces.names), 2), np.int32)  # (H,W) of the pictures measured so far
+        self._sizes = np.zeros(
+            (len(self.faces.names), 2), np.int32
+        )  # (H,W) of the pictures measured so far
         self._categories(identities)
         self.rows = self._choose(split)
-        require(len(self.rows), f"{root} holds no picture of split {split!r} with min_face={min_face:g}; ask for less, or complete MAFL's lists.")
+        require(
+            len(self.rows),
+            f"{root} holds no picture of split {split!r} with min_face={min_face:g}; ask for less, or complete MAFL's lists.",
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -518,8 +728,11 @@ def _choose(self: CelebA, split: str) -> np.ndarray:
     else:
         rows = np.arange(len(a.names))
     gone = missing_files(self.folder, a.names[rows].tolist())
-    require(not gone, f"{self.folder} lacks {len(gone)} of the {len(rows)} pictures of split {split!r}, the first is {gone[0] if gone else ''}; "
-                      f"unpack {PICTURES[self.variant][1]} again, or shorten {LANDMARK_LISTS[self.variant].file} to the pictures that are there.")
+    require(
+        not gone,
+        f"{self.folder} lacks {len(gone)} of the {len(rows)} pictures of split {split!r}, the first is {gone[0] if gone else ''}; "
+        f"unpack {PICTURES[self.variant][1]} again, or shorten {LANDMARK_LISTS[self.variant].file} to the pictures that are there.",
+    )
     return rows[self.face_shares(rows) >= self.min_face] if self.min_face > 0 else rows
 
 # %% ../../nbs/data/50_celeba.ipynb #c5b71885
@@ -556,7 +769,9 @@ class Placed(NamedTuple):
     points: np.ndarray  # (n,5,2) float
     visible: np.ndarray  # (n,5) bool: within the picture
     boxes: np.ndarray | None  # (n,4) float, clipped
-    unknown: np.ndarray | None  # (n,) bool: nothing of the box lies in the picture, so it became the whole picture
+    unknown: (
+        np.ndarray | None
+    )  # (n,) bool: nothing of the box lies in the picture, so it became the whole picture
 
 
 def place(
@@ -572,18 +787,26 @@ def place(
     points = (faces.points[rows] + CLICK) * scale
     visible = ((points >= -BORDER * scale) & (points <= limit + BORDER * scale)).all(-1)
     points = np.where(visible[..., None], points.clip(0, limit), points)
-    return Placed(points, visible, None, None) if faces.boxes is None else Placed(points, visible, *_clip(faces.boxes[rows], limit[:, 0]))
+    return (
+        Placed(points, visible, None, None)
+        if faces.boxes is None
+        else Placed(points, visible, *_clip(faces.boxes[rows], limit[:, 0]))
+    )
 
 # %% ../../nbs/data/50_celeba.ipynb #81a97194
 def _check_shapes(names: np.ndarray, sizes: np.ndarray) -> None:  # (n,2) width and height
     odd = abs(sizes[:, 0] - sizes[:, 1] * FRAME[0] / FRAME[1]) > 1
     if odd.any():
         w, h = sizes[odd][0].astype(int)
-        raise InputError(f"{names[odd][0]} is {w}x{h} pixels, but aligned pictures are {FRAME[0]}x{FRAME[1]} or that frame resized as a whole; "
-                         "unpack img_align_celeba.zip again (a crop has lost its landmarks).")
+        raise InputError(
+            f"{names[odd][0]} is {w}x{h} pixels, but aligned pictures are {FRAME[0]}x{FRAME[1]} or that frame resized as a whole; "
+            "unpack img_align_celeba.zip again (a crop has lost its landmarks)."
+        )
 
 
-def _clip(boxes: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,2) width and height
+def _clip(
+    boxes: np.ndarray, limit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,2) width and height
     "Boxes within their pictures, and which of them had nothing there."
     low, high = boxes[:, :2].clip(min=0), np.minimum(boxes[:, :2] + boxes[:, 2:], limit)
     unknown = (high <= low).any(1)
@@ -610,15 +833,23 @@ def __getitem__(self: CelebA, i: int) -> Sample:
     placed = place(self.faces, np.array([n]), np.array([image.shape[1:]]))
     box = None if placed.boxes is None else torch.tensor(placed.boxes[0], dtype=torch.float32)
     category = None if self.faces.identity is None else int(self._category[n])
-    sample = Sample(image, name, landmarks=torch.tensor(placed.points[0], dtype=torch.float32), visible=torch.tensor(placed.visible[0]),
-                    box=box, category=category)
+    sample = Sample(
+        image,
+        name,
+        landmarks=torch.tensor(placed.points[0], dtype=torch.float32),
+        visible=torch.tensor(placed.visible[0]),
+        box=box,
+        category=category,
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 # %% ../../nbs/data/50_celeba.ipynb #e35a7a7c
 @patch(cls_method=True)
 def open(
     cls: CelebA,
-    root: str | Path | None = None,  # the CelebA folder or its parent; default: the variable PARTBOOK_CELEBA
+    root: str
+    | Path
+    | None = None,  # the CelebA folder or its parent; default: the variable PARTBOOK_CELEBA
     split: str = "train",  # "train", "fit" (MAFL training), "test" (MAFL testing) or "all"
     size: int | None = None,  # resize every sample SxS; None keeps each picture's own size
     seed: int = 0,  # photographs do not depend on it
@@ -640,15 +871,30 @@ def counts(self: CelebA) -> dict[str, int]:
     sizes = self.measure(rows)
     placed = place(a, rows, sizes)
     outside = int((~placed.visible).sum())
-    require(2 * outside <= placed.visible.size, f"{outside} of {placed.visible.size} landmarks lie outside their pictures; {self.folder} seems to hold "
-                                                f"other pictures than {LANDMARK_LISTS[self.variant].file} tells of, so unpack {PICTURES[self.variant][1]} again.")
-    found = {"pictures listed": len(a.names), **{split: len(r) for split, r in splits.items()}, "landmarks outside the picture": outside}
+    require(
+        2 * outside <= placed.visible.size,
+        f"{outside} of {placed.visible.size} landmarks lie outside their pictures; {self.folder} seems to hold "
+        f"other pictures than {LANDMARK_LISTS[self.variant].file} tells of, so unpack {PICTURES[self.variant][1]} again.",
+    )
+    found = {
+        "pictures listed": len(a.names),
+        **{split: len(r) for split, r in splits.items()},
+        "landmarks outside the picture": outside,
+    }
     if placed.boxes is not None:
-        found |= {"boxes clipped to the picture": int((placed.boxes[:, 2:] != a.boxes[rows, 2:]).any(1).sum()) - int(placed.unknown.sum()),
-                  "boxes of which nothing is known": int(placed.unknown.sum())}
+        found |= {
+            "boxes clipped to the picture": int(
+                (placed.boxes[:, 2:] != a.boxes[rows, 2:]).any(1).sum()
+            )
+            - int(placed.unknown.sum()),
+            "boxes of which nothing is known": int(placed.unknown.sum()),
+        }
     else:
         found["pictures of another size than 178x218"] = int((sizes != FRAME[::-1]).any(1).sum())
-    return found | {"MAFL's names that are not listed, ignored": a.ignored, "the full set (1) or a part (0)": int(a.full)}
+    return found | {
+        "MAFL's names that are not listed, ignored": a.ignored,
+        "the full set (1) or a part (0)": int(a.full),
+    }
 
 # %% ../../nbs/data/50_celeba.ipynb #618b5573
 @patch
@@ -656,8 +902,11 @@ def _compare(self: CelebA, found: dict[str, int]) -> None:
     "Hold the sizes of the splits against the papers', where all of CelebA and MAFL is there and a paper has these options."
     expected, source = EXPECTED.get((self.variant, self.min_face, self.leave_out), ({}, ""))
     for split, number in expected.items() if self.faces.full else ():
-        require(found[split] == number, f"{self.root}: expected {number} pictures in split {split!r} ({source}), found {found[split]}; "
-                                        "the lists or the pictures are not the published ones, so fetch them again.")
+        require(
+            found[split] == number,
+            f"{self.root}: expected {number} pictures in split {split!r} ({source}), found {found[split]}; "
+            "the lists or the pictures are not the published ones, so fetch them again.",
+        )
 
 # %% ../../nbs/data/50_celeba.ipynb #0a5c6ab2
 def write_sizes(
@@ -665,4 +914,9 @@ def write_sizes(
 ) -> Path:
     "Read every wild picture's size once and write list_imsize_celeba.txt beside the lists, as SCOPS' archive has it; returns its path."
     c = CelebA.open(root, "all", min_face=0)
-    return _write_list(find_list(c.root, LANDMARK_LISTS["wild"]).parent / SIZES.file, SIZES, c.faces.names, c.measure(c.rows))
+    return _write_list(
+        find_list(c.root, LANDMARK_LISTS["wild"]).parent / SIZES.file,
+        SIZES,
+        c.faces.names,
+        c.measure(c.rows),
+    )

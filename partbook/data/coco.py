@@ -113,11 +113,15 @@ LONGEST = 10**6  # pixels; no side of a photograph is longer
 
 
 def _table(data: Any, key: str, path: Path) -> dict[int, dict]:  # id -> entry
-    require(isinstance(data, dict),
-            f"{path} holds a {type(data).__name__}, not COCO's object with images, categories and annotations; give another file.")
+    require(
+        isinstance(data, dict),
+        f"{path} holds a {type(data).__name__}, not COCO's object with images, categories and annotations; give another file.",
+    )
     entries = data.get(key)
-    require(isinstance(entries, list) and entries,
-            f"{path} has no list {key!r}, or an empty one; COCO's format needs images, categories and annotations.")
+    require(
+        isinstance(entries, list) and entries,
+        f"{path} has no list {key!r}, or an empty one; COCO's format needs images, categories and annotations.",
+    )
     table = {}
     for k, entry in enumerate(entries):
         where = f"{path}, {key}[{k}]"
@@ -153,16 +157,25 @@ def _get(entry: dict, key: str, where: str, fits, form: str) -> Any:
     return entry[key]
 
 # %% ../../nbs/data/75_coco.ipynb #ff560c6d
-def _read_images(data: Any, path: Path) -> tuple[list[int], list[str], np.ndarray]:  # ids, files, (N,2) heights and widths
+def _read_images(
+    data: Any, path: Path
+) -> tuple[list[int], list[str], np.ndarray]:  # ids, files, (N,2) heights and widths
     ids, files, sizes = [], {}, []
     form = "a positive whole number"
     for number, entry in _table(data, "images", path).items():
         where = f"{path}, image {number}"
-        file = _get(entry, "file_name", where, lambda v: isinstance(v, str) and v.strip(), "a file name").replace("\\", "/")
-        require(not file.startswith("/") and ":" not in file and ".." not in file.split("/"),
-                f"{where}: file_name {_short(file)} leads out of the folder; name files relative to the one that holds {path.name}.")
+        file = _get(
+            entry, "file_name", where, lambda v: isinstance(v, str) and v.strip(), "a file name"
+        ).replace("\\", "/")
+        require(
+            not file.startswith("/") and ":" not in file and ".." not in file.split("/"),
+            f"{where}: file_name {_short(file)} leads out of the folder; name files relative to the one that holds {path.name}.",
+        )
         require("\0" not in file, f"{where}: file_name {_short(file)} holds a zero byte; {CURE}.")
-        require(file not in files, f"{where}: file_name {_short(file)} belongs to image {files.get(file)} as well; {CURE}.")
+        require(
+            file not in files,
+            f"{where}: file_name {_short(file)} belongs to image {files.get(file)} as well; {CURE}.",
+        )
         ids.append(number)
         files[file] = number
         keys = ("height", "width")
@@ -173,12 +186,21 @@ def _read_images(data: Any, path: Path) -> tuple[list[int], list[str], np.ndarra
         sizes.append(sides)
     return ids, list(files), np.array(sizes)
 
-
+# %% ../../nbs/data/75_coco.ipynb #f2e24f1e
 def _read_categories(data: Any, path: Path) -> dict[int, str]:  # by rising id
     names = {}
     for number, entry in sorted(_table(data, "categories", path).items()):
-        name = _get(entry, "name", f"{path}, category {number}", lambda v: isinstance(v, str) and v.strip(), "a name").strip()
-        require(name not in names.values(), f"{path}, category {number}: the name {name!r} belongs to another category as well; rename one of them.")
+        name = _get(
+            entry,
+            "name",
+            f"{path}, category {number}",
+            lambda v: isinstance(v, str) and v.strip(),
+            "a name",
+        ).strip()
+        require(
+            name not in names.values(),
+            f"{path}, category {number}: the name {name!r} belongs to another category as well; rename one of them.",
+        )
         names[number] = name
     return names
 
@@ -186,29 +208,41 @@ def _read_categories(data: Any, path: Path) -> dict[int, str]:  # by rising id
 Outline = list[np.ndarray] | np.ndarray  # polygons (n,2) in pixels, or run lengths
 
 
-def _all_numbers(values: list) -> np.ndarray | None:  # (n,) float; None if one is text, missing, a list, or infinite
+def _all_numbers(
+    values: list,
+) -> np.ndarray | None:  # (n,) float; None if one is text, missing, a list, or infinite
     try:
         array = np.array(values)
     except ValueError:
         return None
-    return array.astype(np.float64) if array.ndim == 1 and array.dtype.kind in "iuf" and np.isfinite(array).all() else None
+    return (
+        array.astype(np.float64)
+        if array.ndim == 1 and array.dtype.kind in "iuf" and np.isfinite(array).all()
+        else None
+    )
 
-
+# %% ../../nbs/data/75_coco.ipynb #a3ef92dc
 def _read_polygons(value: list, size: tuple[int, int], where: str) -> list[np.ndarray]:
     polygons, limit = [], np.array(size[::-1], dtype=np.float64)
     for k, numbers in enumerate(value):
         which = f"{where}: polygon {k}"
         if not isinstance(numbers, list):
-            raise InputError(f"{where}: segmentation holds {_short(numbers)} where a polygon [x1, y1, ...] should be; put brackets around it.")
+            raise InputError(
+                f"{where}: segmentation holds {_short(numbers)} where a polygon [x1, y1, ...] should be; put brackets around it."
+            )
         if (corners := _all_numbers(numbers)) is None:
             raise InputError(f"{which} holds something that is not a number; {CURE}.")
         if len(corners) % 2:
-            raise InputError(f"{which} has {len(corners)} numbers; an x or a y is missing, so {CURE}.")
+            raise InputError(
+                f"{which} has {len(corners)} numbers; an x or a y is missing, so {CURE}."
+            )
         corners = corners.reshape(-1, 2)
         outside = ((corners < -BORDER) | (corners > limit + BORDER)).any(1)
         if outside.any():
             x, y = corners[outside][0]
-            raise InputError(f"{which} has a corner at ({x:g}, {y:g}), outside its {size[1]}x{size[0]} image; {CURE}.")
+            raise InputError(
+                f"{which} has a corner at ({x:g}, {y:g}), outside its {size[1]}x{size[0]} image; {CURE}."
+            )
         corners = corners.clip(0, limit)
         if len(corners) >= 3 and (np.ptp(corners, 0) > 0).all():
             polygons.append(corners)
@@ -217,17 +251,26 @@ def _read_polygons(value: list, size: tuple[int, int], where: str) -> list[np.nd
 # %% ../../nbs/data/75_coco.ipynb #129cc375
 def _read_runs(value: dict, size: tuple[int, int], where: str) -> np.ndarray:
     stated = value.get("size")
-    require(stated == list(size), f"{where}: its run lengths are for size {_short(stated)}, but the image is {list(size)} (height, width); {CURE}.")
+    require(
+        stated == list(size),
+        f"{where}: its run lengths are for size {_short(stated)}, but the image is {list(size)} (height, width); {CURE}.",
+    )
     counts = value.get("counts")
     if isinstance(counts, str):
         try:
             counts = expand_runs(counts)
         except ValueError:
-            raise InputError(f"{where}: counts {_short(counts)} is not COCO's text for run lengths; {CURE}.") from None
-    require(isinstance(counts, list) and all(_whole(v) and v >= 0 for v in counts),
-            f"{where}: counts is {_short(counts)}, not a list of run lengths; {CURE}.")
-    require(sum(counts) == size[0] * size[1],
-            f"{where}: its run lengths add up to {sum(counts)}, not to the {size[0] * size[1]} pixels of the image; {CURE}.")
+            raise InputError(
+                f"{where}: counts {_short(counts)} is not COCO's text for run lengths; {CURE}."
+            ) from None
+    require(
+        isinstance(counts, list) and all(_whole(v) and v >= 0 for v in counts),
+        f"{where}: counts is {_short(counts)}, not a list of run lengths; {CURE}.",
+    )
+    require(
+        sum(counts) == size[0] * size[1],
+        f"{where}: its run lengths add up to {sum(counts)}, not to the {size[0] * size[1]} pixels of the image; {CURE}.",
+    )
     return np.array(counts, dtype=np.int64)
 
 
@@ -241,12 +284,22 @@ def outline_mask(outline: Outline, size: tuple[int, int]) -> np.ndarray:  # (H,W
     return mask
 
 # %% ../../nbs/data/75_coco.ipynb #7dabbb9a
-def _measure(outline: Outline, size: tuple[int, int]) -> tuple[float, list[float]]:  # area, (left, top, right, bottom)
+def _measure(
+    outline: Outline, size: tuple[int, int]
+) -> tuple[float, list[float]]:  # area, (left, top, right, bottom)
     if isinstance(outline, np.ndarray):
         return float(outline[1::2].sum()), _runs_extent(outline, size[0])
     corners = np.concatenate(outline)
-    crosses = [p[-1, 0] * p[0, 1] - p[0, 0] * p[-1, 1] + (p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]).sum() for p in outline]
-    return sum(0.5 * abs(float(c)) for c in crosses), [*corners.min(0).tolist(), *corners.max(0).tolist()]
+    crosses = [
+        p[-1, 0] * p[0, 1]
+        - p[0, 0] * p[-1, 1]
+        + (p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]).sum()
+        for p in outline
+    ]
+    return sum(0.5 * abs(float(c)) for c in crosses), [
+        *corners.min(0).tolist(),
+        *corners.max(0).tolist(),
+    ]
 
 
 def _runs_extent(runs: np.ndarray, H: int) -> list[float]:  # as of a mask, without making one
@@ -285,7 +338,13 @@ class Annotations:
 # %% ../../nbs/data/75_coco.ipynb #16f08daa
 def _read_outline(entry: dict, size: tuple[int, int], where: str) -> Outline | None:
     "The outline of an annotation; None if it has no area."
-    value = _get(entry, "segmentation", where, lambda v: isinstance(v, (list, dict)), "a list of polygons or run lengths")
+    value = _get(
+        entry,
+        "segmentation",
+        where,
+        lambda v: isinstance(v, (list, dict)),
+        "a list of polygons or run lengths",
+    )
     if isinstance(value, dict):
         runs = _read_runs(value, size, where)
         return runs if runs[1::2].any() else None
@@ -295,7 +354,7 @@ def _read_outline(entry: dict, size: tuple[int, int], where: str) -> Outline | N
 def _content(path: Path) -> Any:
     return read_json(regular_file(path, "annotation file"))
 
-
+# %% ../../nbs/data/75_coco.ipynb #979d6c17
 def read_coco(
     path: Path,  # the JSON file
 ) -> Annotations:
@@ -310,7 +369,9 @@ def read_coco(
         n = picture.get(_get(entry, "image_id", where, _whole, "a whole number"))
         require(n is not None, f"{where}: there is no image with id {entry['image_id']}; {CURE}.")
         c = column.get(_get(entry, "category_id", where, _whole, "a whole number"))
-        require(c is not None, f"{where}: there is no category with id {entry['category_id']}; {CURE}.")
+        require(
+            c is not None, f"{where}: there is no category with id {entry['category_id']}; {CURE}."
+        )
         size = tuple(sizes[n].tolist())
         outline = _read_outline(entry, size, where)
         if outline is None:
@@ -319,41 +380,75 @@ def read_coco(
             rows.append((number, n, c, outline, *_measure(outline, size)))
     require(rows, f"{path} has no annotation with an outline; outline some parts first.")
     numbers, pictures, columns, outlines, areas, extents = zip(*rows)
-    return Annotations(path, files, sizes, tuple(categories.values()), np.array(numbers), np.array(pictures), np.array(columns), list(outlines),
-                       np.array(areas), np.array(extents), empty)
+    return Annotations(
+        path,
+        files,
+        sizes,
+        tuple(categories.values()),
+        np.array(numbers),
+        np.array(pictures),
+        np.array(columns),
+        list(outlines),
+        np.array(areas),
+        np.array(extents),
+        empty,
+    )
 
 # %% ../../nbs/data/75_coco.ipynb #7e8eb87b
 _CAR = {  # corners in car lengths, front to the left; painted and annotated in this order
-    "back_bumper": [(.93, .30), (1., .30), (1., .37), (.90, .37)], "front_bumper": [(0., .30), (.09, .30), (.11, .38), (.01, .38)],
-    "hood": [(.01, .30), (.03, .22), (.27, .18), (.29, .30)], "front_left_door": [(.29, .18), (.50, .18), (.50, .37), (.31, .37), (.29, .30)],
-    "back_left_door": [(.50, .18), (.71, .18), (.72, .30), (.68, .37), (.50, .37)],
-    "trunk": [(.79, .18), (.98, .20), (.99, .30), (.72, .30), (.71, .18)],
-    "front_glass": [(.27, .18), (.37, .04), (.41, .04), (.33, .18)], "back_glass": [(.66, .04), (.70, .04), (.79, .18), (.72, .18)],
-    "front_left_light": [(.02, .25), (.07, .24), (.07, .28), (.015, .28)], "left_mirror": [(.315, .145), (.345, .145), (.355, .19), (.32, .19)],
+    "back_bumper": [(0.93, 0.30), (1.0, 0.30), (1.0, 0.37), (0.90, 0.37)],
+    "front_bumper": [(0.0, 0.30), (0.09, 0.30), (0.11, 0.38), (0.01, 0.38)],
+    "hood": [(0.01, 0.30), (0.03, 0.22), (0.27, 0.18), (0.29, 0.30)],
+    "front_left_door": [(0.29, 0.18), (0.50, 0.18), (0.50, 0.37), (0.31, 0.37), (0.29, 0.30)],
+    "back_left_door": [(0.50, 0.18), (0.71, 0.18), (0.72, 0.30), (0.68, 0.37), (0.50, 0.37)],
+    "trunk": [(0.79, 0.18), (0.98, 0.20), (0.99, 0.30), (0.72, 0.30), (0.71, 0.18)],
+    "front_glass": [(0.27, 0.18), (0.37, 0.04), (0.41, 0.04), (0.33, 0.18)],
+    "back_glass": [(0.66, 0.04), (0.70, 0.04), (0.79, 0.18), (0.72, 0.18)],
+    "front_left_light": [(0.02, 0.25), (0.07, 0.24), (0.07, 0.28), (0.015, 0.28)],
+    "left_mirror": [(0.315, 0.145), (0.345, 0.145), (0.355, 0.19), (0.32, 0.19)],
 }
-_WHEELS = ((.19, .37), (.81, .37))  # their hubs
-_DARK = {"front_glass": 0.25, "back_glass": 0.25, "wheel": 0.12, "front_bumper": 0.7, "back_bumper": 0.7}
+_WHEELS = ((0.19, 0.37), (0.81, 0.37))  # their hubs
+_DARK = {
+    "front_glass": 0.25,
+    "back_glass": 0.25,
+    "wheel": 0.12,
+    "front_bumper": 0.7,
+    "back_bumper": 0.7,
+}
 CAR_PARTS = ("_background_", *sorted({*_CAR, *(n.replace("left", "right") for n in _CAR), "wheel"}))
 
 # %% ../../nbs/data/75_coco.ipynb #817631cf
-def _car_outlines(frame: tuple[float, float, float, bool]) -> list[tuple[str, np.ndarray]]:  # left, top, length, whether it faces right
+def _car_outlines(
+    frame: tuple[float, float, float, bool],
+) -> list[tuple[str, np.ndarray]]:  # left, top, length, whether it faces right
     "Names and corners of one car's parts."
     left, top, length, right = frame
     turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     shapes = [(name, np.array(corners)) for name, corners in _CAR.items()]
-    shapes += [("wheel", np.array(hub) + 0.075 * np.stack([np.cos(turn), np.sin(turn)], 1)) for hub in _WHEELS]
+    shapes += [
+        ("wheel", np.array(hub) + 0.075 * np.stack([np.cos(turn), np.sin(turn)], 1))
+        for hub in _WHEELS
+    ]
     if right:
-        shapes = [(name.replace("left", "right"), corners * [-1, 1] + [1, 0]) for name, corners in shapes]
+        shapes = [
+            (name.replace("left", "right"), corners * [-1, 1] + [1, 0]) for name, corners in shapes
+        ]
     return [(name, (corners * length + [left, top]).round(1)) for name, corners in shapes]
 
 
-def _draw_car(g: torch.Generator) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:  # (H,W,3) bytes, outlines
+def _draw_car(
+    g: torch.Generator,
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:  # (H,W,3) bytes, outlines
     "A car on a blurred ground."
     r = torch.rand(9, generator=g).tolist()
     H, W = 84 + int(24 * r[0]), 130 + int(40 * r[1])
     length = (0.7 + 0.2 * r[2]) * W
-    outlines = _car_outlines(((W - length) * r[3], 0.35 * H - 0.15 * length + 8 * r[4], length, r[5] < 0.5))
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 5, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
+    outlines = _car_outlines(
+        ((W - length) * r[3], 0.35 * H - 0.15 * length + 8 * r[4], length, r[5] < 0.5)
+    )
+    ground = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 3, 5, generator=g), (H, W), mode="bicubic"
+    ).clamp(0, 1)[0]
     picture = (0.2 * ground + 0.15 * ground.mean(0) + 0.4).permute(1, 2, 0).numpy()
     body = fill_polygon(np.array(_body(outlines)), (H, W))
     paint = 0.25 + 0.6 * np.array(r[6:9])
@@ -366,17 +461,32 @@ def _draw_car(g: torch.Generator) -> tuple[np.ndarray, list[tuple[str, np.ndarra
 def _body(outlines: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
     "Roof and sides as one polygon, from corners of the parts."
     at = {name.replace("right", "left"): corners for name, corners in outlines}
-    return [at["front_bumper"][0], at["hood"][1], at["front_glass"][0], at["front_glass"][1], at["back_glass"][1], at["back_glass"][2],
-            at["trunk"][1], at["back_bumper"][1], at["back_bumper"][2], at["front_bumper"][3]]
+    return [
+        at["front_bumper"][0],
+        at["hood"][1],
+        at["front_glass"][0],
+        at["front_glass"][1],
+        at["back_glass"][1],
+        at["back_glass"][2],
+        at["trunk"][1],
+        at["back_bumper"][1],
+        at["back_bumper"][2],
+        at["front_bumper"][3],
+    ]
 
 
 def _segmentation(name: str, corners: np.ndarray, n: int, size: tuple[int, int]) -> Any:
     "What car n notes for a part: mostly its polygon."
-    if n == 2 and name.startswith("front") and name.endswith("door"):  # a post stands before this door
+    if (
+        n == 2 and name.startswith("front") and name.endswith("door")
+    ):  # a post stands before this door
         left, right = corners[:, 0].min(), corners[:, 0].max()
         low, high = left + 0.45 * (right - left), left + 0.6 * (right - left)
         top, bottom = corners[:, 1].min(), corners[:, 1].max()
-        return [[left, top, low, top, low, bottom, left, bottom], [high, top, right, top, right, bottom, high, bottom]]
+        return [
+            [left, top, low, top, low, bottom, left, bottom],
+            [high, top, right, top, right, bottom, high, bottom],
+        ]
     if name == "wheel" and n in (3, 4):
         runs = encode_runs(fill_polygon(corners, size))
         return {"size": list(size), "counts": runs if n == 3 else compress_runs(runs)}
@@ -397,21 +507,55 @@ def write_coco_fixture(
         picture, outlines = _draw_car(g)
         size = picture.shape[:2]
         Image.fromarray(picture).save(folder / "JPEGImages" / f"car{i}.jpg", quality=95)
-        images.append({"id": 400 + i, "file_name": f"JPEGImages/car{i}.jpg", "height": size[0], "width": size[1]})
+        images.append(
+            {
+                "id": 400 + i,
+                "file_name": f"JPEGImages/car{i}.jpg",
+                "height": size[0],
+                "width": size[1],
+            }
+        )
         for name, corners in outlines:
-            annotations.append(_entry(len(annotations) + 1, 400 + i, ids[name], _segmentation(name, corners, i, size), fill_polygon(corners, size)))
+            annotations.append(
+                _entry(
+                    len(annotations) + 1,
+                    400 + i,
+                    ids[name],
+                    _segmentation(name, corners, i, size),
+                    fill_polygon(corners, size),
+                )
+            )
     Image.fromarray(picture).save(folder / "JPEGImages" / "unlabelled.jpg")
-    images.append({"id": 400, "file_name": "JPEGImages/unlabelled.jpg", "height": size[0], "width": size[1]})
-    annotations.append({**annotations[-1], "id": len(annotations) + 1, "segmentation": [[3.0, 4.0, 9.0, 4.0]], "area": 0})
+    images.append(
+        {"id": 400, "file_name": "JPEGImages/unlabelled.jpg", "height": size[0], "width": size[1]}
+    )
+    annotations.append(
+        {
+            **annotations[-1],
+            "id": len(annotations) + 1,
+            "segmentation": [[3.0, 4.0, 9.0, 4.0]],
+            "area": 0,
+        }
+    )
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
-    write_json(folder / "annotations.json", {"images": images, "categories": categories, "annotations": annotations})
+    write_json(
+        folder / "annotations.json",
+        {"images": images, "categories": categories, "annotations": annotations},
+    )
     return folder
 
-
+# %% ../../nbs/data/75_coco.ipynb #9c2929ec
 def _entry(number: int, image: int, category: int, segmentation: Any, mask: np.ndarray) -> dict:
     left, top, right, bottom = _extent(mask)
-    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, "area": int(mask.sum()),
-            "bbox": [left, top, right - left, bottom - top], "iscrowd": int(isinstance(segmentation, dict))}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": segmentation,
+        "area": int(mask.sum()),
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": int(isinstance(segmentation, dict)),
+    }
 
 # %% ../../nbs/data/75_coco.ipynb #f873285d
 def write_coco(
@@ -422,7 +566,10 @@ def write_coco(
     "Write samples and their part labels in COCO's format, one annotation for each part of each; returns the folder."
     folder, images, annotations = Path(folder), [], []
     for i, s in enumerate(samples, 1):
-        require(s.parts is not None, f"Sample {s.name!r} has no part labels; there is nothing to annotate.")
+        require(
+            s.parts is not None,
+            f"Sample {s.name!r} has no part labels; there is nothing to annotate.",
+        )
         file = f"images/{i:06d}.png"
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((s.image * 255).round().byte().permute(1, 2, 0).numpy()).save(folder / file)
@@ -432,20 +579,33 @@ def write_coco(
                 mask = (s.parts == part).numpy()
                 runs = {"size": list(s.size), "counts": compress_runs(encode_runs(mask))}
                 annotations.append(_entry(len(annotations) + 1, i, part, runs, mask))
-    categories = [{"id": k, "name": name, "supercategory": ""} for k, name in enumerate(part_names, 1)]
-    write_json(folder / "annotations.json", {"images": images, "categories": categories, "annotations": annotations})
+    categories = [
+        {"id": k, "name": name, "supercategory": ""} for k, name in enumerate(part_names, 1)
+    ]
+    write_json(
+        folder / "annotations.json",
+        {"images": images, "categories": categories, "annotations": annotations},
+    )
     return folder
 
 # %% ../../nbs/data/75_coco.ipynb #9008ccda
 def group_names(
     names: Sequence[str],  # of the categories
-    groups: str | Mapping[str, Sequence[str]] = "none",  # "none", "mirrored", {new name: names}, or the path of a JSON file with such a mapping
+    groups: str
+    | Mapping[
+        str, Sequence[str]
+    ] = "none",  # "none", "mirrored", {new name: names}, or the path of a JSON file with such a mapping
     whole: Sequence[str] = (),  # categories that outline the whole object
-) -> tuple[tuple[str, ...], np.ndarray]:  # names of the parts 1..P, and for each category its part (0: the whole object, -1: background)
+) -> tuple[
+    tuple[str, ...], np.ndarray
+]:  # names of the parts 1..P, and for each category its part (0: the whole object, -1: background)
     "Which part each category becomes."
     new = _new_names(names, groups)
     for name in whole:
-        require(name in names, f"There is no category {name!r} to outline the whole object; choose among: {', '.join(names)}.")
+        require(
+            name in names,
+            f"There is no category {name!r} to outline the whole object; choose among: {', '.join(names)}.",
+        )
     parts: dict[str, int] = {}
     numbers = []
     for name in names:
@@ -462,9 +622,18 @@ def _new_names(names: Sequence[str], groups: str | Mapping[str, Sequence[str]]) 
     if groups == "none":
         return {name: name for name in names}
     if groups == "mirrored":
-        return {name: "_".join(w for w in re.split(r"[_\s]+", name) if w.casefold() not in ("left", "right")) or name for name in names}
+        return {
+            name: "_".join(
+                w for w in re.split(r"[_\s]+", name) if w.casefold() not in ("left", "right")
+            )
+            or name
+            for name in names
+        }
     if isinstance(groups, str):
-        require(groups.endswith(".json"), f"There is no grouping {groups!r}; choose none, mirrored, or a JSON file with {{new name: [names]}}.")
+        require(
+            groups.endswith(".json"),
+            f"There is no grouping {groups!r}; choose none, mirrored, or a JSON file with {{new name: [names]}}.",
+        )
         groups = read_json(as_path(groups, "The grouping"))
     fits = isinstance(groups, Mapping) and all(
         isinstance(old, (list, tuple)) and all(isinstance(name, str) for name in old)
@@ -475,8 +644,14 @@ def _new_names(names: Sequence[str], groups: str | Mapping[str, Sequence[str]]) 
     taken: dict[str, str] = {}
     for group, members in groups.items():
         for name in members:
-            require(name in new, f"The grouping {group!r} names {name!r}, which is no category; choose among: {', '.join(names)}.")
-            require(name not in taken, f"The category {name!r} is in two groups, {taken.get(name)!r} and {group!r}; take it out of one.")
+            require(
+                name in new,
+                f"The grouping {group!r} names {name!r}, which is no category; choose among: {', '.join(names)}.",
+            )
+            require(
+                name not in taken,
+                f"The category {name!r} is in two groups, {taken.get(name)!r} and {group!r}; take it out of one.",
+            )
             new[name] = taken[name] = group
     return new
 
@@ -551,13 +726,19 @@ class CocoParts(Collection):
     foreground = "union of the outlined parts"
 
     def __init__(self, files: dict[str, Path], split: str, size: int | None):
-        require(split in self.splits, f"This collection has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+        require(
+            split in self.splits,
+            f"This collection has no split {split!r}; choose one of: {', '.join(self.splits)}.",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.split, self.size = split, size
         self.sources = {name: read_coco(path) for name, path in files.items()}
         first, *others = self.sources.values()
         for other in others:
-            require(other.names == first.names, f"{other.path} has other categories than {first.path}; give both files the same list of categories.")
+            require(
+                other.names == first.names,
+                f"{other.path} has other categories than {first.path}; give both files the same list of categories.",
+            )
         self.names = first.names
         self.turnings = {source: _turning(a) for source, a in self.sources.items()}
 
@@ -571,11 +752,21 @@ def _turning(a: Annotations) -> Turning:
 
 # %% ../../nbs/data/75_coco.ipynb #e698ad80
 @patch
-def _choose(self: CocoParts, groups, whole: Sequence[str], min_part: float, min_box: float, test_share: float) -> None:
+def _choose(
+    self: CocoParts,
+    groups,
+    whole: Sequence[str],
+    min_part: float,
+    min_box: float,
+    test_share: float,
+) -> None:
     "Which outlines and pictures are used: rows (source, picture, outlines from large to small, whether it is for testing)."
     self.part_names, self.numbers = group_names(self.names, groups, whole)
     self.foreground = "outlined by hand" if whole else type(self).foreground
-    self.kept, self.left_out = [], {"outlines too small": 0, "pictures without outlines": 0, "objects too small": 0}
+    self.kept, self.left_out = (
+        [],
+        {"outlines too small": 0, "pictures without outlines": 0, "objects too small": 0},
+    )
     for source, a in self.sources.items():
         part = self.numbers[a.categories] >= 0
         large = a.areas >= min_part
@@ -589,9 +780,16 @@ def _choose(self: CocoParts, groups, whole: Sequence[str], min_part: float, min_
             elif _box_share(a, n, rows) < min_box:
                 self.left_out["objects too small"] += 1
             else:
-                self.kept.append((source, n, rows, source == "test" if source != "all" else is_for_testing(file, test_share)))
+                self.kept.append(
+                    (
+                        source,
+                        n,
+                        rows,
+                        source == "test" if source != "all" else is_for_testing(file, test_share),
+                    )
+                )
 
-
+# %% ../../nbs/data/75_coco.ipynb #70924539
 def _box_share(a: Annotations, n: int, rows: np.ndarray) -> float:
     "The share of picture n that the box around its outlines takes up."
     left, top = a.extents[rows, :2].min(0)
@@ -600,7 +798,9 @@ def _box_share(a: Annotations, n: int, rows: np.ndarray) -> float:
 
 # %% ../../nbs/data/75_coco.ipynb #58063e7f
 @patch
-def _draw(self: CocoParts, a: Annotations, n: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, list, list]:  # mask, labels, boxes, their parts
+def _draw(
+    self: CocoParts, a: Annotations, n: int, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list, list]:  # mask, labels, boxes, their parts
     size = tuple(a.sizes[n].tolist())
     mask, labels, boxes, parts = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64), [], []
     for m in rows:
@@ -611,7 +811,10 @@ def _draw(self: CocoParts, a: Annotations, n: int, rows: np.ndarray) -> tuple[np
             left, top, right, bottom = _extent(own)
             boxes.append([left, top, right - left, bottom - top])
             parts.append(part)
-    require(mask.any(), f"{a.path}: no outline of {a.files[n]} owns a pixel; leave them out with min_part=1.")
+    require(
+        mask.any(),
+        f"{a.path}: no outline of {a.files[n]} owns a pixel; leave them out with min_part=1.",
+    )
     return mask, labels, boxes, parts
 
 # %% ../../nbs/data/75_coco.ipynb #8b2ab4cd
@@ -640,7 +843,7 @@ def remarks(self: CocoParts) -> list[str]:
         said += turning_remarks(turning, mine, self.sources[source].path.name)
     return said
 
-
+# %% ../../nbs/data/75_coco.ipynb #77549948
 @patch
 def __getitem__(self: CocoParts, i: int) -> Sample:
     source, n, rows, _ = self.rows[i]
@@ -648,29 +851,48 @@ def __getitem__(self: CocoParts, i: int) -> Sample:
     image = read_image(a.path.parent / a.files[n], upright=self._upright(source, n))
     mask, labels, boxes, parts = self._draw(a, n, rows)
     left, top, right, bottom = _extent(mask)
-    sample = Sample(image, a.files[n], torch.from_numpy(mask), torch.from_numpy(labels), box=torch.tensor([left, top, right - left, bottom - top]),
-                    part_boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), box_parts=torch.tensor(parts, dtype=torch.int64))
+    sample = Sample(
+        image,
+        a.files[n],
+        torch.from_numpy(mask),
+        torch.from_numpy(labels),
+        box=torch.tensor([left, top, right - left, bottom - top]),
+        part_boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        box_parts=torch.tensor(parts, dtype=torch.int64),
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 # %% ../../nbs/data/75_coco.ipynb #92eebcd6
 @patch(cls_method=True)
 def open(
     cls: CocoParts,
-    root: str | Path | None = None,  # a JSON file, its folder, or a folder with the folders of two splits; default: the variable PARTBOOK_COCO
+    root: str
+    | Path
+    | None = None,  # a JSON file, its folder, or a folder with the folders of two splits; default: the variable PARTBOOK_COCO
     split: str = "train",  # "train", "test" or "all"; see the chapter for the rule
     size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
-    groups: str | Mapping[str, Sequence[str]] = "none",  # "mirrored" merges left and right; {new name: names} or a JSON file with it
-    whole: str | Sequence[str] = (),  # categories that outline the whole object, with commas between
+    groups: str
+    | Mapping[
+        str, Sequence[str]
+    ] = "none",  # "mirrored" merges left and right; {new name: names} or a JSON file with it
+    whole: str
+    | Sequence[str] = (),  # categories that outline the whole object, with commas between
     min_part: float = 0.0,  # leave out outlines of a smaller area, in square pixels of the photograph
     min_box: float = 0.0,  # leave out pictures whose object's box takes up a smaller share (the contrastive paper's code: 0.1 or 0.2 on PASCAL-Part)
     test_share: float = 0.25,  # of one file without splits
 ) -> CocoParts:
     "Open a split. `InputError` when an annotation does not fit or a photograph is missing."
-    require(min_part >= 0 and 0 <= min_box <= 1 and 0 <= test_share <= 1,
-            f"min_part ({min_part}) must not be negative; min_box ({min_box}) and test_share ({test_share}) are shares in [0, 1].")
+    require(
+        min_part >= 0 and 0 <= min_box <= 1 and 0 <= test_share <= 1,
+        f"min_part ({min_part}) must not be negative; min_box ({min_box}) and test_share ({test_share}) are shares in [0, 1].",
+    )
     collection = cls(find_coco(root), split, size)
-    whole = [w.strip() for w in whole.split(",") if w.strip()] if isinstance(whole, str) else list(whole)
+    whole = (
+        [w.strip() for w in whole.split(",") if w.strip()]
+        if isinstance(whole, str)
+        else list(whole)
+    )
     collection._choose(groups, whole, min_part, min_box, test_share)
     collection._find_rows()
     return collection
@@ -681,14 +903,21 @@ def _find_rows(self: CocoParts) -> None:
     for source, a in self.sources.items():
         names = [a.files[n] for name, n, _, _ in self.kept if name == source]
         gone = missing_files(a.path.parent, names)
-        require(not gone,
-                f"{shown(a.path.parent)} lacks {len(gone)} of the {len(names)} photographs that "
-                f"{shown(a.path.name)} annotates, the first is {shown(gone[0]) if gone else ''}; "
-                          "copy them there, or take them out of the file.")
-    self.rows = [row for row in self.kept if self.split == "all" or row[3] == (self.split == "test")]
-    require(self.rows,
-            f"No picture is left in split {self.split!r}: {len(self.kept)} in all splits, " + ", ".join(f"{n} {w}" for w, n in self.left_out.items())
-            + "; ask for less, or for another test_share.")
+        require(
+            not gone,
+            f"{shown(a.path.parent)} lacks {len(gone)} of the {len(names)} photographs that "
+            f"{shown(a.path.name)} annotates, the first is {shown(gone[0]) if gone else ''}; "
+            "copy them there, or take them out of the file.",
+        )
+    self.rows = [
+        row for row in self.kept if self.split == "all" or row[3] == (self.split == "test")
+    ]
+    require(
+        self.rows,
+        f"No picture is left in split {self.split!r}: {len(self.kept)} in all splits, "
+        + ", ".join(f"{n} {w}" for w, n in self.left_out.items())
+        + "; ask for less, or for another test_share.",
+    )
 
 # %% ../../nbs/data/75_coco.ipynb #6a12f948
 CARS = {"train": 400, "test": 100}  # Pasupa et al. 2021, all photographs of the two folders
@@ -705,11 +934,18 @@ def counts(self: CocoParts) -> dict[str, int]:
     unsure = sum(len(self.turnings[source].unsure(keys)) for source, keys in mine.items())
     rare = {"photographs whose note to turn no size confirms": unsure} if unsure else {}
     return {
-        "images": len(self.kept), "train": len(self.kept) - test, "test": test, "parts": len(self.part_names), "outlines": len(outlines),
+        "images": len(self.kept),
+        "train": len(self.kept) - test,
+        "test": test,
+        "parts": len(self.part_names),
+        "outlines": len(outlines),
         "outlines as runs": sum(isinstance(a.outlines[m], np.ndarray) for a, m in outlines),
-        "outlines in several pieces": sum(isinstance(a.outlines[m], list) and len(a.outlines[m]) > 1 for a, m in outlines),
+        "outlines in several pieces": sum(
+            isinstance(a.outlines[m], list) and len(a.outlines[m]) > 1 for a, m in outlines
+        ),
         "annotations without area, left out": sum(a.empty for a in self.sources.values()),
-        **{f"{word}, left out": n for word, n in self.left_out.items()}, **rare,
+        **{f"{word}, left out": n for word, n in self.left_out.items()},
+        **rare,
     }
 
 

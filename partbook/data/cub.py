@@ -56,21 +56,32 @@ def _flag(text: str) -> bool:
     return {"0": False, "1": True}[text]
 
 # %% ../../nbs/data/30_cub.ipynb #d5b94c4a
-IMAGE, CLASS, PART = (Column(f"{word} id", _whole, "a whole number from 1") for word in ("image", "class", "part"))
+IMAGE, CLASS, PART = (
+    Column(f"{word} id", _whole, "a whole number from 1") for word in ("image", "class", "part")
+)
 X, Y = (Column(word, _number, "a number") for word in "xy")
 WIDTH, HEIGHT = (Column(word, _positive, "a positive number") for word in ("width", "height"))
 TRAINING, VISIBLE = (Column(word, _flag, "0 or 1") for word in ("training", "visible"))
-PATH, CLASS_NAME, PART_NAME = (Column(word, str.strip, "text") for word in ("path", "class name", "part name"))
+PATH, CLASS_NAME, PART_NAME = (
+    Column(word, str.strip, "text") for word in ("path", "class name", "part name")
+)
 
 # %% ../../nbs/data/30_cub.ipynb #bf66c183
 def _lines(path: Path) -> list[str]:
-    require(path.is_file(), f"{path} is missing; it belongs to the CUB_200_2011 folder, so unpack the archive again.")
+    require(
+        path.is_file(),
+        f"{path} is missing; it belongs to the CUB_200_2011 folder, so unpack the archive again.",
+    )
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again.") from None
+        raise InputError(
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again."
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from None
 
 # %% ../../nbs/data/30_cub.ipynb #aa74ba88
 def read_list(
@@ -80,7 +91,11 @@ def read_list(
 ) -> dict[Any, tuple]:  # key (a tuple when keys > 1) -> (line number, the other values ...)
     "Read one list of CUB. `InputError` names the file, the line, what was found and what was expected."
     form = " ".join(f"<{c.name}>" for c in columns)
-    table, split, parsers = {}, (len(columns) - 1 if columns[-1].parse is str.strip else -1), [c.parse for c in columns]
+    table, split, parsers = (
+        {},
+        (len(columns) - 1 if columns[-1].parse is str.strip else -1),
+        [c.parse for c in columns],
+    )
     for number, line in enumerate(_lines(path), 1):
         texts = line.split(maxsplit=split)
         if not texts:
@@ -88,17 +103,23 @@ def read_list(
         try:
             values = [parse(text) for parse, text in zip(parsers, texts, strict=True)]
         except (ValueError, KeyError):
-            raise InputError(_what_is_wrong(columns, texts, f"{path}, line {number}", line.strip(), form)) from None
+            raise InputError(
+                _what_is_wrong(columns, texts, f"{path}, line {number}", line.strip(), form)
+            ) from None
         key = values[0] if keys == 1 else tuple(values[:keys])
         if key in table:
             which = " and ".join(f"{c.name} {v}" for c, v in zip(columns, values[:keys]))
-            raise InputError(f"{path}, line {number}: {which} stands here for the second time, first in line {table[key][0]}; remove one of the two.")
+            raise InputError(
+                f"{path}, line {number}: {which} stands here for the second time, first in line {table[key][0]}; remove one of the two."
+            )
         table[key] = (number, *values[keys:])
     require(table, f"{path} holds no line; each should read {form}, so unpack the archive again.")
     return table
 
 # %% ../../nbs/data/30_cub.ipynb #a1e3e9b6
-def _what_is_wrong(columns: Sequence[Column], texts: Sequence[str], where: str, line: str, form: str) -> str:
+def _what_is_wrong(
+    columns: Sequence[Column], texts: Sequence[str], where: str, line: str, form: str
+) -> str:
     cure = "correct it, or unpack the archive again"
     if len(texts) != len(columns):
         return f"{where}: {line[:60]!r} has {len(texts)} field{'s' * (len(texts) != 1)}, not the {len(columns)} of {form}; {cure}."
@@ -111,9 +132,26 @@ def _what_is_wrong(columns: Sequence[Column], texts: Sequence[str], where: str, 
 
 # %% ../../nbs/data/30_cub.ipynb #949c5994
 CLICK = 0.5  # from the index of the pixel an annotator clicked to the middle of that pixel
-BORDER = 2.0  # pixels by which a visible landmark may miss the image and still be put onto its border
-LANDMARKS = ("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape", "right eye", "right leg",
-             "right wing", "tail", "throat")
+BORDER = (
+    2.0  # pixels by which a visible landmark may miss the image and still be put onto its border
+)
+LANDMARKS = (
+    "back",
+    "beak",
+    "belly",
+    "breast",
+    "crown",
+    "forehead",
+    "left eye",
+    "left leg",
+    "left wing",
+    "nape",
+    "right eye",
+    "right leg",
+    "right wing",
+    "tail",
+    "throat",
+)
 
 # %% ../../nbs/data/30_cub.ipynb #3a778ea7
 @dataclass
@@ -136,14 +174,20 @@ def _joined(root: Path, name: str, columns: Sequence[Column], images: dict) -> d
     "A list that must have a line for every image."
     table = read_list(root / name, columns)
     for image in sorted(images.keys() - table.keys()):
-        raise InputError(f"{root / name} has no line for image {image} ({images[image][1]}); add it, or take the image out of images.txt.")
+        raise InputError(
+            f"{root / name} has no line for image {image} ({images[image][1]}); add it, or take the image out of images.txt."
+        )
     return table
 
 # %% ../../nbs/data/30_cub.ipynb #f29bc608
-def _read_points(root: Path, images: dict, parts: dict) -> tuple[np.ndarray, np.ndarray, int]:  # (N,L,2), (N,L), lines ignored
+def _read_points(
+    root: Path, images: dict, parts: dict
+) -> tuple[np.ndarray, np.ndarray, int]:  # (N,L,2), (N,L), lines ignored
     path = root / "parts" / "part_locs.txt"
     table = read_list(path, [IMAGE, PART, X, Y, VISIBLE], keys=2)
-    found = {(image, part): None for image in images for part in parts}  # in the order of the arrays
+    found = {
+        (image, part): None for image in images for part in parts
+    }  # in the order of the arrays
     others = 0
     for key, (line, x, y, seen) in table.items():
         if key in found:
@@ -151,10 +195,14 @@ def _read_points(root: Path, images: dict, parts: dict) -> tuple[np.ndarray, np.
         elif key[1] in parts:
             others += 1
         else:
-            raise InputError(f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or add the part.")
+            raise InputError(
+                f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or add the part."
+            )
     for image, part in (key for key, values in found.items() if values is None):
-        raise InputError(f"{path} has no line for image {image} and part {part} ({parts[part][1]}); "
-                         "add it (with visible 0 if the part is hidden), or unpack the archive again.")
+        raise InputError(
+            f"{path} has no line for image {image} and part {part} ({parts[part][1]}); "
+            "add it (with visible 0 if the part is hidden), or unpack the archive again."
+        )
     values = np.array(list(found.values())).reshape(len(images), len(parts), 3)
     return values[..., :2], values[..., 2] > 0, others
 
@@ -171,29 +219,45 @@ def read_annotations(
     boxes = _joined(root, "bounding_boxes.txt", [IMAGE, X, Y, WIDTH, HEIGHT], images)
     for line, label in (labels[image] for image in images):
         if label not in classes:
-            raise InputError(f"{root / 'image_class_labels.txt'}, line {line}: class id {label} is not in classes.txt; correct it, or add the class.")
+            raise InputError(
+                f"{root / 'image_class_labels.txt'}, line {line}: class id {label} is not in classes.txt; correct it, or add the class."
+            )
     points, visible, others = _read_points(root, images, parts)
     ignored = sum(len(table) - len(images) for table in (labels, training, boxes)) + others
     return Annotations(
-        list(images), [name for _, name in images.values()], np.array([labels[i][1] for i in images]),
-        np.array([training[i][1] for i in images]), np.array([boxes[i][1:] for i in images]), points, visible,
-        tuple(name for _, name in parts.values()), {i: name for i, (_, name) in classes.items()}, ignored,
+        list(images),
+        [name for _, name in images.values()],
+        np.array([labels[i][1] for i in images]),
+        np.array([training[i][1] for i in images]),
+        np.array([boxes[i][1:] for i in images]),
+        points,
+        visible,
+        tuple(name for _, name in parts.values()),
+        {i: name for i, (_, name) in classes.items()},
+        ignored,
     )
 
 # %% ../../nbs/data/30_cub.ipynb #38d030c5
 def _rows(
-    n: int, s: Sample,  # image n
+    n: int,
+    s: Sample,  # image n
     file: str,  # its path below images/
     train: bool,
 ) -> dict[str, list[str]]:
     "The lines of each list that tell of one image."
-    lines = [(x - CLICK, y - CLICK) if seen else (0.0, 0.0) for (x, y), seen in zip(s.landmarks.tolist(), s.visible.tolist())]
+    lines = [
+        (x - CLICK, y - CLICK) if seen else (0.0, 0.0)
+        for (x, y), seen in zip(s.landmarks.tolist(), s.visible.tolist())
+    ]
     return {
         "images": [f"{n} {file}"],
         "image_class_labels": [f"{n} {s.category + 1}"],
         "train_test_split": [f"{n} {int(train)}"],
         "bounding_boxes": [f"{n} " + " ".join(str(v) for v in s.box.tolist())],
-        "parts/part_locs": [f"{n} {p} {x} {y} {int(seen)}" for p, ((x, y), seen) in enumerate(zip(lines, s.visible.tolist()), 1)],
+        "parts/part_locs": [
+            f"{n} {p} {x} {y} {int(seen)}"
+            for p, ((x, y), seen) in enumerate(zip(lines, s.visible.tolist()), 1)
+        ],
     }
 
 
@@ -201,7 +265,9 @@ def _save(path: Path, image: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = (image * 255).round().byte().permute(1, 2, 0).numpy()
     grey = bool((values == values[..., :1]).all())
-    Image.fromarray(values[..., 0] if grey else values).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+    Image.fromarray(values[..., 0] if grey else values).save(
+        path, **({"quality": 95} if path.suffix == ".jpg" else {})
+    )
 
 # %% ../../nbs/data/30_cub.ipynb #0dd9d10c
 def write_cub(
@@ -214,14 +280,28 @@ def write_cub(
     "Write samples in the layout of CUB_200_2011; returns the folder. Pictures of equal channels become greyscale files."
     folder = Path(folder)
     training = [n % 2 == 0 for n in range(len(samples))] if training is None else training
-    lists = {name: [] for name in ("images", "image_class_labels", "train_test_split", "bounding_boxes", "parts/part_locs")}
+    lists = {
+        name: []
+        for name in (
+            "images",
+            "image_class_labels",
+            "train_test_split",
+            "bounding_boxes",
+            "parts/part_locs",
+        )
+    }
     for n, (s, train) in enumerate(zip(samples, training, strict=True), 1):
-        require(s.box is not None and s.landmarks is not None and s.category is not None,
-                f"Sample {s.name!r} lacks a box, landmarks or a category; CUB's layout needs all three.")
+        require(
+            s.box is not None and s.landmarks is not None and s.category is not None,
+            f"Sample {s.name!r} lacks a box, landmarks or a category; CUB's layout needs all three.",
+        )
         file = f"{class_names[s.category]}/{s.name or f'image_{n:04d}'}.jpg"
         _save(folder / "images" / file, s.image)
         if s.mask is not None:
-            _save((folder / "segmentations" / file).with_suffix(".png"), s.mask.expand(3, -1, -1).float())
+            _save(
+                (folder / "segmentations" / file).with_suffix(".png"),
+                s.mask.expand(3, -1, -1).float(),
+            )
         for name, rows in _rows(n, s, file, train).items():
             lists[name] += rows
     lists["classes"] = [f"{n} {name}" for n, name in enumerate(class_names, 1)]
@@ -234,38 +314,78 @@ def write_cub(
 
 # %% ../../nbs/data/30_cub.ipynb #1195c85c
 _BIRD = {  # layers from back to front: centre (u,v), half axes, angle; all in body lengths
-    "tail": (-0.62, 0.06, 0.30, 0.09, -0.15), "far leg": (0.10, 0.36, 0.04, 0.22, 0.0), "near leg": (-0.06, 0.38, 0.04, 0.22, 0.0),
-    "body": (0.0, 0.0, 0.46, 0.26, -0.25), "wing": (-0.12, -0.01, 0.34, 0.15, 0.02), "beak": (0.74, -0.26, 0.16, 0.06, 0.1),
-    "head": (0.47, -0.30, 0.19, 0.17, 0.0), "eye": (0.53, -0.34, 0.035, 0.035, 0.0),
+    "tail": (-0.62, 0.06, 0.30, 0.09, -0.15),
+    "far leg": (0.10, 0.36, 0.04, 0.22, 0.0),
+    "near leg": (-0.06, 0.38, 0.04, 0.22, 0.0),
+    "body": (0.0, 0.0, 0.46, 0.26, -0.25),
+    "wing": (-0.12, -0.01, 0.34, 0.15, 0.02),
+    "beak": (0.74, -0.26, 0.16, 0.06, 0.1),
+    "head": (0.47, -0.30, 0.19, 0.17, 0.0),
+    "eye": (0.53, -0.34, 0.035, 0.035, 0.0),
 }
 _POINTS = {  # the fifteen landmarks in the same frame
-    "back": (-0.08, -0.18), "beak": (0.77, -0.26), "belly": (0.0, 0.2), "breast": (0.33, 0.02), "crown": (0.46, -0.43),
-    "forehead": (0.6, -0.37), "left eye": (0.53, -0.34), "left leg": (-0.06, 0.45), "left wing": (-0.12, 0.0), "nape": (0.3, -0.27),
-    "right eye": (0.53, -0.34), "right leg": (-0.06, 0.45), "right wing": (-0.12, 0.0), "tail": (-0.78, 0.08), "throat": (0.5, -0.16),
+    "back": (-0.08, -0.18),
+    "beak": (0.77, -0.26),
+    "belly": (0.0, 0.2),
+    "breast": (0.33, 0.02),
+    "crown": (0.46, -0.43),
+    "forehead": (0.6, -0.37),
+    "left eye": (0.53, -0.34),
+    "left leg": (-0.06, 0.45),
+    "left wing": (-0.12, 0.0),
+    "nape": (0.3, -0.27),
+    "right eye": (0.53, -0.34),
+    "right leg": (-0.06, 0.45),
+    "right wing": (-0.12, 0.0),
+    "tail": (-0.78, 0.08),
+    "throat": (0.5, -0.16),
 }
-_PALETTES = torch.tensor([[[.28, .24, .22], [.20, .17, .16]], [[.90, .88, .84], [.35, .34, .36]], [[.45, .42, .40], [.30, .28, .30]]])
+_PALETTES = torch.tensor(
+    [
+        [[0.28, 0.24, 0.22], [0.20, 0.17, 0.16]],
+        [[0.90, 0.88, 0.84], [0.35, 0.34, 0.36]],
+        [[0.45, 0.42, 0.40], [0.30, 0.28, 0.30]],
+    ]
+)
 
 # %% ../../nbs/data/30_cub.ipynb #f27e7079
-def _paint_bird(image: Tensor, frame: Tensor, centre: Tensor, category: int) -> tuple[Tensor, Tensor]:
+def _paint_bird(
+    image: Tensor, frame: Tensor, centre: Tensor, category: int
+) -> tuple[Tensor, Tensor]:
     "The bird on a (3,H,W) ground, and its (H,W) mask; `frame` (2,2) carries (u,v) to pixels around the centre (2,)."
     H, W = image.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     u, v = torch.linalg.inv(frame) @ (torch.stack([x, y]) - centre[:, None, None]).flatten(1)
     mask = torch.zeros(H, W, dtype=torch.bool)
     body, wing = _PALETTES[category]
-    colours = {"body": body, "tail": wing, "wing": wing, "head": body * 0.9, "eye": body * 0, "beak": torch.tensor([.85, .6, .25])}
+    colours = {
+        "body": body,
+        "tail": wing,
+        "wing": wing,
+        "head": body * 0.9,
+        "eye": body * 0,
+        "beak": torch.tensor([0.85, 0.6, 0.25]),
+    }
     for layer, (cu, cv, a, b, t) in _BIRD.items():
         p, q = u - cu, v - cv
         p, q = p * math.cos(t) + q * math.sin(t), q * math.cos(t) - p * math.sin(t)
         inside = ((p / a) ** 2 + (q / b) ** 2 < 1).view(H, W)
-        image = torch.where(inside, colours.get(layer, torch.tensor([.5, .35, .25]))[:, None, None], image)
+        image = torch.where(
+            inside, colours.get(layer, torch.tensor([0.5, 0.35, 0.25]))[:, None, None], image
+        )
         mask = mask | inside
     return image, mask
 
 # %% ../../nbs/data/30_cub.ipynb #a781fc52
-def _mark_bird(frame: Tensor, centre: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:  # (H,W) -> (15,2) and (15,)
-    points = ((torch.tensor([_POINTS[name] for name in LANDMARKS]) @ frame.T) + centre).floor() + CLICK
-    far = "left" if torch.linalg.det(frame) > 0 else "right"  # a bird that looks to the right of the picture shows its right side
+def _mark_bird(
+    frame: Tensor, centre: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:  # (H,W) -> (15,2) and (15,)
+    points = (
+        (torch.tensor([_POINTS[name] for name in LANDMARKS]) @ frame.T) + centre
+    ).floor() + CLICK
+    far = (
+        "left" if torch.linalg.det(frame) > 0 else "right"
+    )  # a bird that looks to the right of the picture shows its right side
     seen = torch.tensor([not name.startswith(far) for name in LANDMARKS])
     seen = seen & ((points > 0) & (points < torch.tensor(size[::-1]))).all(1)
     return points * seen[:, None], seen
@@ -280,11 +400,21 @@ def _draw_bird(name: str, category: int, g: torch.Generator, grey: bool, at_bord
     "A bird of one of three species on a blurred ground, with mask, landmarks and box."
     r = torch.rand(8, generator=g).tolist()
     H, W = int(90 + 30 * r[0]), int(110 + 40 * r[1])
-    facing, scale, angle = (1 if at_border or r[2] < 0.5 else -1), (0.48 + 0.08 * r[3]) * min(H, W), 0.5 * r[4] - 0.3
-    centre = torch.tensor([W * (0.98 if at_border else 0.45 + 0.1 * r[5]), H * (0.48 + 0.08 * r[6])])
+    facing, scale, angle = (
+        (1 if at_border or r[2] < 0.5 else -1),
+        (0.48 + 0.08 * r[3]) * min(H, W),
+        0.5 * r[4] - 0.3,
+    )
+    centre = torch.tensor(
+        [W * (0.98 if at_border else 0.45 + 0.1 * r[5]), H * (0.48 + 0.08 * r[6])]
+    )
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    frame = torch.diag(torch.tensor([float(facing), 1.0])) @ turn * scale  # (u,v) -> pixels around the centre
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
+    frame = (
+        torch.diag(torch.tensor([float(facing), 1.0])) @ turn * scale
+    )  # (u,v) -> pixels around the centre
+    ground = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 4, 5, generator=g), (H, W), mode="bicubic"
+    ).clamp(0, 1)[0]
     ground = 0.2 * ground + 0.15 * ground.mean(0) + torch.tensor([0.3, 0.42, 0.4])[:, None, None]
     image, mask = _paint_bird(ground, frame, centre, category)
     points, seen = _mark_bird(frame, centre, (H, W))
@@ -305,19 +435,35 @@ def write_cub_fixture(
     "Draw a few birds of three species and write them in CUB's layout; returns the folder."
     g = generator(seed)
     birds = [_draw_bird(f"bird_{i:04d}", (i - 1) % 3, g, i == 2, i == 3) for i in range(1, n + 1)]
-    classes = ("001.Drawn_Albatross", "002.Drawn_Gull", "003.Drawn_Petrel", "004.Unused_Auk", "005.Unused_Tern")
-    return write_cub(folder, birds if masks else [replace(s, mask=None) for s in birds], classes, training=[i % 4 < 2 for i in range(n)])
+    classes = (
+        "001.Drawn_Albatross",
+        "002.Drawn_Gull",
+        "003.Drawn_Petrel",
+        "004.Unused_Auk",
+        "005.Unused_Tern",
+    )
+    return write_cub(
+        folder,
+        birds if masks else [replace(s, mask=None) for s in birds],
+        classes,
+        training=[i % 4 < 2 for i in range(n)],
+    )
 
 # %% ../../nbs/data/30_cub.ipynb #685bc207
 def find_cub(
-    root: str | Path | None = None,  # the CUB_200_2011 folder, or the one it lies in; default: the variable PARTBOOK_CUB
+    root: str
+    | Path
+    | None = None,  # the CUB_200_2011 folder, or the one it lies in; default: the variable PARTBOOK_CUB
 ) -> Path:
     "The folder with CUB's lists. `InputError` says what to fetch and where to put it."
     fetch = "fetch the archive CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011 (1.2 GB), unpack it, and give its folder as --root or in PARTBOOK_CUB"
     text = root if root is not None else os.environ.get("PARTBOOK_CUB") or None
     require(text is not None, f"CUB's photographs are not part of this book; {fetch}.")
     path = Path(text).expanduser()
-    require(path.is_dir(), f"{path} is {'a file' if path.exists() else 'not there'}, but should be the CUB_200_2011 folder; {fetch}.")
+    require(
+        path.is_dir(),
+        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the CUB_200_2011 folder; {fetch}.",
+    )
     for candidate in (path, path / "CUB_200_2011"):
         if (candidate / "images.txt").is_file():
             return candidate
@@ -336,8 +482,15 @@ def missing_files(
         except (FileNotFoundError, NotADirectoryError):
             there[directory] = set()
         except OSError as error:
-            raise InputError(f"{folder / directory} cannot be listed ({error.strerror}); check its permissions.") from None
-    return [name for name in names for directory, _, file in [name.rpartition("/")] if file not in there[directory]]
+            raise InputError(
+                f"{folder / directory} cannot be listed ({error.strerror}); check its permissions."
+            ) from None
+    return [
+        name
+        for name in names
+        for directory, _, file in [name.rpartition("/")]
+        if file not in there[directory]
+    ]
 
 # %% ../../nbs/data/30_cub.ipynb #99cf09d5
 @collections.register("cub")
@@ -351,8 +504,18 @@ class CUB(Collection):
     landmark_names = LANDMARKS
     crop_to_box = True  # a bird may fill a tenth of its photograph; the codes of SCOPS and of the contrastive paper crop
 
-    def __init__(self, root: Path, split: str, size: int | None, categories: Sequence[int] | None, min_visible: int):
-        require(split in self.splits, f"CUB has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        size: int | None,
+        categories: Sequence[int] | None,
+        min_visible: int,
+    ):
+        require(
+            split in self.splits,
+            f"CUB has no split {split!r}; choose one of: {', '.join(self.splits)}.",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.root, self.split, self.size = root, split, size
         a = self.annotations = read_annotations(root)
@@ -360,7 +523,10 @@ class CUB(Collection):
         self._choose(categories, min_visible)
         self.masks, self.foreground = self._find_masks()
         self.rows = [n for n in self.kept if split == "all" or a.training[n] == (split == "train")]
-        require(self.rows, f"{root} holds no image of split {split!r} with the categories and visibility asked for; ask for less.")
+        require(
+            self.rows,
+            f"{root} holds no image of split {split!r} with the categories and visibility asked for; ask for less.",
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -372,17 +538,27 @@ def _choose(self: CUB, categories: Sequence[int] | None, min_visible: int) -> No
     a, root = self.annotations, self.root
     used = sorted(set(a.classes.tolist())) if categories is None else sorted(set(categories))
     for c in used:
-        require(c in a.classes, f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: {_some(sorted(set(a.classes.tolist())))}.")
+        require(
+            c in a.classes,
+            f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: {_some(sorted(set(a.classes.tolist())))}.",
+        )
     self.category_names = tuple(a.class_names[c] for c in used)
     self.category = {c: n for n, c in enumerate(used)}
-    self.kept = np.flatnonzero(np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible))  # rows of the annotations, all splits
+    self.kept = np.flatnonzero(
+        np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible)
+    )  # rows of the annotations, all splits
     gone = missing_files(root / "images", [a.files[n] for n in self.kept])
-    require(not gone, f"{root / 'images'} lacks {len(gone)} of the {len(self.kept)} photographs that images.txt lists, the first is {gone[0] if gone else ''}; "
-                      "unpack the archive again, shorten images.txt, or choose categories that are there.")
+    require(
+        not gone,
+        f"{root / 'images'} lacks {len(gone)} of the {len(self.kept)} photographs that images.txt lists, the first is {gone[0] if gone else ''}; "
+        "unpack the archive again, shorten images.txt, or choose categories that are there.",
+    )
 
 
 def _some(values: Sequence, limit: int = 8) -> str:
-    return ", ".join(map(str, values[:limit])) + (f", ... ({len(values)} in all)" if len(values) > limit else "")
+    return ", ".join(map(str, values[:limit])) + (
+        f", ... ({len(values)} in all)" if len(values) > limit else ""
+    )
 
 # %% ../../nbs/data/30_cub.ipynb #693d9329
 @patch
@@ -392,7 +568,11 @@ def _find_masks(self: CUB) -> tuple[Path | None, str]:
     for folder in (self.root / "segmentations", self.root.parent / "segmentations"):
         if folder.is_dir():
             gone = len(missing_files(folder, names))
-            return (None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})") if gone else (folder, "true masks (segmentations/)")
+            return (
+                (None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})")
+                if gone
+                else (folder, "true masks (segmentations/)")
+            )
     return None, "inside the true box"
 
 
@@ -421,8 +601,10 @@ def _fit_points(self: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
     if outside.any():
         p = int(np.flatnonzero(outside)[0])
         x, y = a.points[n, p]
-        raise InputError(f"{self.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) of {who} is marked visible at ({x:g}, {y:g}), "
-                         "outside the picture; correct it, or mark it hidden.")
+        raise InputError(
+            f"{self.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) of {who} is marked visible at ({x:g}, {y:g}), "
+            "outside the picture; correct it, or mark it hidden."
+        )
     return points.clip(0, limit)
 
 # %% ../../nbs/data/30_cub.ipynb #95ba49cd
@@ -430,8 +612,10 @@ def _fit_points(self: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
 def _fit_box(self: CUB, n: int, H: int, W: int, who: str) -> list[float]:
     x, y, w, h = self.annotations.boxes[n]
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(W)), min(y + h, float(H))
-    require(left < right and top < bottom,
-            f"{self.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} lies outside the picture; correct it.")
+    require(
+        left < right and top < bottom,
+        f"{self.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} lies outside the picture; correct it.",
+    )
     return [left, top, right - left, bottom - top]
 
 # %% ../../nbs/data/30_cub.ipynb #fe2c9ff8
@@ -445,19 +629,30 @@ def __getitem__(self: CUB, i: int) -> Sample:
         path = self._mask_path(n)
         mask = read_mask(path, threshold=0.5)
         require(mask.shape == image.shape[1:], _mask_size(path, mask.shape, image.shape[1:]))
-    sample = Sample(image, a.files[n], mask, None, torch.tensor(points, dtype=torch.float32), torch.tensor(a.visible[n]),
-                    torch.tensor(box, dtype=torch.float32), self.category[int(a.classes[n])])
+    sample = Sample(
+        image,
+        a.files[n],
+        mask,
+        None,
+        torch.tensor(points, dtype=torch.float32),
+        torch.tensor(a.visible[n]),
+        torch.tensor(box, dtype=torch.float32),
+        self.category[int(a.classes[n])],
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 # %% ../../nbs/data/30_cub.ipynb #6f1a6c9f
 @patch(cls_method=True)
 def open(
     cls: CUB,
-    root: str | Path | None = None,  # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
+    root: str
+    | Path
+    | None = None,  # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
     split: str = "train",  # "train", "test" (the data set's own) or "all"
     size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
-    categories: Sequence[int] | None = None,  # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
+    categories: Sequence[int]
+    | None = None,  # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
     min_visible: int = 0,  # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
 ) -> CUB:
     "Open a split. `InputError` when a list does not fit or a photograph is missing."
@@ -498,8 +693,10 @@ def counts(self: CUB) -> dict[str, int]:
     "Counts over all splits; reads every photograph's header, and holds boxes and landmarks against its size."
     a, kept, grey = self.annotations, self.kept, 0
     training = int(a.training.sum())
-    require(len(a.ids) != sum(FULL.values()) or training == FULL["train"],
-            f"{self.root / 'train_test_split.txt'}: expected {FULL['train']} photographs for training, found {training}; unpack the archive again.")
+    require(
+        len(a.ids) != sum(FULL.values()) or training == FULL["train"],
+        f"{self.root / 'train_test_split.txt'}: expected {FULL['train']} photographs for training, found {training}; unpack the archive again.",
+    )
     for n in progress(kept, "checking photographs"):
         H, W, mode = read_header(self.root / "images" / a.files[n], upright=False)
         self._fit(n, H, W)
@@ -508,7 +705,13 @@ def counts(self: CUB) -> dict[str, int]:
             size = read_header(self._mask_path(n), upright=False, drawn=True)[:2]
             require(size == (H, W), _mask_size(self._mask_path(n), size, (H, W)))
     return {
-        "images": len(kept), "train": int(a.training[kept].sum()), "test": int((~a.training[kept]).sum()), "categories": len(self.category_names),
-        "landmarks": len(self.landmark_names), "visible landmarks": int(a.visible[kept].sum()), "greyscale images": grey,
-        "masks": len(kept) if self.masks is not None else 0, "lines of other images, ignored": a.ignored,
+        "images": len(kept),
+        "train": int(a.training[kept].sum()),
+        "test": int((~a.training[kept]).sum()),
+        "categories": len(self.category_names),
+        "landmarks": len(self.landmark_names),
+        "visible landmarks": int(a.visible[kept].sum()),
+        "greyscale images": grey,
+        "masks": len(kept) if self.masks is not None else 0,
+        "lines of other images, ignored": a.ignored,
     }

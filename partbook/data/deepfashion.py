@@ -30,9 +30,21 @@ from .sample import Collection, Sample, collections, resize
 
 # %% ../../nbs/data/65_deepfashion.ipynb #48893046
 COLOURS = {  # label 0, 1, ... 15
-    "background": (0, 0, 0), "top": (255, 250, 250), "skirt": (250, 235, 215), "leggings": (70, 130, 180), "dress": (16, 78, 139),
-    "outer": (255, 250, 205), "pants": (255, 140, 0), "bag": (50, 205, 50), "neckwear": (220, 220, 220), "headwear": (255, 0, 0),
-    "eyeglass": (127, 255, 212), "belt": (0, 100, 0), "footwear": (255, 255, 0), "hair": (211, 211, 211), "skin": (144, 238, 144),
+    "background": (0, 0, 0),
+    "top": (255, 250, 250),
+    "skirt": (250, 235, 215),
+    "leggings": (70, 130, 180),
+    "dress": (16, 78, 139),
+    "outer": (255, 250, 205),
+    "pants": (255, 140, 0),
+    "bag": (50, 205, 50),
+    "neckwear": (220, 220, 220),
+    "headwear": (255, 0, 0),
+    "eyeglass": (127, 255, 212),
+    "belt": (0, 100, 0),
+    "footwear": (255, 255, 0),
+    "hair": (211, 211, 211),
+    "skin": (144, 238, 144),
     "face": (245, 222, 179),
 }
 NAMES = tuple(COLOURS)
@@ -88,15 +100,21 @@ def _unknown_colour(codes: np.ndarray, unknown: np.ndarray, name: str, near: flo
     rgb = (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
     more = f" ({len(unknown)} such colours on {int(spots.sum())} pixels)" if spots.sum() > 1 else ""
     cure = f"allow more than near={near:g}" if near else "open with near=7 if it was saved lossily"
-    return (f"{name}: pixel ({x}, {y}) has colour {rgb}, which is none of the sixteen{more}; the nearest is {NAMES[nearest]} "
-            f"{COLOURS[NAMES[nearest]]} at a distance of {distance[nearest]:.0f}, so fetch the original PNG again, or {cure}.")
+    return (
+        f"{name}: pixel ({x}, {y}) has colour {rgb}, which is none of the sixteen{more}; the nearest is {NAMES[nearest]} "
+        f"{COLOURS[NAMES[nearest]]} at a distance of {distance[nearest]:.0f}, so fetch the original PNG again, or {cure}."
+    )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #a9682634
 GROUPS = {
-    "hair": ("hair", "headwear"), "skin": ("face", "skin"), "upper garment": ("top", "outer", "dress", "neckwear"),
+    "hair": ("hair", "headwear"),
+    "skin": ("face", "skin"),
+    "upper garment": ("top", "outer", "dress", "neckwear"),
     "lower garment": ("skirt", "leggings", "pants", "footwear"),
 }
-_GROUP_OF = torch.tensor([next((g for g, parts in enumerate(GROUPS.values(), 1) if name in parts), 0) for name in NAMES])
+_GROUP_OF = torch.tensor(
+    [next((g for g, parts in enumerate(GROUPS.values(), 1) if name in parts), 0) for name in NAMES]
+)
 
 # %% ../../nbs/data/65_deepfashion.ipynb #50153048
 def read_parsing(
@@ -106,17 +124,28 @@ def read_parsing(
     "The labels in a parsing's file, whatever kind of PNG it is."
     with opened(path, drawn=True) as image:
         image.load()
-        require(not image.mode.startswith(("I", "F")), f"{path} holds numbers of kind {image.mode}, not colours; fetch the original PNG again.")
+        require(
+            not image.mode.startswith(("I", "F")),
+            f"{path} holds numbers of kind {image.mode}, not colours; fetch the original PNG again.",
+        )
         if image.has_transparency_data:
             alpha = np.asarray(image.convert("RGBA"))[..., 3]
-            require((alpha == 255).all(), f"{path} is transparent at {int((alpha < 255).sum())} pixels, so its colours are not all there; "
-                                          "fetch the original PNG again.")
+            require(
+                (alpha == 255).all(),
+                f"{path} is transparent at {int((alpha < 255).sum())} pixels, so its colours are not all there; "
+                "fetch the original PNG again.",
+            )
         rgb = np.asarray(image.convert("RGB"))
     return torch.from_numpy(labels_of(rgb, near, str(path)))
 
 # %% ../../nbs/data/65_deepfashion.ipynb #956be65a
 STATUS = ("train", "query", "gallery")
-EXPECTED = {"train": 25882, "query": 14218, "gallery": 12612, "test, parsed": 6922}  # of the full set
+EXPECTED = {
+    "train": 25882,
+    "query": 14218,
+    "gallery": 12612,
+    "test, parsed": 6922,
+}  # of the full set
 
 
 class Entry(NamedTuple):
@@ -128,13 +157,20 @@ class Entry(NamedTuple):
 
 
 def _text(path: Path) -> str:
-    require(path.is_file(), f"{path} is missing; it belongs to DeepFashion's in-shop benchmark, so fetch its folder {path.parent.name} again.")
+    require(
+        path.is_file(),
+        f"{path} is missing; it belongs to DeepFashion's in-shop benchmark, so fetch its folder {path.parent.name} again.",
+    )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); fetch it again.") from None
+        raise InputError(
+            f"{path} is not a text file (byte {error.start} is not UTF-8); fetch it again."
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -144,9 +180,15 @@ def _lines(path: Path) -> list[str]:
 def _below(name: str, where: str) -> str:
     "The path after img/ or img_highres/, if it is one that can be."
     parts = PurePosixPath(name).parts
-    require(len(parts) > 1 and parts[0] in ("img", "img_highres", "img_highres_seg") and ".." not in parts and "\\" not in name and ":" not in name
-            and name.lower().endswith(".jpg"),
-            f"{where}: {name[:80]!r} is not a photograph below img/ or img_highres/; correct it, or fetch the list again.")
+    require(
+        len(parts) > 1
+        and parts[0] in ("img", "img_highres", "img_highres_seg")
+        and ".." not in parts
+        and "\\" not in name
+        and ":" not in name
+        and name.lower().endswith(".jpg"),
+        f"{where}: {name[:80]!r} is not a photograph below img/ or img_highres/; correct it, or fetch the list again.",
+    )
     return "/".join(parts[1:])
 
 # %% ../../nbs/data/65_deepfashion.ipynb #4258dcf1
@@ -156,24 +198,40 @@ def read_partition(
     "The benchmark's partition. `InputError` names the line, what was found and what was expected."
     lines, form = _lines(path), "<image name> <item id> <train, query or gallery>"
     head = lines[0].split() if lines else []
-    require(len(head) == 1 and head[0].isdigit(), f"{path}, line 1: {' '.join(head)[:60]!r} should be the number of images; fetch the list again.")
-    require(len(lines) > 1 and lines[1].split() == ["image_name", "item_id", "evaluation_status"],
-            f"{path}, line 2: should read 'image_name item_id evaluation_status'; fetch the list again.")
+    require(
+        len(head) == 1 and head[0].isdigit(),
+        f"{path}, line 1: {' '.join(head)[:60]!r} should be the number of images; fetch the list again.",
+    )
+    require(
+        len(lines) > 1 and lines[1].split() == ["image_name", "item_id", "evaluation_status"],
+        f"{path}, line 2: should read 'image_name item_id evaluation_status'; fetch the list again.",
+    )
     entries, seen = [], {}
     for number, line in enumerate(lines[2:], 3):
         texts = line.split()
         if not texts:
             continue
         where = f"{path}, line {number}"
-        require(len(texts) == 3, f"{where}: {line.strip()[:80]!r} has {len(texts)} fields, not the 3 of {form}; correct it, or fetch the list again.")
+        require(
+            len(texts) == 3,
+            f"{where}: {line.strip()[:80]!r} has {len(texts)} fields, not the 3 of {form}; correct it, or fetch the list again.",
+        )
         name, item, status = texts
-        require(status in STATUS, f"{where}: {status[:40]!r} is not train, query or gallery; correct it, or fetch the list again.")
+        require(
+            status in STATUS,
+            f"{where}: {status[:40]!r} is not train, query or gallery; correct it, or fetch the list again.",
+        )
         entry = Entry(_below(name, where), item, status)
-        require(entry.path not in seen,
-                f"{where}: {name} stands here for the second time, first in line {seen.get(entry.path)}; remove one of the two.")
+        require(
+            entry.path not in seen,
+            f"{where}: {name} stands here for the second time, first in line {seen.get(entry.path)}; remove one of the two.",
+        )
         seen[entry.path] = number
         entries.append(entry)
-    require(len(entries) == int(head[0]), f"{path} announces {head[0]} images in line 1, but lists {len(entries)}; fetch the list again.")
+    require(
+        len(entries) == int(head[0]),
+        f"{path} announces {head[0]} images in line 1, but lists {len(entries)}; fetch the list again.",
+    )
     return entries
 
 # %% ../../nbs/data/65_deepfashion.ipynb #2d8b9da9
@@ -181,8 +239,10 @@ def check_items(entries: Sequence[Entry], path: Path) -> None:
     "No item may be shown both to training and to a test: 'items are not overlapped'."
     training = {e.item for e in entries if e.status == "train"}
     for e in entries:
-        require(e.status == "train" or e.item not in training,
-                f"{path}: item {e.item} is in train and in {e.status} ({e.path}); items must not overlap, so fetch the list again.")
+        require(
+            e.status == "train" or e.item not in training,
+            f"{path}: item {e.item} is in train and in {e.status} ({e.path}); items must not overlap, so fetch the list again.",
+        )
 
 
 def read_items(
@@ -190,8 +250,14 @@ def read_items(
 ) -> list[str]:
     "The items: their number, then one a line."
     lines = [line.strip() for line in _lines(path) if line.strip()]
-    require(lines and lines[0].isdigit(), f"{path}, line 1: {(lines or [''])[0][:60]!r} should be the number of items; fetch the list again.")
-    require(len(lines) - 1 == int(lines[0]), f"{path} announces {lines[0]} items in line 1, but lists {len(lines) - 1}; fetch the list again.")
+    require(
+        lines and lines[0].isdigit(),
+        f"{path}, line 1: {(lines or [''])[0][:60]!r} should be the number of items; fetch the list again.",
+    )
+    require(
+        len(lines) - 1 == int(lines[0]),
+        f"{path} announces {lines[0]} items in line 1, but lists {len(lines) - 1}; fetch the list again.",
+    )
     return lines[1:]
 
 # %% ../../nbs/data/65_deepfashion.ipynb #61691bf1
@@ -204,13 +270,21 @@ def read_parsed(
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON file ({error}); fetch it again.") from None
     images = content.get("images") if isinstance(content, dict) else None
-    require(isinstance(images, list) and images, f"{path} has no list 'images'; it is not an annotation file in COCO's format, so fetch it again.")
+    require(
+        isinstance(images, list) and images,
+        f"{path} has no list 'images'; it is not an annotation file in COCO's format, so fetch it again.",
+    )
     names = []
     for n, image in enumerate(images):
         name = image.get("file_name") if isinstance(image, dict) else None
-        require(isinstance(name, str), f"{path}: image {n} of 'images' has no file_name; fetch the file again.")
+        require(
+            isinstance(name, str),
+            f"{path}: image {n} of 'images' has no file_name; fetch the file again.",
+        )
         names.append(_below(name, f"{path}, image {n}"))
-    require(len(set(names)) == len(names), f"{path}: an image stands there twice; fetch the file again.")
+    require(
+        len(set(names)) == len(names), f"{path}: an image stands there twice; fetch the file again."
+    )
     return names
 
 # %% ../../nbs/data/65_deepfashion.ipynb #e29412c4
@@ -224,36 +298,60 @@ def read_entries(
     parsings: Path,  # img_highres/
 ) -> tuple[list[Entry], str]:
     "The parsed images of all splits, and which lists told them."
-    files = {status: root / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json" for status in STATUS}
+    files = {
+        status: root / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json"
+        for status in STATUS
+    }
     there = [path for path in files.values() if path.is_file()]
     gone = [path for path in files.values() if path not in there]
-    require(not there or not gone, f"{gone[0] if gone else ''} is missing, though {there[0].name if there else ''} is there; fetch all three again, or remove them all to go by the partition list.")
+    require(
+        not there or not gone,
+        f"{gone[0] if gone else ''} is missing, though {there[0].name if there else ''} is there; fetch all three again, or remove them all to go by the partition list.",
+    )
     if there:
-        entries = [Entry(path, PurePosixPath(path).parts[-2], status) for status, file in files.items() for path in read_parsed(file)]
+        entries = [
+            Entry(path, PurePosixPath(path).parts[-2], status)
+            for status, file in files.items()
+            for path in read_parsed(file)
+        ]
         check_items(entries, root / "Anno" / "segmentation")
         return entries, "the COCO files"
     lists = root / "Eval" / "list_eval_partition.txt"
     entries = read_partition(lists)
     check_items(entries, lists)
     absent = set(missing_files(parsings, [segment_name(e.path) for e in entries]))
-    return [e for e in entries if segment_name(e.path) not in absent], "list_eval_partition.txt, where a parsing lies beside the photograph"
+    return [
+        e for e in entries if segment_name(e.path) not in absent
+    ], "list_eval_partition.txt, where a parsing lies beside the photograph"
 
 # %% ../../nbs/data/65_deepfashion.ipynb #3c7cceff
-def _shape(x: Tensor, y: Tensor, at: Sequence[float], half: Sequence[float], taper: float = 0.0, square: float = 2.0) -> Tensor:
+def _shape(
+    x: Tensor,
+    y: Tensor,
+    at: Sequence[float],
+    half: Sequence[float],
+    taper: float = 0.0,
+    square: float = 2.0,
+) -> Tensor:
     "A rounded blob around `at`: an ellipse for square=2, boxier above; `taper` widens it downwards."
     v = (y - at[1]) / half[1]
     u = (x - at[0]) / (half[0] * (1 + taper * v))
     return u.abs().pow(square) + v.abs().pow(square) < 1
 
 # %% ../../nbs/data/65_deepfashion.ipynb #c0507ccf
-def _layers(r: Sequence[float]) -> list[tuple[str, tuple[float, float], tuple[float, float], float, float]]:
+def _layers(
+    r: Sequence[float],
+) -> list[tuple[str, tuple[float, float], tuple[float, float], float, float]]:
     "(part, centre, half axes, taper, squareness) from back to front, in a frame 1 high with the figure around x = 0."
     lean, spread, stride = 0.03 * (r[0] - 0.5), 0.095 + 0.02 * r[1], 0.035 + 0.02 * r[2]
     outfit = int(r[3] * 4)
     layers = [("hair", (lean, 0.12), (0.075, 0.09 + 0.08 * r[4]), 0.2, 2.0)] if r[5] > 0.15 else []
     for s in (-1, 1):
-        layers += [("skin", (s * spread, 0.385), (0.026, 0.16), -0.15, 2.5), ("skin", (s * stride, 0.73), (0.032, 0.23), -0.3, 3.0),
-                   ("footwear", (s * (stride + 0.012), 0.955), (0.036, 0.022), 0.0, 2.5)]
+        layers += [
+            ("skin", (s * spread, 0.385), (0.026, 0.16), -0.15, 2.5),
+            ("skin", (s * stride, 0.73), (0.032, 0.23), -0.3, 3.0),
+            ("footwear", (s * (stride + 0.012), 0.955), (0.036, 0.022), 0.0, 2.5),
+        ]
     if outfit == 0:
         layers += [("dress", (0, 0.46), (0.095, 0.24), 0.35, 3.5)]
     else:
@@ -266,23 +364,34 @@ def _layers(r: Sequence[float]) -> list[tuple[str, tuple[float, float], tuple[fl
         if r[6] > 0.5:
             layers += [("outer", (s * 0.072, 0.38), (0.034, 0.19), 0.1, 3.5) for s in (-1, 1)]
         layers += [("belt", (0, 0.485), (0.078, 0.012), 0.0, 4.0)]
-    layers += [("skin", (lean * 0.5, 0.215), (0.026, 0.04), 0.0, 2.0), ("face", (lean, 0.125), (0.05, 0.072), -0.15, 2.0)]
+    layers += [
+        ("skin", (lean * 0.5, 0.215), (0.026, 0.04), 0.0, 2.0),
+        ("face", (lean, 0.125), (0.05, 0.072), -0.15, 2.0),
+    ]
     layers += [("hair", (lean, 0.065), (0.056, 0.028), 0.0, 2.0)] if r[5] > 0.15 else []
     layers += [("headwear", (lean, 0.06), (0.075, 0.03), 0.3, 2.5)] if r[7] > 0.75 else []
     layers += [("eyeglass", (lean, 0.115), (0.042, 0.012), 0.0, 3.0)] if r[7] < 0.2 else []
     layers += [("neckwear", (lean * 0.5, 0.24), (0.05, 0.02), 0.0, 2.0)] if 0.3 < r[7] < 0.5 else []
-    return layers + ([("bag", (spread + 0.03, 0.56), (0.045, 0.06), 0.2, 3.0)] if r[8] > 0.6 else [])
+    return layers + (
+        [("bag", (spread + 0.03, 0.56), (0.045, 0.06), 0.2, 3.0)] if r[8] > 0.6 else []
+    )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #982262f3
 def _draw_figure(g: torch.Generator, H: int, W: int) -> tuple[Tensor, Tensor]:
     "A figure on a pale ground, (3,H,W), and its labels (H,W)."
     r = torch.rand(12, generator=g).tolist()
-    y, x = torch.meshgrid((torch.arange(H) + 0.5) / H, (torch.arange(W) + 0.5 - W / 2) / H, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(H) + 0.5) / H, (torch.arange(W) + 0.5 - W / 2) / H, indexing="ij"
+    )
     x = x - 0.04 * (r[9] - 0.5)
     labels, image = torch.zeros(H, W, dtype=torch.int64), (0.97 - 0.12 * y).expand(3, H, W).clone()
     colours = torch.rand(16, 3, generator=g) * 0.75 + 0.1
     skin = torch.tensor([0.93, 0.75, 0.62]) * (0.5 + 0.5 * r[10])
-    for part, colour in (("skin", skin), ("face", skin), ("hair", torch.tensor([0.35, 0.24, 0.16]) * (0.4 + 1.4 * r[11]))):
+    for part, colour in (
+        ("skin", skin),
+        ("face", skin),
+        ("hair", torch.tensor([0.35, 0.24, 0.16]) * (0.4 + 1.4 * r[11])),
+    ):
         colours[NAMES.index(part)] = colour
     shade = 1 - 0.5 * (x * 4).abs().clamp(max=0.5)
     for part, *how in _layers(r):
@@ -313,12 +422,16 @@ def write_deepfashion_fixture(
     segmentation = folder / "Anno" / "segmentation"
     for k in range(n):
         item = f"id_{k // 6 * 6 + (k % 3 > 0) + 1:08d}"
-        name = f"{_KINDS[(k // 6 * 2 + (k % 3 > 0)) % 3]}/{item}/{k // 3 + 1:02d}_{_VIEWS[k % 5]}.jpg"
+        name = (
+            f"{_KINDS[(k // 6 * 2 + (k % 3 > 0)) % 3]}/{item}/{k // 3 + 1:02d}_{_VIEWS[k % 5]}.jpg"
+        )
         image, labels = _draw_figure(g, 160 if k != 4 else 110, 108 if k != 4 else 150)
         rows.append((name, item, STATUS[k % 3]))
         photograph = segmentation / "img_highres" / name
         photograph.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(photograph, quality=95)
+        Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(
+            photograph, quality=95
+        )
         _write_parsing(segmentation / "img_highres" / segment_name(name), labels.numpy())
         if predicted:
             mask = -F.max_pool2d(-(labels > 0).float()[None], 3, 1, 1)[0]
@@ -334,13 +447,27 @@ def _write_lists(folder: Path, rows: Sequence[tuple[str, str, str]], coco: bool)
     unparsed = ("WOMEN/Dresses/id_00000099/01_6_flat.jpg", "id_00000099", "train")
     lines = [f"img/{name:70s} {item} {status}" for name, item, status in (*rows, unparsed)]
     (folder / "Eval").mkdir(parents=True, exist_ok=True)
-    (folder / "Eval" / "list_eval_partition.txt").write_text("\n".join([str(len(lines)), "image_name item_id evaluation_status", *lines]) + "\n")
+    (folder / "Eval" / "list_eval_partition.txt").write_text(
+        "\n".join([str(len(lines)), "image_name item_id evaluation_status", *lines]) + "\n"
+    )
     items = sorted({item for _, item, _ in (*rows, unparsed)})
-    (folder / "Anno" / "list_item_inshop.txt").write_text("\n".join([str(len(items)), *items]) + "\n")
+    (folder / "Anno" / "list_item_inshop.txt").write_text(
+        "\n".join([str(len(items)), *items]) + "\n"
+    )
     for status in STATUS if coco else ():
-        images = [{"id": k, "file_name": f"img_highres/{name}", "width": 108, "height": 160} for k, (name, _, s) in enumerate(rows, 1) if s == status]
-        content = {"images": images, "annotations": [], "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES[1:], 1)]}
-        (folder / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json").write_text(json.dumps(content))
+        images = [
+            {"id": k, "file_name": f"img_highres/{name}", "width": 108, "height": 160}
+            for k, (name, _, s) in enumerate(rows, 1)
+            if s == status
+        ]
+        content = {
+            "images": images,
+            "annotations": [],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES[1:], 1)],
+        }
+        (folder / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json").write_text(
+            json.dumps(content)
+        )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #3d02e048
 FITS = ("pad", "short", "stretch")
@@ -361,29 +488,55 @@ def fitted(
         return s
     (h, w), top, left = s.size, (size - s.size[0]) // 2, (size - s.size[1]) // 2
     border = (left, size - w - left, top, size - h - top)
-    return replace(s, image=F.pad(s.image[None], border, mode="replicate")[0], **{
-        field: None if getattr(s, field) is None else F.pad(getattr(s, field), border) for field in ("mask", "parts")})
+    return replace(
+        s,
+        image=F.pad(s.image[None], border, mode="replicate")[0],
+        **{
+            field: None if getattr(s, field) is None else F.pad(getattr(s, field), border)
+            for field in ("mask", "parts")
+        },
+    )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #75969e6e
 def find_deepfashion(
-    root: str | Path | None = None,  # the benchmark's folder, or the one it lies in; default: the variable PARTBOOK_DEEPFASHION
+    root: str
+    | Path
+    | None = None,  # the benchmark's folder, or the one it lies in; default: the variable PARTBOOK_DEEPFASHION
 ) -> tuple[Path, Path]:
     "The benchmark's folder, and the one with photographs and parsings. `InputError` says what to fetch and where to put it."
-    fetch = ("fetch from DeepFashion's page (MMLAB, The Chinese University of Hong Kong), In-shop Clothes Retrieval Benchmark: "
-             "the folders Anno (with segmentation), Eval and the archive img_highres_seg.zip, which is unpacked in Anno/segmentation "
-             "(a password comes with the agreement), and give the folder as --root or in PARTBOOK_DEEPFASHION")
+    fetch = (
+        "fetch from DeepFashion's page (MMLAB, The Chinese University of Hong Kong), In-shop Clothes Retrieval Benchmark: "
+        "the folders Anno (with segmentation), Eval and the archive img_highres_seg.zip, which is unpacked in Anno/segmentation "
+        "(a password comes with the agreement), and give the folder as --root or in PARTBOOK_DEEPFASHION"
+    )
     text = root if root is not None else os.environ.get("PARTBOOK_DEEPFASHION") or None
     require(text is not None, f"DeepFashion's photographs are not part of this book; {fetch}.")
     path = Path(text).expanduser()
-    require(path.is_dir(), f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder of the in-shop benchmark; {fetch}.")
+    require(
+        path.is_dir(),
+        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder of the in-shop benchmark; {fetch}.",
+    )
     for base in (path, path / "In-shop Clothes Retrieval Benchmark", path / "In-shop"):
-        if (base / "Eval" / "list_eval_partition.txt").is_file() or (base / "Anno" / "segmentation").is_dir():
-            names = ("Anno/segmentation/img_highres", "Img/img_highres", "img_highres", "Anno/segmentation/img_highres_seg", "img_highres_seg")
+        if (base / "Eval" / "list_eval_partition.txt").is_file() or (
+            base / "Anno" / "segmentation"
+        ).is_dir():
+            names = (
+                "Anno/segmentation/img_highres",
+                "Img/img_highres",
+                "img_highres",
+                "Anno/segmentation/img_highres_seg",
+                "img_highres_seg",
+            )
             places = [base / name for name in names]
             found = next((p for p in places if p.is_dir()), None)
-            require(found is not None, f"{base} has no folder Anno/segmentation/img_highres with photographs and parsings; {fetch}.")
+            require(
+                found is not None,
+                f"{base} has no folder Anno/segmentation/img_highres with photographs and parsings; {fetch}.",
+            )
             return base, found
-    raise InputError(f"{path} holds neither Eval/list_eval_partition.txt nor Anno/segmentation, so it is not the in-shop benchmark; {fetch}.")
+    raise InputError(
+        f"{path} holds neither Eval/list_eval_partition.txt nor Anno/segmentation, so it is not the in-shop benchmark; {fetch}."
+    )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #aea9c0ba
 @collections.register("deepfashion")
@@ -391,28 +544,71 @@ class DeepFashion(Collection):
     "DeepFashion, in-shop benchmark with parsing (Liu et al. 2016): dressed figures with fifteen true parts."
 
     locate = staticmethod(find_deepfashion)
-    summary = "shop photographs of dressed figures: fifteen true parts (DeepFashion in-shop, parsed)"
+    summary = (
+        "shop photographs of dressed figures: fifteen true parts (DeepFashion in-shop, parsed)"
+    )
     needs = "the In-shop Clothes Retrieval Benchmark with img_highres_seg (on request), as --root or in PARTBOOK_DEEPFASHION"
     splits = ("train", "test", "query", "gallery", "all")
     part_names = NAMES[1:]
     foreground = "true masks (the parsing)"
 
-    def __init__(self, root: Path, photographs: Path, split: str, size: int | None, fit: str, parts: str, masks: str,
-                 views: Sequence[str] | None, near: float):
-        require(split in self.splits, f"DeepFashion has no split {split!r}; choose one of: {', '.join(self.splits)}.")
+    def __init__(
+        self,
+        root: Path,
+        photographs: Path,
+        split: str,
+        size: int | None,
+        fit: str,
+        parts: str,
+        masks: str,
+        views: Sequence[str] | None,
+        near: float,
+    ):
+        require(
+            split in self.splits,
+            f"DeepFashion has no split {split!r}; choose one of: {', '.join(self.splits)}.",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         require(fit in FITS, f"There is no fit {fit!r}; choose one of: {', '.join(FITS)}.")
-        require(parts in ("fifteen", "four"), f"There are no {parts!r} parts; choose one of: fifteen, four.")
-        require(masks in ("true", "predicted"), f"There are no {masks!r} masks; choose one of: true, predicted.")
-        require(0 <= near <= 442, f"near is {near}; it is a distance between colours, in bytes, and must lie between 0 and 442.")
-        self.root, self.photographs, self.split, self.size, self.fit, self.near = root, photographs, split, size, fit, near
+        require(
+            parts in ("fifteen", "four"),
+            f"There are no {parts!r} parts; choose one of: fifteen, four.",
+        )
+        require(
+            masks in ("true", "predicted"),
+            f"There are no {masks!r} masks; choose one of: true, predicted.",
+        )
+        require(
+            0 <= near <= 442,
+            f"near is {near}; it is a distance between colours, in bytes, and must lie between 0 and 442.",
+        )
+        self.root, self.photographs, self.split, self.size, self.fit, self.near = (
+            root,
+            photographs,
+            split,
+            size,
+            fit,
+            near,
+        )
         self.entries, self.lists = read_entries(root, photographs)
-        require(self.entries, f"{photographs} holds no parsing (NAME_segment.png) of an image in {self.lists}; unpack img_highres_seg.zip there.")
-        self.groups, self.part_names = (_GROUP_OF, tuple(GROUPS)) if parts == "four" else (None, NAMES[1:])
+        require(
+            self.entries,
+            f"{photographs} holds no parsing (NAME_segment.png) of an image in {self.lists}; unpack img_highres_seg.zip there.",
+        )
+        self.groups, self.part_names = (
+            (_GROUP_OF, tuple(GROUPS)) if parts == "four" else (None, NAMES[1:])
+        )
         self._choose_views(views)
         self._find_files(masks)
-        self.rows = [n for n, e in enumerate(self.entries) if e.status in {"test": ("query", "gallery"), "all": STATUS}.get(split, (split,))]
-        require(self.rows, f"{root} holds no parsed image of split {split!r} with the views asked for; ask for less.")
+        self.rows = [
+            n
+            for n, e in enumerate(self.entries)
+            if e.status in {"test": ("query", "gallery"), "all": STATUS}.get(split, (split,))
+        ]
+        require(
+            self.rows,
+            f"{root} holds no parsed image of split {split!r} with the views asked for; ask for less.",
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -428,9 +624,14 @@ def _choose_views(self: DeepFashion, views: Sequence[str] | None) -> None:
     views = (views,) if isinstance(views, str) else views
     there = sorted({view_of(e.path) for e in self.entries})
     for view in views or ():
-        require(view in there, f"{self.root} has no photograph with view {view!r}; there are: {', '.join(there)}.")
+        require(
+            view in there,
+            f"{self.root} has no photograph with view {view!r}; there are: {', '.join(there)}.",
+        )
     self.entries = [e for e in self.entries if views is None or view_of(e.path) in views]
-    self.category_names = tuple(sorted({"/".join(PurePosixPath(e.path).parts[:2]) for e in self.entries}))
+    self.category_names = tuple(
+        sorted({"/".join(PurePosixPath(e.path).parts[:2]) for e in self.entries})
+    )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #ab2a736e
 @patch
@@ -438,20 +639,43 @@ def _find_files(self: DeepFashion, masks: str) -> None:
     "Every photograph and parsing has to be there; predicted masks too, if they are asked for."
     own = "fetch the predicted masks that the contrastive paper's authors publish with their code, and put them there, or ask for masks=true"
     for folder, names, what, cure in (
-        (self.photographs, [e.path for e in self.entries], "photographs", "unpack img_highres_seg.zip again"),
-        (self.photographs, [segment_name(e.path) for e in self.entries], "parsings", "unpack img_highres_seg.zip again"),
-        (self.root / "supervisedlabels" / "img_highres", [f"{e.path}.png" for e in self.entries] if masks == "predicted" else [], "predicted masks", own),
+        (
+            self.photographs,
+            [e.path for e in self.entries],
+            "photographs",
+            "unpack img_highres_seg.zip again",
+        ),
+        (
+            self.photographs,
+            [segment_name(e.path) for e in self.entries],
+            "parsings",
+            "unpack img_highres_seg.zip again",
+        ),
+        (
+            self.root / "supervisedlabels" / "img_highres",
+            [f"{e.path}.png" for e in self.entries] if masks == "predicted" else [],
+            "predicted masks",
+            own,
+        ),
     ):
         gone = missing_files(folder, names)
-        require(not gone, f"{folder} lacks {len(gone)} of the {len(names)} {what} of {self.lists}, the first is {gone[0] if gone else ''}; {cure}.")
-    self.predicted = self.root / "supervisedlabels" / "img_highres" if masks == "predicted" else None
+        require(
+            not gone,
+            f"{folder} lacks {len(gone)} of the {len(names)} {what} of {self.lists}, the first is {gone[0] if gone else ''}; {cure}.",
+        )
+    self.predicted = (
+        self.root / "supervisedlabels" / "img_highres" if masks == "predicted" else None
+    )
     if self.predicted is not None:
         self.foreground = "predicted masks (supervisedlabels/)"
 
 # %% ../../nbs/data/65_deepfashion.ipynb #8d7be110
 def _same_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
-    require(tuple(found) == tuple(expected), f"{path} is {found[1]}x{found[0]} pixels, but its photograph is {expected[1]}x{expected[0]}; "
-                                             "take both from img_highres_seg.zip, not the photographs from img.zip.")
+    require(
+        tuple(found) == tuple(expected),
+        f"{path} is {found[1]}x{found[0]} pixels, but its photograph is {expected[1]}x{expected[0]}; "
+        "take both from img_highres_seg.zip, not the photographs from img.zip.",
+    )
 
 
 @patch
@@ -467,21 +691,30 @@ def __getitem__(self: DeepFashion, i: int) -> Sample:
         mask = read_mask(path, threshold=0.5)
         _same_size(path, mask.shape, image.shape[1:])
     category = self.category_names.index("/".join(PurePosixPath(e.path).parts[:2]))
-    sample = Sample(image, e.path, mask, labels if self.groups is None else self.groups[labels], category=category)
+    sample = Sample(
+        image,
+        e.path,
+        mask,
+        labels if self.groups is None else self.groups[labels],
+        category=category,
+    )
     return sample if self.size is None else fitted(sample, self.size, self.fit)
 
 # %% ../../nbs/data/65_deepfashion.ipynb #37df48d4
 @patch(cls_method=True)
 def open(
     cls: DeepFashion,
-    root: str | Path | None = None,  # the in-shop benchmark's folder; default: the variable PARTBOOK_DEEPFASHION
+    root: str
+    | Path
+    | None = None,  # the in-shop benchmark's folder; default: the variable PARTBOOK_DEEPFASHION
     split: str = "train",  # "train", "test" (query and gallery: contrastive, Sec. 4.4), "query", "gallery" or "all"
     size: int | None = None,  # pixels; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
     fit: str = "pad",  # how `size` is reached: "pad", "short" or "stretch"
     parts: str = "fifteen",  # the parsing's own parts, or "four": hair, skin, upper and lower garment
     masks: str = "true",  # the parsing's foreground, or "predicted": masks of a trained network, as in the contrastive paper's NMI
-    views: Sequence[str] | None = None,  # e.g. ("full",): the full-body images of the disentangling paper, Sec. 4.4; None: all
+    views: Sequence[str]
+    | None = None,  # e.g. ("full",): the full-body images of the disentangling paper, Sec. 4.4; None: all
     near: float = 0.0,  # accept colours up to so many bytes from an official one (parsings that were saved lossily)
 ) -> DeepFashion:
     "Open a split. `InputError` when a list does not fit or a file is missing."
@@ -515,7 +748,10 @@ def counts(self: DeepFashion) -> dict[str, int]:
     "Counts over all splits; checks every photograph's size, every parsing's colours and the lists against the published numbers."
     found, empty, grey = {status: 0 for status in STATUS}, 0, 0
     for e in progress(self.entries, "checking parsings"):
-        header, path = read_header(self.photographs / e.path, upright=False), self.photographs / segment_name(e.path)
+        header, path = (
+            read_header(self.photographs / e.path, upright=False),
+            self.photographs / segment_name(e.path),
+        )
         with opened(path, drawn=True) as image:
             colours = image.convert("RGB").getcolors(64)
             _same_size(path, image.size[::-1], header[:2])
@@ -524,31 +760,53 @@ def counts(self: DeepFashion) -> dict[str, int]:
         else:
             empty += len(colours) == 1 and colours[0][1] == COLOURS["background"]
         if self.predicted is not None:
-            _same_size(self.predicted / f"{e.path}.png", read_header(self.predicted / f"{e.path}.png", upright=False, drawn=True)[:2], header[:2])
+            _same_size(
+                self.predicted / f"{e.path}.png",
+                read_header(self.predicted / f"{e.path}.png", upright=False, drawn=True)[:2],
+                header[:2],
+            )
         found[e.status] += 1
         grey += header.mode in ("1", "L", "LA", "I;16")
     return {
-        "parsed images": len(self.entries), **found, "test": found["query"] + found["gallery"], "test, published": EXPECTED["test, parsed"],
-        "parts": len(self.part_names), "kinds of garment": len(self.category_names), "items": len({e.item for e in self.entries}),
-        "greyscale photographs": grey, "parsings without foreground": empty, **self._partition(),
+        "parsed images": len(self.entries),
+        **found,
+        "test": found["query"] + found["gallery"],
+        "test, published": EXPECTED["test, parsed"],
+        "parts": len(self.part_names),
+        "kinds of garment": len(self.category_names),
+        "items": len({e.item for e in self.entries}),
+        "greyscale photographs": grey,
+        "parsings without foreground": empty,
+        **self._partition(),
     }
 
 # %% ../../nbs/data/65_deepfashion.ipynb #a8a65491
 @patch
 def _partition(self: DeepFashion) -> dict[str, int]:
     "Counts of the whole partition, parsed or not. `InputError` when it is as long as the full one and differs, or does not know an image or item."
-    path, items = self.root / "Eval" / "list_eval_partition.txt", self.root / "Anno" / "list_item_inshop.txt"
+    path, items = (
+        self.root / "Eval" / "list_eval_partition.txt",
+        self.root / "Anno" / "list_item_inshop.txt",
+    )
     if not path.is_file():
         return {}
     entries = read_partition(path)
     known = {e.path: e.status for e in entries}
     for e in self.entries:
-        require(known.get(e.path) == e.status,
-                f"{path} has image {e.path} in {known.get(e.path, 'no split')}, but {self.lists} in {e.status}; fetch both again.")
+        require(
+            known.get(e.path) == e.status,
+            f"{path} has image {e.path} in {known.get(e.path, 'no split')}, but {self.lists} in {e.status}; fetch both again.",
+        )
     found = {status: sum(e.status == status for e in entries) for status in STATUS}
     expected = {status: EXPECTED[status] for status in STATUS}
-    require(len(entries) != sum(expected.values()) or found == expected, f"{path}: expected {expected} images, found {found}; fetch the list again.")
+    require(
+        len(entries) != sum(expected.values()) or found == expected,
+        f"{path}: expected {expected} images, found {found}; fetch the list again.",
+    )
     if items.is_file():
         strange = {e.item for e in entries} - set(read_items(items))
-        require(not strange, f"{path}: item {min(strange, default='')} is not in {items.name}; fetch both lists again.")
+        require(
+            not strange,
+            f"{path}: item {min(strange, default='')} is not in {items.name}; fetch both lists again.",
+        )
     return {f"{status}, listed (of {EXPECTED[status]})": n for status, n in found.items()}

@@ -24,8 +24,29 @@ from torch import Tensor
 
 from ..core import require
 from .sample import Batch, Sample, collections
-from .shapes import (SPLITS, Drawn, Frame, Stream, background, blend, cos_sin, cover, expose, hsv, lattice_noise, limb, mix, natural_hue,
-                                  on_grid, paint, polar, smoothstep, tight_boxes, turned, wave)
+from partbook.data.shapes import (
+    SPLITS,
+    Drawn,
+    Frame,
+    Stream,
+    background,
+    blend,
+    cos_sin,
+    cover,
+    expose,
+    hsv,
+    lattice_noise,
+    limb,
+    mix,
+    natural_hue,
+    on_grid,
+    paint,
+    polar,
+    smoothstep,
+    tight_boxes,
+    turned,
+    wave,
+)
 
 # %% ../../nbs/data/22_faces.ipynb #840149fd
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
@@ -46,40 +67,104 @@ def ramp(
     return mix(rows[i], rows[i + 1], (at - i)[:, None])
 
 # %% ../../nbs/data/22_faces.ipynb #26cf359d
-SKINS = ((.27, .16, .11), (.42, .26, .18), (.60, .41, .29), (.75, .56, .43), (.87, .69, .57), (.95, .80, .71))
-HAIRS = ((.05, .045, .05), (.13, .08, .06), (.27, .16, .09), (.40, .22, .11), (.52, .25, .11), (.60, .45, .26), (.82, .67, .42), (.90, .83, .68),
-         (.55, .54, .53), (.86, .86, .85))
+SKINS = (
+    (0.27, 0.16, 0.11),
+    (0.42, 0.26, 0.18),
+    (0.60, 0.41, 0.29),
+    (0.75, 0.56, 0.43),
+    (0.87, 0.69, 0.57),
+    (0.95, 0.80, 0.71),
+)
 
 
+HAIRS = (
+    (0.05, 0.045, 0.05),
+    (0.13, 0.08, 0.06),
+    (0.27, 0.16, 0.09),
+    (0.40, 0.22, 0.11),
+    (0.52, 0.25, 0.11),
+    (0.60, 0.45, 0.26),
+    (0.82, 0.67, 0.42),
+    (0.90, 0.83, 0.68),
+    (0.55, 0.54, 0.53),
+    (0.86, 0.86, 0.85),
+)
+
+# %% ../../nbs/data/22_faces.ipynb #571a7b51
 def own_colours(own: Stream) -> Numbers:  # each (B,3)
     "Skin, hair, brows, irises, lips and lids of a person."
     u = own.uniform
     skin = ramp(SKINS, u("skin")) * (1 + u("skin each", -0.05, 0.05, (3,)))
     grey = torch.where(u("age") > 0.8, u("grey", 0.86, 1.0), 0.0)
-    natural = ramp(HAIRS, torch.maximum(u("hair colour", 0.0, 0.85) * mix(0.3, 1.0, smoothstep(u("skin") * 2 - 0.4)), grey))
+    natural = ramp(
+        HAIRS,
+        torch.maximum(
+            u("hair colour", 0.0, 0.85) * mix(0.3, 1.0, smoothstep(u("skin") * 2 - 0.4)), grey
+        ),
+    )
     dyed = hsv(u("dye"), u("dye saturation", 0.5, 0.9), u("dye value", 0.25, 0.85))
     hair = torch.where(own.chance("dyed", 0.1)[:, None], dyed, natural)
-    iris = hsv(torch.where(own.chance("blue eyes", 0.4), u("iris hue", 0.3, 0.62), u("iris hue", 0.05, 0.1)), u("iris saturation", 0.25, 0.7),
-               u("iris value", 0.25, 0.7))
+    iris = hsv(
+        torch.where(
+            own.chance("blue eyes", 0.4), u("iris hue", 0.3, 0.62), u("iris hue", 0.05, 0.1)
+        ),
+        u("iris saturation", 0.25, 0.7),
+        u("iris value", 0.25, 0.7),
+    )
     made_up = (own.chance("make-up", 0.6) & ~own.chance("man", 0.5)).float()
-    stick = hsv(u("lipstick hue", 0.9, 1.03), u("lipstick saturation", 0.5, 0.9), u("lipstick value", 0.35, 0.85))
-    lips = mix(skin * torch.tensor([0.92, 0.62, 0.62], device=skin.device), stick, (made_up * u("lipstick", 0.4, 1.0))[:, None])
+    stick = hsv(
+        u("lipstick hue", 0.9, 1.03),
+        u("lipstick saturation", 0.5, 0.9),
+        u("lipstick value", 0.35, 0.85),
+    )
+    lips = mix(
+        skin * torch.tensor([0.92, 0.62, 0.62], device=skin.device),
+        stick,
+        (made_up * u("lipstick", 0.4, 1.0))[:, None],
+    )
     shadow = hsv(u("shadow hue"), u("shadow saturation", 0.2, 0.7), u("shadow value", 0.2, 0.6))
     lids = mix(skin * 0.75, shadow, (made_up * u("shadow", 0.2, 0.8))[:, None])
-    return {"skin": skin, "hair": hair, "brows": natural * u("brow tone", 0.35, 0.8)[:, None], "iris": iris, "lips": lips, "lids": lids}
+    return {
+        "skin": skin,
+        "hair": hair,
+        "brows": natural * u("brow tone", 0.35, 0.8)[:, None],
+        "iris": iris,
+        "lips": lips,
+        "lids": lids,
+    }
 
 # %% ../../nbs/data/22_faces.ipynb #2b04c942
 def own_head(own: Stream) -> Numbers:
     "Skull and features of a person."
     u, p = own.uniform, {}
     p["man"], p["age"] = own.chance("man", 0.5).float(), u("age")
-    p["wide"], p["skull"], p["chin"] = u("wide", 0.74, 0.90), u("skull", 1.10, 1.28), u("chin", 0.98, 1.18)
-    p["square"], p["taper"], p["ear"] = (u("square", 0.0, 0.7) + 0.25 * p["man"]).clamp(0, 1), u("taper", 0.08, 0.34), u("ear", 0.85, 1.2)
-    p["eye x"], p["eye y"], p["eye"] = u("eye x", 0.315, 0.375), u("eye y", -0.10, 0.0), u("eye", 0.155, 0.20)
-    p["slant"], p["lid"], p["iris"] = u("slant", -0.12, 0.2), u("lid", 0.75, 1.15), u("iris", 0.46, 0.54)
+    p["wide"], p["skull"], p["chin"] = (
+        u("wide", 0.74, 0.90),
+        u("skull", 1.10, 1.28),
+        u("chin", 0.98, 1.18),
+    )
+    p["square"], p["taper"], p["ear"] = (
+        (u("square", 0.0, 0.7) + 0.25 * p["man"]).clamp(0, 1),
+        u("taper", 0.08, 0.34),
+        u("ear", 0.85, 1.2),
+    )
+    p["eye x"], p["eye y"], p["eye"] = (
+        u("eye x", 0.315, 0.375),
+        u("eye y", -0.10, 0.0),
+        u("eye", 0.155, 0.20),
+    )
+    p["slant"], p["lid"], p["iris"] = (
+        u("slant", -0.12, 0.2),
+        u("lid", 0.75, 1.15),
+        u("iris", 0.46, 0.54),
+    )
     p["brow"], p["brow up"] = u("brow", 0.026, 0.055), u("brow up", 0.20, 0.28)
     p["arch"], p["brow turn"] = u("arch", 0.0, 0.07), u("brow turn", -0.15, 0.2)
-    p["nose y"], p["nose"], p["bridge"] = u("nose y", 0.38, 0.50), u("nose", 0.13, 0.21), u("bridge", 0.6, 1.3)
+    p["nose y"], p["nose"], p["bridge"] = (
+        u("nose y", 0.38, 0.50),
+        u("nose", 0.13, 0.21),
+        u("bridge", 0.6, 1.3),
+    )
     p["mouth y"] = p["nose y"] + u("mouth y", 0.26, 0.33) * (p["chin"] - 0.1)
     p["mouth"], p["lips"] = u("mouth", 0.26, 0.36), u("lips", 0.7, 1.5)
     return p
@@ -88,22 +173,45 @@ def own_head(own: Stream) -> Numbers:
 STYLES = ("bald", "short", "bob", "long", "curls", "bun")
 BALD, SHORT, BOB, LONG, CURLS, BUN = range(6)
 
-
+# %% ../../nbs/data/22_faces.ipynb #3e48f4fc
 def own_hair(own: Stream) -> Numbers:
     "Haircut and beard of a person."
     u, p, man = own.uniform, {}, own.chance("man", 0.5)
-    steps = torch.tensor([[0.02, 0.27, 0.55, 0.73, 0.83], [0.10, 0.84, 0.86, 0.89, 0.97]], device=own.device)[man.long()]
+    steps = torch.tensor(
+        [[0.02, 0.27, 0.55, 0.73, 0.83], [0.10, 0.84, 0.86, 0.89, 0.97]], device=own.device
+    )[man.long()]
     s = (u("style")[:, None] >= steps).long().sum(1)
     fringe = own.chance("fringe", 0.25) & (s != BALD)
-    p["style"], p["fringe"], p["part"], p["fall"] = s, fringe.float(), u("part", -0.45, 0.45), u("fall", 0.1, 0.55)
-    p["line"] = torch.where(fringe, u("fringe line", -0.5, -0.28), torch.where(s == BALD, -1.05, u("line", -0.86, -0.62)))
-    p["volume"] = torch.where(s == CURLS, u("volume", 0.3, 0.55), torch.where(s == BALD, 0.012, u("volume", 0.06, 0.2)))
+    p["style"], p["fringe"], p["part"], p["fall"] = (
+        s,
+        fringe.float(),
+        u("part", -0.45, 0.45),
+        u("fall", 0.1, 0.55),
+    )
+    p["line"] = torch.where(
+        fringe,
+        u("fringe line", -0.5, -0.28),
+        torch.where(s == BALD, -1.05, u("line", -0.86, -0.62)),
+    )
+    p["volume"] = torch.where(
+        s == CURLS, u("volume", 0.3, 0.55), torch.where(s == BALD, 0.012, u("volume", 0.06, 0.2))
+    )
     p["temple"] = u("temple", 0.80, 0.92)
-    p["side end"] = torch.tensor([0.0, 0.1, 0.75, 9.0, 0.35, 0.1], device=own.device)[s] + u("side end", -0.12, 0.12)
-    p["length"] = torch.where(s == BOB, u("length", 0.75, 1.2), torch.where(s == LONG, u("length", 1.8, 2.8), u("length", 0.4, 0.7)))
+    p["side end"] = torch.tensor([0.0, 0.1, 0.75, 9.0, 0.35, 0.1], device=own.device)[s] + u(
+        "side end", -0.12, 0.12
+    )
+    p["length"] = torch.where(
+        s == BOB,
+        u("length", 0.75, 1.2),
+        torch.where(s == LONG, u("length", 1.8, 2.8), u("length", 0.4, 0.7)),
+    )
     p["wisps"] = torch.where(s == BALD, 0.0, torch.where(s == CURLS, 0.16, u("wisp", 0.02, 0.12)))
     p["locks"] = ((s == LONG) & own.chance("locks", 0.7)).float()
-    p["wavy"], p["gloss"], p["grain"] = u("wavy", 0.0, 0.6), u("gloss", 0.1, 0.6), u("hair grain", 0.5, 1.0)
+    p["wavy"], p["gloss"], p["grain"] = (
+        u("wavy", 0.0, 0.6),
+        u("gloss", 0.1, 0.6),
+        u("hair grain", 0.5, 1.0),
+    )
     p["beard"] = (man & own.chance("beard", 0.45)).float() * u("beard strength", 0.45, 1.0)
     p["full beard"] = own.chance("full beard", 0.6).float()
     return p
@@ -113,25 +221,49 @@ def look(stream: Stream) -> Numbers:
     "Pose, place and expression in one picture."
     u, p = stream.uniform, {}
     yaw, roll = u("yaw", -1, 1), u("roll", -1, 1)
-    p["yaw"], p["pitch"], p["roll"] = yaw * (0.3 + 0.4 * yaw.abs()), u("pitch", -0.22, 0.22), roll * (0.15 + 0.4 * roll.abs())
+    p["yaw"], p["pitch"], p["roll"] = (
+        yaw * (0.3 + 0.4 * yaw.abs()),
+        u("pitch", -0.22, 0.22),
+        roll * (0.15 + 0.4 * roll.abs()),
+    )
     p["fill"], p["x"], p["y"] = u("fill", 0.54, 0.82), u("x", -1, 1), u("y", -1, 1)
-    p["tilt x"], p["tilt y"], p["shear"] = u("tilt x", -0.1, 0.1), u("tilt y", -0.1, 0.1), u("shear", -0.05, 0.05)
+    p["tilt x"], p["tilt y"], p["shear"] = (
+        u("tilt x", -0.1, 0.1),
+        u("tilt y", -0.1, 0.1),
+        u("shear", -0.05, 0.05),
+    )
     p["smile"] = u("smile", -0.2, 1.1)
     p["open"] = torch.where(stream.chance("mouth open", 0.45), u("open", 0.15, 1.0), 0.0)
     p["lids"] = torch.where(stream.chance("eyes shut", 0.06), 0.06, u("lids", 0.65, 1.1))
-    p["gaze x"], p["gaze y"], p["raise"] = u("gaze x", -0.35, 0.35), u("gaze y", -0.12, 0.2), u("raise", -0.04, 0.06)
+    p["gaze x"], p["gaze y"], p["raise"] = (
+        u("gaze x", -0.35, 0.35),
+        u("gaze y", -0.12, 0.2),
+        u("raise", -0.04, 0.06),
+    )
     return p
 
-
+# %% ../../nbs/data/22_faces.ipynb #e7a3c3bc
 def worn(stream: Stream) -> Numbers:
     "Clothes, glasses, a hat; and the hand in front."
     u, yes, p = stream.uniform, stream.chance, {}
-    p["shoulders"], p["neck width"], p["neckline"] = u("shoulders", 0.95, 1.35), u("neck width", 0.42, 0.75), u("neckline", 1.2, 1.4)
+    p["shoulders"], p["neck width"], p["neckline"] = (
+        u("shoulders", 0.95, 1.35),
+        u("neck width", 0.42, 0.75),
+        u("neckline", 1.2, 1.4),
+    )
     p["neck depth"], p["vee"] = u("neck depth", 0.05, 0.5), yes("vee", 0.5).float()
-    p["glasses"], p["hat"], p["hand"] = yes("glasses", 0.2).float(), yes("hat", 0.09).float(), yes("hand", 0.13).float()
+    p["glasses"], p["hat"], p["hand"] = (
+        yes("glasses", 0.2).float(),
+        yes("hat", 0.09).float(),
+        yes("hand", 0.13).float(),
+    )
     p["sun"] = p["glasses"] * yes("sunglasses", 0.25).float()
     p["hand side"] = torch.where(yes("hand side", 0.5), 1.0, -1.0)
-    p["hand up"], p["hand x"], p["hand turn"] = u("hand up", -0.1, 0.45), u("hand x", 0.25, 0.8), u("hand turn", -0.3, 0.5)
+    p["hand up"], p["hand x"], p["hand turn"] = (
+        u("hand up", -0.1, 0.45),
+        u("hand x", 0.25, 0.8),
+        u("hand turn", -0.3, 0.5),
+    )
     return p
 
 # %% ../../nbs/data/22_faces.ipynb #977be5a8
@@ -143,7 +275,13 @@ def turn(p: Numbers) -> Numbers:
     "κ and δ of the yaw, and the width of the mouth with this expression."
     c, s = cos_sin(p["yaw"])
     stretch = (c * c + DEPTH * DEPTH * s * s).sqrt()
-    p = p | {"yaw cos": c, "yaw sin": s, "stretch": stretch, "turn cos": c / stretch, "turn sin": DEPTH * s / stretch}
+    p = p | {
+        "yaw cos": c,
+        "yaw sin": s,
+        "stretch": stretch,
+        "turn cos": c / stretch,
+        "turn sin": DEPTH * s / stretch,
+    }
     wide = p["mouth"] * (1 + 0.14 * p["smile"] - 0.12 * p["open"] * (1 - p["smile"].clamp(min=0)))
     edge = outline(p, on_grid(0 * c), on_grid(p["mouth y"]))
     p["mouth width"] = torch.minimum(wide, 0.62 * (edge.half * edge.root)[:, 0, 0])
@@ -164,7 +302,9 @@ class Outline:
 
 def outline(p: Numbers, x: Tensor, y: Tensor) -> Outline:
     "Distance and normals of the smooth head, without a face."
-    wide, skull, chin, square, taper, stretch = (on_grid(p[k]) for k in ("wide", "skull", "chin", "square", "taper", "stretch"))
+    wide, skull, chin, square, taper, stretch = (
+        on_grid(p[k]) for k in ("wide", "skull", "chin", "square", "taper", "stretch")
+    )
     low = y > CHEEK
     height = torch.where(low, chin - CHEEK, skull + CHEEK)
     T = ((y - CHEEK) / height).abs()
@@ -177,7 +317,14 @@ def outline(p: Numbers, x: Tensor, y: Tensor) -> Outline:
     F = q * q + level - 1
     fx, fy = 2 * q / (stretch * half), (slope - 2 * q * q * narrowing / half) / height
     distance = F / (fx * fx + fy * fy).sqrt().clamp(min=0.8)
-    return Outline(distance, q, half, (1 - level).clamp(min=0.01).sqrt(), level, torch.where(low, slope, -slope) * 0.5)
+    return Outline(
+        distance,
+        q,
+        half,
+        (1 - level).clamp(min=0.01).sqrt(),
+        level,
+        torch.where(low, slope, -slope) * 0.5,
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #c1b3a583
 @dataclass
@@ -201,12 +348,17 @@ def chart(p: Numbers, x: Tensor, y: Tensor) -> Chart:
     k = (1 - t * t).sqrt()
     c, s = on_grid(p["turn cos"]), on_grid(p["turn sin"])
     across, front = t * c - k * s, t * s + k * c
-    across = torch.where(front < 0, torch.where(across < 0, -1.0, 1.0) * (2 - across.abs()), across)  # round the corner, on to the back
+    across = torch.where(
+        front < 0, torch.where(across < 0, -1.0, 1.0) * (2 - across.abs()), across
+    )  # round the corner, on to the back
     u = across * head.half * head.root + sign * beyond
     v = y - on_grid(p["pitch"]) * front.clamp(min=0) * head.root
     dv = v - on_grid(p["nose y"])
     bump = (1 - 10 * u * u - 6 * dv * dv).clamp(min=0)  # the nose stands out
-    u, v = u - on_grid(p["yaw sin"]) * 0.2 * bump * bump, v - on_grid(p["pitch"]) * 0.25 * bump * bump
+    u, v = (
+        u - on_grid(p["yaw sin"]) * 0.2 * bump * bump,
+        v - on_grid(p["pitch"]) * 0.25 * bump * bump,
+    )
     nz = (1 - head.across * head.across - head.level).clamp(min=0).sqrt()
     return Chart(x, y, u, v, head.distance, (head.across.clamp(-1.2, 1.2), head.down, nz))
 
@@ -246,15 +398,27 @@ def pair(x: Tensor | float, y: Tensor | float, like: Tensor) -> Tensor:  # (B,2)
 def face_thirds(p: Numbers, at: Chart) -> list[Piece]:
     "The head, and on it the middle and the lower third of the face."
     below_eyes = on_grid(p["eye y"] + 0.72 * p["eye"]) - at.v + 0.03 * smoothstep(at.u.abs() * 2)
-    nose = limb(at.u, at.v, pair(0.0, p["eye y"], p["nose"]), pair(0.0, p["nose y"], p["nose"]), 0 * p["nose"] + 0.06, p["nose"] + 0.02)[0]
+    nose = limb(
+        at.u,
+        at.v,
+        pair(0.0, p["eye y"], p["nose"]),
+        pair(0.0, p["nose y"], p["nose"]),
+        0 * p["nose"] + 0.06,
+        p["nose"] + 0.02,
+    )[0]
     below_nose = on_grid(p["nose y"] + 0.13) - at.v - 0.06 * at.u.abs()
-    return [Piece("head", UPPER, at.edge), Piece("nose", MIDDLE, torch.maximum(torch.minimum(below_eyes, nose), at.edge)),
-            Piece("mouth", LOWER, torch.maximum(below_nose, at.edge))]
+    return [
+        Piece("head", UPPER, at.edge),
+        Piece("nose", MIDDLE, torch.maximum(torch.minimum(below_eyes, nose), at.edge)),
+        Piece("mouth", LOWER, torch.maximum(below_nose, at.edge)),
+    ]
 
 # %% ../../nbs/data/22_faces.ipynb #c16215a2
 def cap(p: Numbers, at: Chart) -> Tensor:
     "Distance to the outer surface of the hair: the skull, swollen, down to where the hair ends at the sides."
-    return at.edge - on_grid(p["volume"]) * (0.1 + 0.9 * smoothstep((on_grid(p["side end"]) + 0.15 - at.y) * 1.2))
+    return at.edge - on_grid(p["volume"]) * (
+        0.1 + 0.9 * smoothstep((on_grid(p["side end"]) + 0.15 - at.y) * 1.2)
+    )
 
 
 def front_hair(p: Numbers, own: Stream, at: Chart) -> Piece:
@@ -262,34 +426,81 @@ def front_hair(p: Numbers, own: Stream, at: Chart) -> Piece:
     bald, fringe = on_grid(p["style"] == BALD), on_grid(p["fringe"])
     jag = lattice_noise(own.uniform("jag", shape=(8, 8)), at.u * 9 + 40, at.v * 2 + 40) - 0.5
     away = (at.u - on_grid(p["part"])).abs()
-    line = on_grid(p["line"]) + on_grid(p["fall"]) * away * away * (1 - fringe) + jag * mix(0.06, 0.22, fringe)
+    line = (
+        on_grid(p["line"])
+        + on_grid(p["fall"]) * away * away * (1 - fringe)
+        + jag * mix(0.06, 0.22, fringe)
+    )
     temple = on_grid(p["temple"] * p["wide"]) - 0.10 * on_grid(p["fall"]) - 0.10 * jag
-    temple = temple + on_grid((p["side end"] < 0.5).float()) * 0.45 * smoothstep((at.v + 0.35) * 1.5)
+    temple = temple + on_grid((p["side end"] < 0.5).float()) * 0.45 * smoothstep(
+        (at.v + 0.35) * 1.5
+    )
     sides = torch.maximum(temple - at.u.abs(), at.v - on_grid(p["side end"]) - 0.25 * jag)
-    ragged = on_grid(p["wisps"]) * (lattice_noise(own.uniform("wisps", shape=(16, 16)), at.x * 8 + 40, at.y * 5 + 40) - 0.35)
+    ragged = on_grid(p["wisps"]) * (
+        lattice_noise(own.uniform("wisps", shape=(16, 16)), at.x * 8 + 40, at.y * 5 + 40) - 0.35
+    )
     hair = torch.maximum(cap(p, at) + ragged, torch.minimum(at.v - line, sides))
-    wreath = torch.maximum(cap(p, at), torch.maximum(temple + 0.02 - at.u.abs(), torch.maximum(at.v - 0.15, -0.45 - at.v)))
+    wreath = torch.maximum(
+        cap(p, at),
+        torch.maximum(temple + 0.02 - at.u.abs(), torch.maximum(at.v - 0.15, -0.45 - at.v)),
+    )
     return Piece("front hair", HAIR, torch.where(bald, wreath, hair))
 
 # %% ../../nbs/data/22_faces.ipynb #b4095425
 def back_hair(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> Piece:
     "What hangs behind head and neck, stands around them, or is tied up."
     style, r, zero = on_grid(p["style"]), p["wide"] + p["volume"], 0 * p["wide"]
-    frayed = on_grid(p["wisps"]) * (lattice_noise(own.uniform("fray", shape=(16, 16)), x * 7 + 50, y * 6 + 50) - 0.4)
-    hanging = limb(x, y, pair(0.0, -0.2, r), pair(-0.1 * p["yaw sin"], p["length"], r), r * 0.98, r * 0.8, 0.06 + zero)[0] + frayed
-    around = limb(x, y, pair(-0.06, -0.35, r), pair(0.06, -0.35, r), r + 0.2, r + 0.2)[0] + 1.4 * frayed
+    frayed = on_grid(p["wisps"]) * (
+        lattice_noise(own.uniform("fray", shape=(16, 16)), x * 7 + 50, y * 6 + 50) - 0.4
+    )
+    hanging = (
+        limb(
+            x,
+            y,
+            pair(0.0, -0.2, r),
+            pair(-0.1 * p["yaw sin"], p["length"], r),
+            r * 0.98,
+            r * 0.8,
+            0.06 + zero,
+        )[0]
+        + frayed
+    )
+    around = (
+        limb(x, y, pair(-0.06, -0.35, r), pair(0.06, -0.35, r), r + 0.2, r + 0.2)[0] + 1.4 * frayed
+    )
     knot = pair(p["part"] * 0.6, -p["skull"] - 0.12, r)
-    bun = limb(x, y, knot - pair(0.03, 0.0, r), knot + pair(0.03, 0.0, r), 0.34 + zero, 0.34 + zero)[0]
-    d = torch.where((style == BOB) | (style == LONG), hanging, torch.where(style == CURLS, around, torch.where(style == BUN, bun, 9.0)))
+    bun = limb(
+        x, y, knot - pair(0.03, 0.0, r), knot + pair(0.03, 0.0, r), 0.34 + zero, 0.34 + zero
+    )[0]
+    d = torch.where(
+        (style == BOB) | (style == LONG),
+        hanging,
+        torch.where(style == CURLS, around, torch.where(style == BUN, bun, 9.0)),
+    )
     return Piece("back hair", HAIR, d)
 
-
+# %% ../../nbs/data/22_faces.ipynb #d151ff82
 def locks(p: Numbers, x: Tensor, y: Tensor) -> Piece:
     "Long hair that falls over the shoulders, in body coordinates."
     zero, d = 0 * p["wide"], 9.0 + 0 * x
     for side in (-1.0, 1.0):
-        root, tip = pair(side * p["wide"] * 0.98, -0.1, zero), pair(side * (p["wide"] + 0.12), p["length"] - 0.2, zero)
-        d = torch.minimum(d, limb(x, y, root, tip, 0.10 + p["volume"], 0.16 + zero, 0.06 + zero, side * (0.12 - 0.2 * p["wavy"]))[0])
+        root, tip = (
+            pair(side * p["wide"] * 0.98, -0.1, zero),
+            pair(side * (p["wide"] + 0.12), p["length"] - 0.2, zero),
+        )
+        d = torch.minimum(
+            d,
+            limb(
+                x,
+                y,
+                root,
+                tip,
+                0.10 + p["volume"],
+                0.16 + zero,
+                0.06 + zero,
+                side * (0.12 - 0.2 * p["wavy"]),
+            )[0],
+        )
     return Piece("locks", HAIR, torch.where(on_grid(p["locks"]) > 0, d, 9.0))
 
 # %% ../../nbs/data/22_faces.ipynb #805d65b8
@@ -305,21 +516,45 @@ def torso(p: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     zero, n = 0 * p["wide"], 0.36 + 0.07 * p["man"] + 0.12 * (p["wide"] - 0.8)
     neck = limb(x, y, pair(0.0, 0.3, n), pair(0.0, 1.9, n), n, n + 0.06, -0.03 + zero)[0]
     slope = limb(x, y, pair(0.0, 1.35, n), pair(0.0, 2.4, n), n + 0.02, 1.1 + zero)[0]
-    arms = limb(x, y, pair(-p["shoulders"], 2.22, n), pair(p["shoulders"], 2.22, n), 0.62 + zero, 0.62 + zero)[0]
-    chest = limb(x, y, pair(0.0, 3.2, n), pair(0.0, 6.0, n), p["shoulders"] + 0.55, p["shoulders"] + 0.55)[0]
+    arms = limb(
+        x,
+        y,
+        pair(-p["shoulders"], 2.22, n),
+        pair(p["shoulders"], 2.22, n),
+        0.62 + zero,
+        0.62 + zero,
+    )[0]
+    chest = limb(
+        x, y, pair(0.0, 3.2, n), pair(0.0, 6.0, n), p["shoulders"] + 0.55, p["shoulders"] + 0.55
+    )[0]
     skin = blend(neck, blend(blend(slope, arms, 0.35), chest, 0.3), 0.12)
     away = x.abs() / on_grid(p["neck width"])
     cut = torch.where(on_grid(p["vee"]) > 0, 1 - away, 1 - away * away).clamp(min=-1.2)
     hem = on_grid(p["neckline"]) + on_grid(p["neck depth"]) * cut
-    return [Piece("neck", NECK, skin), Piece("clothes", CLOTHES, torch.maximum(skin - 0.03, (hem - y) * 0.8))]
+    return [
+        Piece("neck", NECK, skin),
+        Piece("clothes", CLOTHES, torch.maximum(skin - 0.03, (hem - y) * 0.8)),
+    ]
 
 # %% ../../nbs/data/22_faces.ipynb #9ef5cc7f
 def ear(p: Numbers, x: Tensor, y: Tensor, side: float, front: bool) -> Piece:
     "The ear on one side of the picture (-1 left, 1 right), behind the head or in front of it."
     place, zero = side * p["wide"] * p["yaw cos"] * 0.98, 0 * p["wide"]
-    d = limb(x, y, pair(place + side * 0.07, p["eye y"], zero), pair(place, p["nose y"] - 0.08, zero), 0.13 * p["ear"], 0.08 * p["ear"], 0.02 + zero,
-             -side * 0.04 + zero)[0]
-    return Piece("near ear", MIDDLE, torch.where(on_grid(p["yaw sin"]) * side < -0.12, d, 9.0)) if front else Piece("ear", MIDDLE, d)
+    d = limb(
+        x,
+        y,
+        pair(place + side * 0.07, p["eye y"], zero),
+        pair(place, p["nose y"] - 0.08, zero),
+        0.13 * p["ear"],
+        0.08 * p["ear"],
+        0.02 + zero,
+        -side * 0.04 + zero,
+    )[0]
+    return (
+        Piece("near ear", MIDDLE, torch.where(on_grid(p["yaw sin"]) * side < -0.12, d, 9.0))
+        if front
+        else Piece("ear", MIDDLE, d)
+    )
 
 
 def hat(p: Numbers, at: Chart) -> Piece:
@@ -335,7 +570,10 @@ def hand(p: Numbers, x: Tensor, y: Tensor) -> Piece:
     d = limb(x, y, palm + pair(side * 0.25, 1.1, zero), palm, 0.24 + zero, 0.27 + zero)[0]
     for i in range(4):
         root = palm + pair(side * (0.17 - 0.13 * i), -0.15 - 0.03 * (i in (1, 2)), zero)
-        tip = root + turned(pair(-side * (0.10 + 0.05 * i), -0.52 + 0.06 * (i - 1.5) ** 2, zero), p["hand turn"] * -side)
+        tip = root + turned(
+            pair(-side * (0.10 + 0.05 * i), -0.52 + 0.06 * (i - 1.5) ** 2, zero),
+            p["hand turn"] * -side,
+        )
         d = torch.minimum(d, limb(x, y, root, tip, 0.085 + zero, 0.065 + zero)[0])
     return Piece("hand", 0, torch.where(on_grid(p["hand"]) > 0, d, 9.0))
 
@@ -343,13 +581,23 @@ def hand(p: Numbers, x: Tensor, y: Tensor) -> Piece:
 def pieces(
     p: Numbers,
     own: Stream,  # of the person
-    x: Tensor, y: Tensor,  # (B,H,W) head coordinates, or (B,1,L) for single points
+    x: Tensor,
+    y: Tensor,  # (B,H,W) head coordinates, or (B,1,L) for single points
 ) -> tuple[list[Piece], Chart]:
     "Everything from the back to the front, and the chart of the head."
     at, place = chart(p, x, y), body_place(p, x, y)
     ears = [[ear(p, x, y, side, front) for side in (-1.0, 1.0)] for front in (False, True)]
-    return [back_hair(p, own, x, y), *torso(p, *place), *ears[0], *face_thirds(p, at), *ears[1], front_hair(p, own, at), locks(p, *place),
-            hat(p, at), hand(p, *place)], at
+    return [
+        back_hair(p, own, x, y),
+        *torso(p, *place),
+        *ears[0],
+        *face_thirds(p, at),
+        *ears[1],
+        front_hair(p, own, at),
+        locks(p, *place),
+        hat(p, at),
+        hand(p, *place),
+    ], at
 
 
 def front_most(layers: list[Piece]) -> Tensor:  # (B,H,W) int64
@@ -377,17 +625,32 @@ class FaceScene:
 def face_landmarks(p: Numbers) -> Tensor:  # (B,5,2)
     "The landmarks in face coordinates."
     e, corner = p["eye x"], p["mouth y"] - 0.065 * p["smile"]
-    return torch.stack([pair(-e, p["eye y"], e), pair(e, p["eye y"], e), pair(0.0, p["nose y"], e), pair(-p["mouth width"], corner, e),
-                        pair(p["mouth width"], corner, e)], 1)
+    return torch.stack(
+        [
+            pair(-e, p["eye y"], e),
+            pair(e, p["eye y"], e),
+            pair(0.0, p["nose y"], e),
+            pair(-p["mouth width"], corner, e),
+            pair(p["mouth width"], corner, e),
+        ],
+        1,
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #df5cf5f2
 def frame_face(p: Numbers) -> Frame:
     "Rolled, sheared, as large as `fill` says, anywhere in the picture."
     c, s = cos_sin(p["roll"])
-    matrix = torch.stack([torch.stack([c, c * p["shear"] - s], -1), torch.stack([s, s * p["shear"] + c], -1)], -2)
+    matrix = torch.stack(
+        [torch.stack([c, c * p["shear"] - s], -1), torch.stack([s, s * p["shear"] + c], -1)], -2
+    )
     room = 0.5 - 0.42 * p["fill"]
     place = 0.5 + torch.stack([p["x"] * room, p["y"] * 0.85 * room - 0.03], -1)
-    return Frame(matrix * (p["fill"] / 2.7)[:, None, None], torch.zeros_like(place), place, torch.stack([p["tilt x"], p["tilt y"]], -1))
+    return Frame(
+        matrix * (p["fill"] / 2.7)[:, None, None],
+        torch.zeros_like(place),
+        place,
+        torch.stack([p["tilt x"], p["tilt y"]], -1),
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #a5f3ef64
 def face_scene(
@@ -402,7 +665,12 @@ def face_scene(
     for name, value in overrides.items():
         name = name.replace("_", " ")
         require(name in p, f"A face has no parameter {name!r}; choose among: {', '.join(p)}.")
-        p[name] = torch.as_tensor(value, device=stream.device).to(p[name].dtype).expand(len(stream)).clone()
+        p[name] = (
+            torch.as_tensor(value, device=stream.device)
+            .to(p[name].dtype)
+            .expand(len(stream))
+            .clone()
+        )
     p["hand"] = p["hand"] * (not clear)
     p = turn(p)
     frame = frame_face(p)
@@ -410,25 +678,48 @@ def face_scene(
     places = frame.to_picture(unchart(p, marks))
     layers, at = pieces(p, own, *frame.to_object(places[:, None, :, 0], places[:, None, :, 1]))
     seen = front_most(layers)[:, 0] == torch.tensor(HOME, device=stream.device)
-    seen = seen & ((at.u[:, 0] - marks[..., 0]).abs() + (at.v[:, 0] - marks[..., 1]).abs() < 0.02)  # not turned away
-    return FaceScene(stream, own, p, own_colours(own), frame, identity, places, seen & ((places >= 0) & (places < 1)).all(-1))
+    seen = seen & (
+        (at.u[:, 0] - marks[..., 0]).abs() + (at.v[:, 0] - marks[..., 1]).abs() < 0.02
+    )  # not turned away
+    return FaceScene(
+        stream,
+        own,
+        p,
+        own_colours(own),
+        frame,
+        identity,
+        places,
+        seen & ((places >= 0) & (places < 1)).all(-1),
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #ed0d02e1
 def features(p: Numbers) -> tuple:
     "Bumps on both sides of the face: centre (across, down), radii, height."
-    eye, ey, ny, my, nw, mw = (p[k] for k in ("eye x", "eye y", "nose y", "mouth y", "nose", "mouth"))
+    eye, ey, ny, my, nw, mw = (
+        p[k] for k in ("eye x", "eye y", "nose y", "mouth y", "nose", "mouth")
+    )
     smile, gape, none = p["smile"].clamp(min=0), p["open"], 0 * eye
     return (
-        (none, ny - 0.18, 0.13 + 0.3 * nw, none + 0.52, 0.11 * p["bridge"]), (none, ny - 0.01, nw * 0.85, none + 0.15, none + 0.10),  # ridge and tip
+        (none, ny - 0.18, 0.13 + 0.3 * nw, none + 0.52, 0.11 * p["bridge"]),
+        (none, ny - 0.01, nw * 0.85, none + 0.15, none + 0.10),  # ridge and tip
         (nw * 0.78, ny + 0.03, none + 0.09, none + 0.095, none + 0.045),  # wings of the nose
         (eye * 0.92, ey, none + 0.28, none + 0.19, -0.07 - 0.021 * p["man"]),
         (eye, ey - 0.26, none + 0.36, none + 0.17, 0.03 + 0.05 * p["man"]),  # sockets, brows
         (eye + 0.11, ey + 0.42, none + 0.32, none + 0.30, 0.03 + 0.05 * smile),  # cheeks
-        (nw + 0.19, my - 0.2, none + 0.10, none + 0.28, -0.002 - 0.02 * smile - 0.016 * p["age"]),  # folds from nose to mouth
-        (none, my - 0.06 - 0.05 * gape, mw, none + 0.08, none + 0.03), (none, my + 0.09 + 0.13 * gape, mw * 0.8, none + 0.10, none + 0.045),  # lips
-        (none, my + 0.2 + 0.1 * gape, none + 0.24, none + 0.08, none - 0.04), (none, p["chin"] - 0.17, none + 0.26, none + 0.2, none + 0.08),  # chin
+        (
+            nw + 0.19,
+            my - 0.2,
+            none + 0.10,
+            none + 0.28,
+            -0.002 - 0.02 * smile - 0.016 * p["age"],
+        ),  # folds from nose to mouth
+        (none, my - 0.06 - 0.05 * gape, mw, none + 0.08, none + 0.03),
+        (none, my + 0.09 + 0.13 * gape, mw * 0.8, none + 0.10, none + 0.045),  # lips
+        (none, my + 0.2 + 0.1 * gape, none + 0.24, none + 0.08, none - 0.04),
+        (none, p["chin"] - 0.17, none + 0.26, none + 0.2, none + 0.08),  # chin
         (none, my - 0.17, none + 0.055, none + 0.1, none - 0.02),
-        (none + 0.25, ey - 0.55, none + 0.5, none + 0.35, none + 0.05))  # philtrum, forehead
+        (none + 0.25, ey - 0.55, none + 0.5, none + 0.35, none + 0.05),
+    )  # philtrum, forehead
 
 
 def relief(p: Numbers, at: Chart) -> tuple[Tensor, Tensor]:
@@ -459,9 +750,22 @@ def lamps(stream: Stream) -> Light:
     flat = polar(u("light angle", 0, 6.2832), u("light slant", 0.2, 0.95))
     lx, ly = flat[:, 0], flat[:, 1] * 0.8 - 0.25
     norm = (lx * lx + ly * ly + 0.5625).sqrt()
-    rim = hsv(u("rim hue"), torch.where(coloured, u("rim saturation", 0.3, 0.9), u("rim saturation", 0.0, 0.2)), u("rim value", 0.0, 0.5))
-    tint = hsv(u("tint hue"), torch.where(coloured, u("tint saturation", 0.1, 0.4), u("tint saturation", 0.0, 0.1)), u("tint value", 0.9, 1.2))
-    return Light((on_grid(lx / norm), on_grid(ly / norm), on_grid(0.75 / norm)), on_grid(u("ambient", 0.42, 0.72)), on_grid(rim), on_grid(tint))
+    rim = hsv(
+        u("rim hue"),
+        torch.where(coloured, u("rim saturation", 0.3, 0.9), u("rim saturation", 0.0, 0.2)),
+        u("rim value", 0.0, 0.5),
+    )
+    tint = hsv(
+        u("tint hue"),
+        torch.where(coloured, u("tint saturation", 0.1, 0.4), u("tint saturation", 0.0, 0.1)),
+        u("tint value", 0.9, 1.2),
+    )
+    return Light(
+        (on_grid(lx / norm), on_grid(ly / norm), on_grid(0.75 / norm)),
+        on_grid(u("ambient", 0.42, 0.72)),
+        on_grid(rim),
+        on_grid(tint),
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #0230c54d
 def lit(light: Light, nx: Tensor, ny: Tensor, nz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -478,10 +782,14 @@ def lit(light: Light, nx: Tensor, ny: Tensor, nz: Tensor) -> tuple[Tensor, Tenso
     return light.ambient + (1.25 - light.ambient) * diffuse, h * h, graze
 
 # %% ../../nbs/data/22_faces.ipynb #8fd627fc
-def shaded(colour: Tensor, light: Light, normal: tuple, gloss: float | Tensor = 0.0, soft: float = 0.0) -> Tensor:
+def shaded(
+    colour: Tensor, light: Light, normal: tuple, gloss: float | Tensor = 0.0, soft: float = 0.0
+) -> Tensor:
     "(B,3,H,W) colour under the lamps; `soft` is how much of the light shines through."
     d, h, graze = (v[:, None] for v in lit(light, *normal))
-    glow = torch.tensor([0.06, -0.01, -0.035], device=d.device)[:, None, None] * (soft * 4 * d * (1.2 - d)).clamp(min=0)
+    glow = torch.tensor([0.06, -0.01, -0.035], device=d.device)[:, None, None] * (
+        soft * 4 * d * (1.2 - d)
+    ).clamp(min=0)
     shine = (gloss if isinstance(gloss, float) else gloss[:, None]) * h * light.tint * 0.5
     return colour * (d + glow) * light.tint + shine + light.rim * graze * (0.3 + 0.7 * colour)
 
@@ -490,25 +798,41 @@ def strands(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> tuple[Tensor, Tens
     "(B,H,W) light and dark strands about one half, and the gloss that runs across them."
     dx, dy = x - on_grid(p["part"] * 0.5), y + on_grid(p["skull"] + 0.05)
     along, fan = (dx * dx + dy * dy * 0.7).sqrt(), dx / (dy.clamp(0, 1.3) * 0.75 + 0.35)
-    a, b = own.uniform("strand table", shape=(16, 16)), own.uniform("strand table again", shape=(16, 16))
+    a, b = (
+        own.uniform("strand table", shape=(16, 16)),
+        own.uniform("strand table again", shape=(16, 16)),
+    )
     low = lattice_noise(a, x * 2 + 30, y * 2 + 30) - 0.5
-    fan = fan + on_grid(p["wavy"]) * 0.5 * (wave(along * 1.1 + low * 0.6) - 0.5) * smoothstep(along - 0.2) + 0.12 * low
-    fine = lattice_noise(a, fan * 11 + 60, along * 1.2 + 20) * 0.55 + lattice_noise(b, fan * 29 + 90, along * 2.0 + 20) * 0.45
+    fan = (
+        fan
+        + on_grid(p["wavy"]) * 0.5 * (wave(along * 1.1 + low * 0.6) - 0.5) * smoothstep(along - 0.2)
+        + 0.12 * low
+    )
+    fine = (
+        lattice_noise(a, fan * 11 + 60, along * 1.2 + 20) * 0.55
+        + lattice_noise(b, fan * 29 + 90, along * 2.0 + 20) * 0.45
+    )
     cx, cy = x * 7 + 3 * low + 50, y * 7 - 3 * low + 50
-    curls = 0.65 * (1 - (2 * lattice_noise(b, cx, cy) - 1).abs()) + 0.35 * (1 - (2 * lattice_noise(a, cx * 2.1, cy * 2.1) - 1).abs())
+    curls = 0.65 * (1 - (2 * lattice_noise(b, cx, cy) - 1).abs()) + 0.35 * (
+        1 - (2 * lattice_noise(a, cx * 2.1, cy * 2.1) - 1).abs()
+    )
     band = (along - 0.55 - 0.5 * (fine - 0.5)) / 0.2
     gloss = (1 - band * band).clamp(min=0) * on_grid(p["gloss"]) * (0.3 + fine)
     curled = on_grid(p["style"] == CURLS)
     return torch.where(curled, curls * 1.1 - 0.1, fine), torch.where(curled, 0.0, gloss)
 
-
+# %% ../../nbs/data/22_faces.ipynb #0e6ffb4c
 def hair_colours(scene: FaceScene, light: Light, at: Chart, dim: float = 1.0) -> Tensor:
     "(B,3,H,W) hair everywhere, to be painted where hair is."
     fine, gloss = strands(scene.pose, scene.own, at.x, at.y)
     colour = on_grid(scene.colours["hair"])
     tone = (1 + on_grid(scene.pose["grain"]) * (fine - 0.5) * 1.5) * dim
     nx, ny, nz = at.normal
-    body = shaded(colour * tone[:, None], light, (nx.clamp(-0.95, 0.95) + 0.5 * (fine - 0.5), ny.clamp(-0.9, 0.6), nz + 0.35))
+    body = shaded(
+        colour * tone[:, None],
+        light,
+        (nx.clamp(-0.95, 0.95) + 0.5 * (fine - 0.5), ny.clamp(-0.9, 0.6), nz + 0.35),
+    )
     return body + (gloss * dim)[:, None] * (0.15 + 0.45 * colour) * light.tint
 
 # %% ../../nbs/data/22_faces.ipynb #0623e4a7
@@ -523,13 +847,28 @@ def complexion(scene: FaceScene, at: Chart) -> Tensor:
     "(B,3,H,W) skin before any light."
     p, own = scene.pose, scene.own
     eye, ey, ny, chin = (on_grid(p[k]) for k in ("eye x", "eye y", "nose y", "chin"))
-    red = 0.5 * spot(at, eye + 0.13, ey + 0.42, 0.3, 0.26) + 0.5 * spot(at, 0.0, ny, 0.2, 0.18) + 0.2 * spot(at, 0.0, chin - 0.15, 0.3, 0.2)
+    red = (
+        0.5 * spot(at, eye + 0.13, ey + 0.42, 0.3, 0.26)
+        + 0.5 * spot(at, 0.0, ny, 0.2, 0.18)
+        + 0.2 * spot(at, 0.0, chin - 0.15, 0.3, 0.2)
+    )
     red = red * on_grid(own.uniform("blush", 0.2, 1.0))
-    colour = on_grid(scene.colours["skin"]) * (1 + torch.tensor([0.06, -0.20, -0.18], device=red.device)[:, None, None] * red[:, None])
-    colour = mix(colour, on_grid(scene.colours["lids"]), (spot(at, eye, ey - 0.07, 0.24, 0.15) * 0.85)[:, None])
+    colour = on_grid(scene.colours["skin"]) * (
+        1 + torch.tensor([0.06, -0.20, -0.18], device=red.device)[:, None, None] * red[:, None]
+    )
+    colour = mix(
+        colour,
+        on_grid(scene.colours["lids"]),
+        (spot(at, eye, ey - 0.07, 0.24, 0.15) * 0.85)[:, None],
+    )
     tired = spot(at, eye, ey + 0.14, 0.2, 0.08) * on_grid(0.1 + 0.25 * p["age"])
     grain = lattice_noise(own.uniform("skin table", shape=(16, 16)), at.u * 13 + 50, at.v * 13 + 50)
-    freckles = smoothstep((grain - 0.72) * 8) * on_grid(own.chance("freckles", 0.2).float()) * spot(at, 0.0, ey + 0.35, 0.7, 0.4) * 0.25
+    freckles = (
+        smoothstep((grain - 0.72) * 8)
+        * on_grid(own.chance("freckles", 0.2).float())
+        * spot(at, 0.0, ey + 0.35, 0.7, 0.4)
+        * 0.25
+    )
     return colour * ((1 - tired) * (1 - freckles) * (1 + 0.08 * (grain - 0.5)))[:, None]
 
 # %% ../../nbs/data/22_faces.ipynb #c72bc266
@@ -554,34 +893,73 @@ def mouth_lines(p: Numbers, at: Chart) -> Mouth:
     inner = arch.clamp(min=0)
     gap = on_grid(p["open"]) * 0.11 * inner
     top, bottom = middle - gap * 0.5, middle + gap * 1.3
-    return Mouth(s, inner, middle, top - 0.062 * lips * inner * dip, top, bottom, bottom + 0.088 * lips * inner)
+    return Mouth(
+        s,
+        inner,
+        middle,
+        top - 0.062 * lips * inner * dip,
+        top,
+        bottom,
+        bottom + 0.088 * lips * inner,
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #f9cf0459
-def paint_lips(scene: FaceScene, light: Light, face: Tensor, at: Chart, m: Mouth, pixel: Tensor, normal: tuple, shade: Tensor) -> Tensor:
+def paint_lips(
+    scene: FaceScene,
+    light: Light,
+    face: Tensor,
+    at: Chart,
+    m: Mouth,
+    pixel: Tensor,
+    normal: tuple,
+    shade: Tensor,
+) -> Tensor:
     "Lips with their fine lines and a wet gleam; between closed ones a dark line; a dimple at each corner."
     p, own, width = scene.pose, scene.own, on_grid(scene.pose["mouth width"])
     ends = (m.across.abs() - 1) * width
     t = ((at.v - m.bottom) / (m.lower - m.bottom).clamp(min=0.02)).clamp(0, 1)
     lines = lattice_noise(own.uniform("lip table", shape=(16, 16)), at.u * 40 + 60, at.v * 3 + 30)
-    lip = on_grid(scene.colours["lips"]) * ((0.92 + 0.16 * lines) * torch.where(at.v < m.middle, 0.80, 1.0))[:, None]
-    wet = (1 - (t - 0.4) * (t - 0.4) * 12).clamp(min=0) * m.arch * (at.v > m.middle) * on_grid(own.uniform("lip gloss", 0.05, 0.35))
+    lip = (
+        on_grid(scene.colours["lips"])
+        * ((0.92 + 0.16 * lines) * torch.where(at.v < m.middle, 0.80, 1.0))[:, None]
+    )
+    wet = (
+        (1 - (t - 0.4) * (t - 0.4) * 12).clamp(min=0)
+        * m.arch
+        * (at.v > m.middle)
+        * on_grid(own.uniform("lip gloss", 0.05, 0.35))
+    )
     lips = torch.maximum(torch.maximum(m.upper - at.v, at.v - m.lower), ends)
-    face = paint(face, shaded(lip, light, normal, 0.2) + wet[:, None] * shade * 0.6, cover(lips, pixel))
+    face = paint(
+        face, shaded(lip, light, normal, 0.2) + wet[:, None] * shade * 0.6, cover(lips, pixel)
+    )
     closed = torch.maximum((at.v - m.middle).abs() - 0.012, ends - 0.02)
     face = paint(face, face * 0.35, cover(closed, pixel) * (on_grid(p["open"]) <= 0.08) * 0.9)
-    a, b = (at.u.abs() - width - 0.015) / 0.035, (at.v - on_grid(p["mouth y"] - 0.065 * p["smile"])) / 0.04
+    a, b = (
+        (at.u.abs() - width - 0.015) / 0.035,
+        (at.v - on_grid(p["mouth y"] - 0.065 * p["smile"])) / 0.04,
+    )
     return face * (1 - 0.3 * (1 - a * a - b * b).clamp(min=0))[:, None]
 
-
-def paint_inside(scene: FaceScene, face: Tensor, at: Chart, m: Mouth, pixel: Tensor, shade: Tensor) -> Tensor:
+# %% ../../nbs/data/22_faces.ipynb #520ce0cb
+def paint_inside(
+    scene: FaceScene, face: Tensor, at: Chart, m: Mouth, pixel: Tensor, shade: Tensor
+) -> Tensor:
     "Teeth and tongue in an open mouth."
-    dark, tongue, ivory = (torch.tensor(c, device=face.device)[:, None, None] for c in ([.22, .06, .06], [.62, .26, .25], [1.0, .97, .90]))
+    dark, tongue, ivory = (
+        torch.tensor(c, device=face.device)[:, None, None]
+        for c in ([0.22, 0.06, 0.06], [0.62, 0.26, 0.25], [1.0, 0.97, 0.90])
+    )
     ends = (m.across.abs() - 1) * on_grid(scene.pose["mouth width"])
     depth = ((at.v - m.top) / (m.bottom - m.top).clamp(min=0.02)).clamp(0, 1)
     light = 0.4 + 0.6 * shade
     hollow = mix(dark, tongue, (smoothstep((depth - 0.55) * 3) * m.arch)[:, None]) * light
     teeth = (0.95 - 0.5 * m.across * m.across) * (0.85 + 0.15 * smoothstep(wave(at.u * 9) * 3))
-    hollow = paint(hollow, teeth[:, None] * ivory * light, cover(torch.maximum(m.top - at.v, at.v - m.top - 0.075), pixel))
+    hollow = paint(
+        hollow,
+        teeth[:, None] * ivory * light,
+        cover(torch.maximum(m.top - at.v, at.v - m.top - 0.075), pixel),
+    )
     inside = torch.maximum(torch.maximum(m.top - at.v, at.v - m.bottom), ends)
     return paint(face, hollow, cover(inside, pixel) * (on_grid(scene.pose["open"]) > 0.08))
 
@@ -591,27 +969,59 @@ def paint_beard(scene: FaceScene, skin: Tensor, at: Chart, m: Mouth) -> Tensor:
     p, width = scene.pose, on_grid(scene.pose["mouth"])
     whole = on_grid(p["full beard"])
     outside = (at.u.abs() - width * 0.8).clamp(min=0)
-    below = smoothstep((at.v - on_grid(p["mouth y"]) + 0.22 - 0.9 * outside * (1 - whole * 1.2)) * 7)
+    below = smoothstep(
+        (at.v - on_grid(p["mouth y"]) + 0.22 - 0.9 * outside * (1 - whole * 1.2)) * 7
+    )
     near = smoothstep(0.5 + (torch.where(whole > 0, 9.0, width * 1.05) - at.u.abs()) * 8)
-    lips = torch.maximum(torch.maximum(m.upper - at.v, at.v - m.lower), (m.across.abs() - 1) * width)
-    hairs = lattice_noise(scene.own.uniform("beard table", shape=(16, 16)), at.u * 30 + 60, at.v * 12 + 60)
-    amount = below * near * smoothstep(0.5 + lips * 25) * on_grid(p["beard"]) * (0.45 + 0.75 * hairs)
-    return mix(skin, on_grid(scene.colours["brows"]) * (0.6 + 0.8 * hairs)[:, None], amount.clamp(0, 0.95)[:, None])
+    lips = torch.maximum(
+        torch.maximum(m.upper - at.v, at.v - m.lower), (m.across.abs() - 1) * width
+    )
+    hairs = lattice_noise(
+        scene.own.uniform("beard table", shape=(16, 16)), at.u * 30 + 60, at.v * 12 + 60
+    )
+    amount = (
+        below * near * smoothstep(0.5 + lips * 25) * on_grid(p["beard"]) * (0.45 + 0.75 * hairs)
+    )
+    return mix(
+        skin,
+        on_grid(scene.colours["brows"]) * (0.6 + 0.8 * hairs)[:, None],
+        amount.clamp(0, 0.95)[:, None],
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #cfc3abfe
-def eyeball(scene: FaceScene, ex: Tensor, ey: Tensor, lid: Tensor, side: Tensor, pixel: Tensor, shade: Tensor) -> Tensor:
+def eyeball(
+    scene: FaceScene,
+    ex: Tensor,
+    ey: Tensor,
+    lid: Tensor,
+    side: Tensor,
+    pixel: Tensor,
+    shade: Tensor,
+) -> Tensor:
     "White, iris with its rays, pupil and glint; coordinates in half eye widths."
     p, c, w, R = scene.pose, scene.colours, on_grid(scene.pose["eye"]), on_grid(scene.pose["iris"])
     white = 0.93 - 0.25 * ex * ex - 0.45 * (1 - (ey - lid) * 4).clamp(0, 1)
-    ball = white[:, None] * torch.tensor([1.0, 0.96, 0.94], device=ex.device)[:, None, None] * (0.35 + 0.65 * shade)
+    ball = (
+        white[:, None]
+        * torch.tensor([1.0, 0.96, 0.94], device=ex.device)[:, None, None]
+        * (0.35 + 0.65 * shade)
+    )
     gx, gy = ex * side - on_grid(p["gaze x"]), ey - on_grid(p["gaze y"]) + 0.1
     r = (gx * gx + gy * gy).sqrt()
-    rays = lattice_noise(scene.own.uniform("iris table", shape=(16, 16)), gx / (r + 0.05) * 5 + 30, gy / (r + 0.05) * 5 + 30)
-    tone = (0.55 + 0.5 * rays + 0.5 * (r / R) * (gy > 0)) * (1 - 0.6 * smoothstep((r / R - 0.75) * 4))
+    rays = lattice_noise(
+        scene.own.uniform("iris table", shape=(16, 16)),
+        gx / (r + 0.05) * 5 + 30,
+        gy / (r + 0.05) * 5 + 30,
+    )
+    tone = (0.55 + 0.5 * rays + 0.5 * (r / R) * (gy > 0)) * (
+        1 - 0.6 * smoothstep((r / R - 0.75) * 4)
+    )
     ball = paint(ball, on_grid(c["iris"]) * tone[:, None], cover((r - R) * w, pixel))
     ball = paint(ball, torch.full_like(ball, 0.03), cover((r - R * 0.45) * w, pixel))
     hx, hy = gx - 0.14, gy + 0.16
-    return paint(ball, torch.full_like(ball, 0.97), cover(((hx * hx + hy * hy).sqrt() - 0.10) * w, pixel))
+    return paint(
+        ball, torch.full_like(ball, 0.97), cover(((hx * hx + hy * hy).sqrt() - 0.10) * w, pixel)
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #7ce3ac3a
 def paint_eyes(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor, shade: Tensor) -> Tensor:
@@ -621,7 +1031,9 @@ def paint_eyes(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor, shade: 
     ey = (at.v - on_grid(p["eye y"])) / w + on_grid(p["slant"]) * ex
     opened, arch = on_grid(p["lid"] * p["lids"]), 1 - ex * ex
     upper = -0.62 * opened * arch * (1 - 0.18 * ex)
-    lower = 0.36 * on_grid(p["lid"]) * arch.clamp(min=-1) * (0.55 + 0.45 * opened.clamp(max=1)) - 0.02
+    lower = (
+        0.36 * on_grid(p["lid"]) * arch.clamp(min=-1) * (0.55 + 0.45 * opened.clamp(max=1)) - 0.02
+    )
     inside = torch.maximum(torch.maximum(upper - ey, ey - lower), ex.abs() - 1) * w
     face = paint(face, eyeball(scene, ex, ey, upper, side, pixel, shade), cover(inside, pixel))
     thick = 0.09 * on_grid(1.3 - 0.6 * p["man"]) * (0.8 + 0.4 * ex)
@@ -639,10 +1051,20 @@ def paint_brows(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor, shade:
     b = (at.u.abs() - on_grid(p["eye x"])) / on_grid(p["eye"] * 1.35)
     arch = on_grid(p["arch"]) * (1 - (b - 0.25) * (b - 0.25)) + on_grid(p["brow turn"]) * 0.12 * b
     middle = on_grid(p["eye y"] - p["brow up"] - p["raise"] + 0.04) - arch
-    thick = on_grid(p["brow"] * (0.8 + 0.35 * p["man"])) * (1.05 - 0.3 * b - 0.35 * b * b).clamp(min=0.15)
-    hairs = lattice_noise(scene.own.uniform("brow table", shape=(16, 16)), at.u * 34 + at.v * 14 + 70, at.v * 16 - at.u * 6 + 70)
+    thick = on_grid(p["brow"] * (0.8 + 0.35 * p["man"])) * (1.05 - 0.3 * b - 0.35 * b * b).clamp(
+        min=0.15
+    )
+    hairs = lattice_noise(
+        scene.own.uniform("brow table", shape=(16, 16)),
+        at.u * 34 + at.v * 14 + 70,
+        at.v * 16 - at.u * 6 + 70,
+    )
     d = torch.maximum((at.v - middle).abs() - thick * (0.75 + 0.5 * hairs), (b.abs() - 1) * 0.3)
-    return paint(face, on_grid(scene.colours["brows"]) * (0.5 + 0.6 * hairs)[:, None] * (0.4 + 0.6 * shade), cover(d, pixel + 0.015) * 0.92)
+    return paint(
+        face,
+        on_grid(scene.colours["brows"]) * (0.5 + 0.6 * hairs)[:, None] * (0.4 + 0.6 * shade),
+        cover(d, pixel + 0.015) * 0.92,
+    )
 
 
 def paint_nose(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor) -> Tensor:
@@ -650,7 +1072,9 @@ def paint_nose(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor) -> Tens
     n, y = on_grid(scene.pose["nose"]), on_grid(scene.pose["nose y"])
     u = at.u.abs()
     a, b = (u - n * 0.48) / (n * 0.34), (at.v - y - 0.085 + 0.15 * (u - n * 0.5)) / 0.034
-    face = paint(face, face * 0.25, cover(((a * a + b * b).sqrt() - 1) * 0.035, pixel + 0.01) * 0.85)
+    face = paint(
+        face, face * 0.25, cover(((a * a + b * b).sqrt() - 1) * 0.035, pixel + 0.01) * 0.85
+    )
     a, b = u / (n * 1.25), (at.v - y - 0.12) / 0.07
     face = face * (1 - 0.28 * (1 - a * a - b * b).clamp(min=0))[:, None]
     a, b = (u - n * 0.82) / (n * 0.34), (at.v - y - 0.02) / 0.1
@@ -663,23 +1087,47 @@ def fallen(distance: Tensor, strength: float, steep: float, where: Tensor) -> Te
     return (1 - strength * (1 - (distance * steep).clamp(0, 1)) * where)[:, None]
 
 # %% ../../nbs/data/22_faces.ipynb #d64514d9
-def paint_torso(scene: FaceScene, light: Light, canvas: Tensor, neck: Piece, clothes: Piece, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
+def paint_torso(
+    scene: FaceScene,
+    light: Light,
+    canvas: Tensor,
+    neck: Piece,
+    clothes: Piece,
+    x: Tensor,
+    y: Tensor,
+    pixel: Tensor,
+) -> Tensor:
     "The neck in the shadow of the chin, and the clothes over it; in body coordinates."
     below = smoothstep((y - 1.05 - 0.35 * (1 - 3 * x * x).clamp(min=0)) * 1.6 + 0.35)
     tendons = 1 - 0.12 * smoothstep(1 - 9 * (x.abs() - 0.2 + 0.12 * (y - 1.2)).abs())
     skin = on_grid(scene.colours["skin"]) * ((0.62 + 0.38 * below) * tendons)[:, None]
     normal = ((x * 1.6).clamp(-0.95, 0.95), torch.full_like(x, -0.1), torch.full_like(x, 0.6))
     canvas = paint(canvas, shaded(skin, light, normal, 0.1, 1.0), cover(neck.distance, pixel))
-    canvas = canvas * fallen(clothes.distance, 0.45, 9, (clothes.distance > 0) & (neck.distance < 0))
-    cloth = fabric(scene.stream, x, y) * (1 - 0.35 * (1 - (-clothes.distance * 12).clamp(0, 1)))[:, None]
-    return paint(canvas, shaded(cloth, light, (x * 0.5, (y - 2.4) * 0.5, torch.full_like(x, 0.7))), cover(clothes.distance, pixel))
+    canvas = canvas * fallen(
+        clothes.distance, 0.45, 9, (clothes.distance > 0) & (neck.distance < 0)
+    )
+    cloth = (
+        fabric(scene.stream, x, y)
+        * (1 - 0.35 * (1 - (-clothes.distance * 12).clamp(0, 1)))[:, None]
+    )
+    return paint(
+        canvas,
+        shaded(cloth, light, (x * 0.5, (y - 2.4) * 0.5, torch.full_like(x, 0.7))),
+        cover(clothes.distance, pixel),
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #b13a6bd7
 def fabric(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     "(B,3,H,W) cloth: striped, checked, dotted, plain, or a jacket open over a shirt; with folds."
     u, white = stream.uniform, stream.chance("cloth white", 0.3)[:, None]
-    first = hsv(natural_hue(u("cloth hue")), u("cloth saturation", 0.0, 0.8), u("cloth value", 0.08, 0.95))
-    second = hsv(natural_hue(u("cloth hue 2")), u("cloth saturation 2", 0.0, 0.8), u("cloth value 2", 0.08, 0.95))
+    first = hsv(
+        natural_hue(u("cloth hue")), u("cloth saturation", 0.0, 0.8), u("cloth value", 0.08, 0.95)
+    )
+    second = hsv(
+        natural_hue(u("cloth hue 2")),
+        u("cloth saturation 2", 0.0, 0.8),
+        u("cloth value 2", 0.08, 0.95),
+    )
     folds = lattice_noise(u("folds", shape=(8, 8)), x * 3 + 20, y * 1.4 + 20)
     c, s = (on_grid(v) for v in cos_sin(u("cloth angle", -0.8, 2.0)))
     f = on_grid(u("cloth frequency", 1.5, 5.0))
@@ -691,16 +1139,28 @@ def fabric(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     pattern = torch.where(kind == 2, smoothstep((a + b) * 6 - 7.3), pattern)
     pattern = torch.where(kind == 3, shirt, pattern)
     knit = lattice_noise(u("knit", shape=(16, 16)), x * 22 + 70, y * 22 + 70)
-    return mix(on_grid(first), on_grid(torch.where(white, 0.9, second)), pattern[:, None]) * (0.75 + 0.4 * folds + 0.15 * knit)[:, None]
+    return (
+        mix(on_grid(first), on_grid(torch.where(white, 0.9, second)), pattern[:, None])
+        * (0.75 + 0.4 * folds + 0.15 * knit)[:, None]
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #31191d50
-def paint_ears(scene: FaceScene, light: Light, canvas: Tensor, ears: list[Piece], x: Tensor, pixel: Tensor) -> Tensor:
+def paint_ears(
+    scene: FaceScene, light: Light, canvas: Tensor, ears: list[Piece], x: Tensor, pixel: Tensor
+) -> Tensor:
     "Ears, reddish and darker inside."
-    skin = on_grid(scene.colours["skin"]) * torch.tensor([1.0, 0.88, 0.86], device=x.device)[:, None, None]
+    skin = (
+        on_grid(scene.colours["skin"])
+        * torch.tensor([1.0, 0.88, 0.86], device=x.device)[:, None, None]
+    )
     normal = (torch.where(x < 0, -0.5, 0.5), torch.zeros_like(x), torch.full_like(x, 0.7))
     for e in ears:
         inner = smoothstep(-e.distance * 14 - 0.25)
-        canvas = paint(canvas, shaded(skin * (1 - 0.4 * inner)[:, None], light, normal, 0.1, 1.0), cover(e.distance, pixel))
+        canvas = paint(
+            canvas,
+            shaded(skin * (1 - 0.4 * inner)[:, None], light, normal, 0.1, 1.0),
+            cover(e.distance, pixel),
+        )
     return canvas
 
 
@@ -716,18 +1176,27 @@ def paint_face(scene: FaceScene, light: Light, at: Chart, pixel: Tensor) -> Tens
     face = paint_lips(scene, light, face, at, m, pixel, normal, shade)
     face = paint_inside(scene, face, at, m, pixel, shade)
     face = paint_eyes(scene, face, at, pixel, shade)
-    return paint_brows(scene, face, at, pixel, shade) * (1 - 0.25 * smoothstep(1 + at.edge * 9))[:, None]
+    return (
+        paint_brows(scene, face, at, pixel, shade)
+        * (1 - 0.25 * smoothstep(1 + at.edge * 9))[:, None]
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #85a4a56c
 def paint_glasses(scene: FaceScene, canvas: Tensor, at: Chart, pixel: Tensor) -> Tensor:
     "Frames from round to square, clear or dark, with a glare."
     p, u, away = scene.pose, scene.stream.uniform, at.u.abs()
     there, eye, y = on_grid(p["glasses"]), on_grid(p["eye x"]), at.v - on_grid(p["eye y"])
-    w, h, thick = on_grid(u("lens width", 0.24, 0.29)), on_grid(u("lens height", 0.15, 0.22)), on_grid(u("frame", 0.010, 0.03))
+    w, h, thick = (
+        on_grid(u("lens width", 0.24, 0.29)),
+        on_grid(u("lens height", 0.15, 0.22)),
+        on_grid(u("frame", 0.010, 0.03)),
+    )
     a, b = (away - eye) / w, (y - 0.02) / h
     a, b = a * a, b * b
     lens = (mix(a + b, (a * a + b * b).sqrt(), on_grid(u("lens corner"))).sqrt() - 1) * 0.2
-    glass = on_grid(hsv(u("glass hue"), u("glass saturation", 0.0, 0.5), u("glass value", 0.05, 0.3)))
+    glass = on_grid(
+        hsv(u("glass hue"), u("glass saturation", 0.0, 0.5), u("glass value", 0.05, 0.3))
+    )
     glass = glass * (1 + 1.2 * smoothstep((at.v - at.u * 0.4) * 2 + 0.3))[:, None]
     canvas = paint(canvas, glass, cover(lens, pixel) * there * on_grid(p["sun"]) * 0.93)
     glare = cover(lens, pixel) * smoothstep((wave((at.v + away) * 1.2) - 0.55) * 3) * there * 0.16
@@ -735,28 +1204,57 @@ def paint_glasses(scene: FaceScene, canvas: Tensor, at: Chart, pixel: Tensor) ->
     bridge = torch.maximum((y + 0.02).abs() - thick, away - eye + w * 0.9)
     arm = torch.maximum((y + 0.05).abs() - thick, eye + w * 0.95 - away)
     d = torch.maximum(torch.minimum(torch.minimum(lens.abs() - thick, bridge), arm), at.edge - 0.03)
-    metal = on_grid(hsv(u("frame hue"), u("frame saturation", 0.0, 0.7), u("frame value", 0.03, 0.5)))
+    metal = on_grid(
+        hsv(u("frame hue"), u("frame saturation", 0.0, 0.7), u("frame value", 0.03, 0.5))
+    )
     return paint(canvas, metal, cover(d, pixel) * there)
 
 # %% ../../nbs/data/22_faces.ipynb #3d296508
-def paint_hat(scene: FaceScene, light: Light, canvas: Tensor, piece: Piece, at: Chart, pixel: Tensor) -> Tensor:
+def paint_hat(
+    scene: FaceScene, light: Light, canvas: Tensor, piece: Piece, at: Chart, pixel: Tensor
+) -> Tensor:
     "A cap of felt or wool."
     u, (nx, ny, nz) = scene.stream.uniform, at.normal
-    felt = on_grid(hsv(natural_hue(u("hat hue")), u("hat saturation", 0.1, 0.9), u("hat value", 0.1, 0.9)))
-    ribs = 1 - 0.3 * wave(at.u * on_grid(u("hat ribs", 3, 9))) * on_grid(scene.stream.chance("knitted", 0.6).float())
+    felt = on_grid(
+        hsv(natural_hue(u("hat hue")), u("hat saturation", 0.1, 0.9), u("hat value", 0.1, 0.9))
+    )
+    ribs = 1 - 0.3 * wave(at.u * on_grid(u("hat ribs", 3, 9))) * on_grid(
+        scene.stream.chance("knitted", 0.6).float()
+    )
     felt = felt * (ribs * torch.where(at.v > -0.68, 0.75, 1.0))[:, None]
-    return paint(canvas, shaded(felt, light, (nx.clamp(-1, 1), ny, nz + 0.3)), cover(piece.distance, pixel))
+    return paint(
+        canvas, shaded(felt, light, (nx.clamp(-1, 1), ny, nz + 0.3)), cover(piece.distance, pixel)
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #5a4d8ebd
-def paint_hand(scene: FaceScene, light: Light, canvas: Tensor, piece: Piece, behind: Tensor, x: Tensor, pixel: Tensor) -> Tensor:
+def paint_hand(
+    scene: FaceScene,
+    light: Light,
+    canvas: Tensor,
+    piece: Piece,
+    behind: Tensor,
+    x: Tensor,
+    pixel: Tensor,
+) -> Tensor:
     "The hand, rounded by its distance, and its shadow on (B,H,W) what is behind; x of the body."
     canvas = canvas * fallen(piece.distance, 0.4, 8, behind)
-    skin = on_grid(scene.colours["skin"]) * torch.tensor([1.02, 0.93, 0.92], device=x.device)[:, None, None]
+    skin = (
+        on_grid(scene.colours["skin"])
+        * torch.tensor([1.02, 0.93, 0.92], device=x.device)[:, None, None]
+    )
     skin = skin * (0.62 + 0.4 * smoothstep(-piece.distance * 10))[:, None]
-    return paint(canvas, shaded(skin, light, (x * 0.3, torch.full_like(x, -0.1), torch.full_like(x, 0.8)), 0.05, 1.0), cover(piece.distance, pixel))
+    return paint(
+        canvas,
+        shaded(
+            skin, light, (x * 0.3, torch.full_like(x, -0.1), torch.full_like(x, 0.8)), 0.05, 1.0
+        ),
+        cover(piece.distance, pixel),
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #57c6db60
-def portrait(scene: FaceScene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+def portrait(
+    scene: FaceScene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor
+) -> tuple[Tensor, Tensor]:
     "The person on the (B,3,S,S) canvas, and the (B,S,S) parts."
     layers, at = pieces(scene.pose, scene.own, x, y)
     behind, neck, clothes, *ears, head, _, _, near, nearer, front, lock, cover_, palm = layers
@@ -765,12 +1263,24 @@ def portrait(scene: FaceScene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tens
     canvas = paint(canvas, hair_colours(scene, light, at, 0.72), cover(behind.distance, pixel))
     canvas = paint_torso(scene, light, canvas, neck, clothes, *body, pixel)
     canvas = paint_ears(scene, light, canvas, ears, x, pixel)
-    face = paint_face(scene, light, at, pixel) * fallen(torch.minimum(front.distance, cover_.distance), 0.4, 7, torch.ones_like(x))
-    canvas = paint_ears(scene, light, paint(canvas, face, cover(head.distance, pixel)), [near, nearer], x, pixel)
+    face = paint_face(scene, light, at, pixel) * fallen(
+        torch.minimum(front.distance, cover_.distance), 0.4, 7, torch.ones_like(x)
+    )
+    canvas = paint_ears(
+        scene, light, paint(canvas, face, cover(head.distance, pixel)), [near, nearer], x, pixel
+    )
     thin = on_grid(torch.where(scene.pose["style"] == BALD, 0.35, 1.0))
-    canvas = paint(canvas, hair * (1 - 0.3 * smoothstep(1 + front.distance * 14))[:, None], cover(front.distance, pixel) * thin)
+    canvas = paint(
+        canvas,
+        hair * (1 - 0.3 * smoothstep(1 + front.distance * 14))[:, None],
+        cover(front.distance, pixel) * thin,
+    )
     canvas = canvas * fallen(lock.distance, 0.4, 8, torch.minimum(clothes.distance, at.edge) < 0)
-    canvas = paint(canvas, hair * (1 - 0.3 * smoothstep(1 + lock.distance * 10))[:, None], cover(lock.distance, pixel))
+    canvas = paint(
+        canvas,
+        hair * (1 - 0.3 * smoothstep(1 + lock.distance * 10))[:, None],
+        cover(lock.distance, pixel),
+    )
     canvas = paint_hat(scene, light, paint_glasses(scene, canvas, at, pixel), cover_, at, pixel)
     canvas = paint_hand(scene, light, canvas, palm, front_most(layers[:-1]) > 0, body[0], pixel)
     return canvas, front_most(layers)
@@ -778,38 +1288,62 @@ def portrait(scene: FaceScene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tens
 # %% ../../nbs/data/22_faces.ipynb #b27410fd
 def bystander(stream: Stream, n: int, canvas: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     "One blurred person behind, in one picture of ten."
+
     def u(name, low=0.0, high=1.0):
         return stream.uniform(f"bystander {n} {name}", low, high)
 
-    x, y, r, soft = (on_grid(u(name, low, high)) for name, low, high in (("x", 0, 1), ("y", 0.2, 0.8), ("r", 0.07, 0.17), ("soft", 0.2, 0.8)))
+    x, y, r, soft = (
+        on_grid(u(name, low, high))
+        for name, low, high in (("x", 0, 1), ("y", 0.2, 0.8), ("r", 0.07, 0.17), ("soft", 0.2, 0.8))
+    )
     there = on_grid(stream.chance(f"bystander {n}", 0.1).float()) * 0.9
     a, b = (X - x) / r, (Y - y) / r
     cloth = hsv(natural_hue(u("hue")), u("saturation", 0.1, 0.7), u("value", 0.1, 0.8))
     c, d = (b - 3.2) / 2.2, a / 2.3
-    for colour, inside in ((cloth, (1 - (c * c + d * d).sqrt()) * 2), (ramp(HAIRS, u("hair")), 1.15 - (a * a + b * b / 1.69).sqrt()),
-                           (ramp(SKINS, u("skin")) * 0.9, 0.75 - (a * a * 1.1 + (b - 0.35) * (b - 0.35)).sqrt())):
+    for colour, inside in (
+        (cloth, (1 - (c * c + d * d).sqrt()) * 2),
+        (ramp(HAIRS, u("hair")), 1.15 - (a * a + b * b / 1.69).sqrt()),
+        (ramp(SKINS, u("skin")) * 0.9, 0.75 - (a * a * 1.1 + (b - 0.35) * (b - 0.35)).sqrt()),
+    ):
         canvas = paint(canvas, on_grid(colour), smoothstep(inside / soft + 0.5) * there)
     return canvas
 
-
+# %% ../../nbs/data/22_faces.ipynb #d27a3aaa
 def lights(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     "Discs of light out of focus."
     u, lit_ = stream.uniform, stream.chance("lights", 0.3).float()
     for n in range(5):
-        x, y, r = (on_grid(u(f"light {n} {k}", low, high)) for k, low, high in (("x", 0, 1), ("y", 0, 1), ("r", 0.02, 0.08)))
+        x, y, r = (
+            on_grid(u(f"light {n} {k}", low, high))
+            for k, low, high in (("x", 0, 1), ("y", 0, 1), ("r", 0.02, 0.08))
+        )
         away = ((X - x) * (X - x) + (Y - y) * (Y - y)).sqrt()
-        glow = hsv(natural_hue(u(f"light {n} hue")), u(f"light {n} saturation", 0.0, 0.6), u(f"light {n} value", 0.7, 1.0))
-        canvas = paint(canvas, on_grid(glow), smoothstep((r - away) * 60) * on_grid(u(f"light {n} strength", 0.2, 0.6) * lit_))
+        glow = hsv(
+            natural_hue(u(f"light {n} hue")),
+            u(f"light {n} saturation", 0.0, 0.6),
+            u(f"light {n} value", 0.7, 1.0),
+        )
+        canvas = paint(
+            canvas,
+            on_grid(glow),
+            smoothstep((r - away) * 60) * on_grid(u(f"light {n} strength", 0.2, 0.6) * lit_),
+        )
     return canvas
 
 # %% ../../nbs/data/22_faces.ipynb #ac0f2fe9
 def develop(stream: Stream, images: Tensor) -> Tensor:
     "Black and white film, now and then, grey or sepia."
     grey = (images[:, 0] * 0.3 + images[:, 1] * 0.59 + images[:, 2] * 0.11)[:, None]
-    sepia = mix(torch.ones(3, device=images.device), torch.tensor([1.08, 0.98, 0.82], device=images.device), stream.uniform("sepia", shape=(1,)))
-    return torch.where(on_grid(stream.chance("black and white", 0.07))[:, None], grey * on_grid(sepia), images).clamp(0, 1)
+    sepia = mix(
+        torch.ones(3, device=images.device),
+        torch.tensor([1.08, 0.98, 0.82], device=images.device),
+        stream.uniform("sepia", shape=(1,)),
+    )
+    return torch.where(
+        on_grid(stream.chance("black and white", 0.07))[:, None], grey * on_grid(sepia), images
+    ).clamp(0, 1)
 
-
+# %% ../../nbs/data/22_faces.ipynb #913ffe41
 def draw_faces(
     scene: FaceScene,
     size: int,  # S, pixels
@@ -822,30 +1356,55 @@ def draw_faces(
     if plain:
         canvas = torch.full((B, 3, size, size), 0.96, device=device)
     else:
-        palette = torch.stack([c["skin"] * 0.6, c["skin"], c["skin"] * 1.05, c["hair"], c["lips"], c["brows"]], 1).clamp(0, 1)
+        palette = torch.stack(
+            [c["skin"] * 0.6, c["skin"], c["skin"] * 1.05, c["hair"], c["lips"], c["brows"]], 1
+        ).clamp(0, 1)
         tone = c["skin"] * 0.6 + c["hair"] * 0.4
-        canvas = background(stream, palette, (tone[:, 0] + tone[:, 1] + tone[:, 2]) * (1 / 3), X, Y, 1.0 / size)
+        canvas = background(
+            stream, palette, (tone[:, 0] + tone[:, 1] + tone[:, 2]) * (1 / 3), X, Y, 1.0 / size
+        )
         for n in range(3):
             canvas = bystander(stream, n, canvas, X, Y)
         canvas = lights(stream, canvas, X, Y)
-    canvas, parts = portrait(scene, canvas, *scene.frame.to_object(X, Y), on_grid(1.0 / (scene.frame.scale * size)))
-    return canvas.clamp(0, 1) if plain else develop(stream, expose(stream, canvas, X, Y, size)), parts
+    canvas, parts = portrait(
+        scene, canvas, *scene.frame.to_object(X, Y), on_grid(1.0 / (scene.frame.scale * size))
+    )
+    return canvas.clamp(0, 1) if plain else develop(
+        stream, expose(stream, canvas, X, Y, size)
+    ), parts
 
 # %% ../../nbs/data/22_faces.ipynb #10c83e14
 def photograph(scene: FaceScene, size: int, names: list[str], plain: bool = False) -> Batch:
     "A scene drawn at one size, with its annotations in pixels."
     images, parts = draw_faces(scene, size, plain)
     masks = parts > 0
-    return Batch(images, names, masks, parts, scene.landmarks * size, scene.visible, tight_boxes(masks & (parts < NECK)), scene.identity)
+    return Batch(
+        images,
+        names,
+        masks,
+        parts,
+        scene.landmarks * size,
+        scene.visible,
+        tight_boxes(masks & (parts < NECK)),
+        scene.identity,
+    )
 
 # %% ../../nbs/data/22_faces.ipynb #f53502df
 PEOPLE = {"train": (0, 250), "val": (250, 50), "test": (300, 100)}  # first person, number of people
 PERSONS = 10_000_000  # where the streams of people start: no picture has such an index
 
 # %% ../../nbs/data/22_faces.ipynb #819f0595
-ALIGNED = {"roll": 0.0, "x": 0.0, "y": 0.0, "fill": 0.72, "tilt_x": 0.0, "tilt_y": 0.0, "shear": 0.0}
+ALIGNED = {
+    "roll": 0.0,
+    "x": 0.0,
+    "y": 0.0,
+    "fill": 0.72,
+    "tilt_x": 0.0,
+    "tilt_y": 0.0,
+    "shear": 0.0,
+}
 
-
+# %% ../../nbs/data/22_faces.ipynb #81f987d0
 @collections.register("faces")
 class Faces(Drawn):
     "Faces drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
@@ -858,14 +1417,27 @@ class Faces(Drawn):
     category_names = tuple(f"person {k}" for k in range(sum(n for _, n in PEOPLE.values())))
     eyes = (0, 1)
 
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, aligned: bool = False, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        split: str = "train",
+        size: int = 64,
+        seed: int = 0,
+        aligned: bool = False,
+        device: torch.device | str = "cpu",
+    ):
         super().__init__(split, size, seed, device)
         self.aligned = aligned
 
     @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             aligned: bool = False,  # upright, in the middle, of one size, as CelebA's aligned pictures (SCOPS, 4.1; Thewlis et al. 2017)
-             device: torch.device | str = "cpu") -> "Faces":
+    def open(
+        cls,
+        root: str | Path | None = None,
+        split: str = "train",
+        size: int | None = None,
+        seed: int = 0,
+        aligned: bool = False,  # upright, in the middle, of one size, as CelebA's aligned pictures (SCOPS, 4.1; Thewlis et al. 2017)
+        device: torch.device | str = "cpu",
+    ) -> "Faces":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, aligned, device)
 
@@ -875,16 +1447,40 @@ class Faces(Drawn):
     def scene(self, indices: Sequence[int], **overrides) -> FaceScene:
         stream, (first, count) = self.stream(indices), PEOPLE[self.split]
         who = first + stream.choice("person", count)
-        return face_scene(stream, Stream(self.seed, who + PERSONS), who, **(ALIGNED if self.aligned else {}) | overrides)
+        return face_scene(
+            stream,
+            Stream(self.seed, who + PERSONS),
+            who,
+            **(ALIGNED if self.aligned else {}) | overrides,
+        )
 
     def draw(self, scene: FaceScene, names: list[str]) -> Batch:
         return photograph(scene, self.size, names)
 
 # %% ../../nbs/data/22_faces.ipynb #88fc73c7
-NEUTRAL = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "fill": 0.72, "x": 0.0, "y": 0.0, "tilt x": 0.0, "tilt y": 0.0, "shear": 0.0, "smile": 0.4, "open": 0.0,
-           "lids": 1.0, "gaze x": 0.0, "gaze y": 0.05, "raise": 0.0, "glasses": 0.0, "sun": 0.0, "hat": 0.0, "hand": 0.0}
+NEUTRAL = {
+    "yaw": 0.0,
+    "pitch": 0.0,
+    "roll": 0.0,
+    "fill": 0.72,
+    "x": 0.0,
+    "y": 0.0,
+    "tilt x": 0.0,
+    "tilt y": 0.0,
+    "shear": 0.0,
+    "smile": 0.4,
+    "open": 0.0,
+    "lids": 1.0,
+    "gaze x": 0.0,
+    "gaze y": 0.05,
+    "raise": 0.0,
+    "glasses": 0.0,
+    "sun": 0.0,
+    "hat": 0.0,
+    "hand": 0.0,
+}
 
-
+# %% ../../nbs/data/22_faces.ipynb #3f0431ba
 def pose_face(
     person: int = 0,  # 0 to 399
     yaw: float = 0.0,  # radians, to the picture's right
@@ -898,7 +1494,10 @@ def pose_face(
     **more: float,  # any other parameter of a face, spaces as underscores
 ) -> Sample:
     "One face as told: what is not given is neutral."
-    require(0 <= person < len(Faces.category_names), f"There is no person {person}; choose one from 0 to {len(Faces.category_names) - 1}.")
+    require(
+        0 <= person < len(Faces.category_names),
+        f"There is no person {person}; choose one from 0 to {len(Faces.category_names) - 1}.",
+    )
     who, index = torch.tensor([person]), torch.zeros(1, dtype=torch.int64)
     settings = {k.replace(" ", "_"): v for k, v in NEUTRAL.items()} | more
     settings |= {"yaw": yaw, "pitch": pitch, "roll": roll, "smile": smile, "open": open}

@@ -23,13 +23,39 @@ from torch import Tensor
 from ..core import require
 from .sample import Batch, Sample, collections
 from .shapes import SPLITS, Drawing, Drawn, Frame, Layer, Scene, Stream
-from .shapes import axial, background, blend, cos_sin, cover, expose, hsv, lattice_noise, limb, mix, natural_hue, occluders, on_grid
-from .shapes import paint, paint_occluders, polar, smoothstep, surface, tight_boxes, turned, unit, wave
+from partbook.data.shapes import (
+    axial,
+    background,
+    blend,
+    cos_sin,
+    cover,
+    expose,
+    hsv,
+    lattice_noise,
+    limb,
+    mix,
+    natural_hue,
+    occluders,
+    on_grid,
+)
+from partbook.data.shapes import (
+    paint,
+    paint_occluders,
+    polar,
+    smoothstep,
+    surface,
+    tight_boxes,
+    turned,
+    unit,
+    wave,
+)
 
 # %% ../../nbs/data/26_figures.ipynb #aa90aca9
 def profile(
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates
-    start: Tensor, end: Tensor,  # (B,2) the axis
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates
+    start: Tensor,
+    end: Tensor,  # (B,2) the axis
     widths: Tensor,  # (B,N) half widths at N equally spaced places
     bend: Tensor | float = 0.0,  # (B,) how far the axis bows half way, to the side (-e_y, e_x)
     tilt: Tensor | None = None,  # (B,2) slopes of both ends against the axis' normal
@@ -51,7 +77,8 @@ def profile(
 
 # %% ../../nbs/data/26_figures.ipynb #8156d2de
 def tube(
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates
     bones: tuple[Tensor, Tensor, Tensor],  # (B,2) shoulder, elbow, wrist; or hip, knee, ankle
     radii: tuple,  # at the three, (B,) or floats
     reach: Tensor,  # (B,) where it is cut off, in bones: 0.5 half way down the first, 1 at its end, 2 or more not at all; below 0.05 there is none
@@ -63,39 +90,76 @@ def tube(
     second, t2, s2 = limb(x, y, b, c, radii[1], radii[2], bulge[1])
     l1, l2 = (on_grid(((q - p) * (q - p)).sum(-1).sqrt()) for p, q in ((a, b), (b, c)))
     first = torch.maximum(first, torch.where(reach < 1, (t - reach) * l1, first))
-    second = torch.where(reach > 1, torch.maximum(second, torch.where(reach < 2, (t2 - reach + 1) * l2, second)), 9.0)
+    second = torch.where(
+        reach > 1, torch.maximum(second, torch.where(reach < 2, (t2 - reach + 1) * l2, second)), 9.0
+    )
     lower = second < first
     d = torch.where(reach > 0.05, torch.minimum(first, second), 9.0)
     return d, torch.where(lower, 1 + t2, t) * 0.5, torch.where(lower, s2, s)
 
 # %% ../../nbs/data/26_figures.ipynb #0dd12d94
-LANDMARKS = ("head top", "neck", "left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist",
-             "left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle")
+LANDMARKS = (
+    "head top",
+    "neck",
+    "left shoulder",
+    "right shoulder",
+    "left elbow",
+    "right elbow",
+    "left wrist",
+    "right wrist",
+    "left hip",
+    "right hip",
+    "left knee",
+    "right knee",
+    "left ankle",
+    "right ankle",
+)
 PARTS = ("hair", "skin", "upper garment", "lower garment", "shoes")
 HAIR, SKIN, UPPER, LOWER, SHOES = range(1, 6)
 STANCES = ("straight", "contrapposto", "walking", "wide")
-ARMS = ("hanging", "on the hip", "in the pocket", "at the head", "before the belly", "behind the back", "held out")
+ARMS = (
+    "hanging",
+    "on the hip",
+    "in the pocket",
+    "at the head",
+    "before the belly",
+    "behind the back",
+    "held out",
+)
 FRAMINGS = ("whole", "to the shins", "to the thighs")
 HAIRSTYLES = ("cropped", "short", "bob", "long", "bun", "ponytail", "afro")
 
 # %% ../../nbs/data/26_figures.ipynb #f139dda8
 COVERING = (1, 2, 3, 5, 6, 7, 9, 11)  # outfits with long sleeves, twice as common as the others
 NECKLINES = ("round", "V", "scoop")
-CUT = ("sleeve", "hem", "fit", "tail", "neckline", "open", "leg", "leg fit", "flare", "skirt", "skirt flare", "one cloth")
+CUT = (
+    "sleeve",
+    "hem",
+    "fit",
+    "tail",
+    "neckline",
+    "open",
+    "leg",
+    "leg fit",
+    "flare",
+    "skirt",
+    "skirt flare",
+    "one cloth",
+)
 OUTFITS = {
     #                      sleeve  hem   fit  tail neck open  leg  fit  flare skirt flare one
-    "tee and jeans":       (0.55, 0.04, .016, 0.00, 0, 0, 2.02, .010, .000, 0.00, .00, 0),
-    "shirt and trousers":  (1.95, 0.06, .024, 0.01, 1, 0, 1.98, .018, .010, 0.00, .00, 0),
-    "jumper and jeans":    (2.00, 0.02, .038, 0.00, 0, 0, 1.95, .010, .000, 0.00, .00, 0),
-    "blouse and flares":   (1.75, -.08, .018, 0.00, 2, 0, 2.05, .014, .050, 0.00, .00, 0),
-    "tee and shorts":      (0.60, 0.04, .026, 0.00, 0, 0, 0.75, .026, .010, 0.00, .00, 0),
-    "jacket and trousers": (2.00, 0.07, .034, 0.00, 1, 1, 2.00, .016, .000, 0.00, .00, 0),
-    "long jacket and trousers": (2.00, 0.13, .042, 0.02, 1, 1, 1.98, .012, .000, 0.00, .00, 0),
-    "shirt and skirt":     (1.90, -.09, .022, 0.00, 1, 0, 0.00, .000, .000, 0.48, .05, 0),
-    "top and miniskirt":   (0.40, -.10, .008, 0.00, 0, 0, 0.00, .000, .000, 0.27, .07, 0),
-    "jumper and long skirt": (1.95, -.05, .034, 0.00, 0, 0, 0.00, .000, .000, 0.72, .10, 0),
-    "summer dress":        (0.00, -.09, .010, 0.00, 2, 0, 0.00, .000, .000, 0.40, .12, 1),
-    "long dress":          (1.60, -.09, .014, 0.00, 1, 0, 0.00, .000, .000, 0.76, .12, 1),
+    "tee and jeans": (0.55, 0.04, 0.016, 0.00, 0, 0, 2.02, 0.010, 0.000, 0.00, 0.00, 0),
+    "shirt and trousers": (1.95, 0.06, 0.024, 0.01, 1, 0, 1.98, 0.018, 0.010, 0.00, 0.00, 0),
+    "jumper and jeans": (2.00, 0.02, 0.038, 0.00, 0, 0, 1.95, 0.010, 0.000, 0.00, 0.00, 0),
+    "blouse and flares": (1.75, -0.08, 0.018, 0.00, 2, 0, 2.05, 0.014, 0.050, 0.00, 0.00, 0),
+    "tee and shorts": (0.60, 0.04, 0.026, 0.00, 0, 0, 0.75, 0.026, 0.010, 0.00, 0.00, 0),
+    "jacket and trousers": (2.00, 0.07, 0.034, 0.00, 1, 1, 2.00, 0.016, 0.000, 0.00, 0.00, 0),
+    "long jacket and trousers": (2.00, 0.13, 0.042, 0.02, 1, 1, 1.98, 0.012, 0.000, 0.00, 0.00, 0),
+    "shirt and skirt": (1.90, -0.09, 0.022, 0.00, 1, 0, 0.00, 0.000, 0.000, 0.48, 0.05, 0),
+    "top and miniskirt": (0.40, -0.10, 0.008, 0.00, 0, 0, 0.00, 0.000, 0.000, 0.27, 0.07, 0),
+    "jumper and long skirt": (1.95, -0.05, 0.034, 0.00, 0, 0, 0.00, 0.000, 0.000, 0.72, 0.10, 0),
+    "summer dress": (0.00, -0.09, 0.010, 0.00, 2, 0, 0.00, 0.000, 0.000, 0.40, 0.12, 1),
+    "long dress": (1.60, -0.09, 0.014, 0.00, 1, 0, 0.00, 0.000, 0.000, 0.76, 0.12, 1),
 }
 
 # %% ../../nbs/data/26_figures.ipynb #b773dfa4
@@ -104,9 +168,14 @@ def physique(stream: Stream) -> dict[str, Tensor]:
     u = stream.uniform
     broad, round_ = u("broad"), u("round")
     return {
-        "shoulder": mix(0.168, 0.21, broad), "hip": mix(0.185, 0.168, broad) + 0.025 * round_,
-        "waist": mix(0.118, 0.148, broad) + 0.045 * round_ * round_, "thick": mix(0.94, 1.08, broad) + 0.2 * round_ * round_,
-        "legs": u("legs", 0.94, 1.06), "trunk": u("trunk", 0.95, 1.05), "arms": u("arms", 0.95, 1.05), "head": u("head", 1.04, 1.22),
+        "shoulder": mix(0.168, 0.21, broad),
+        "hip": mix(0.185, 0.168, broad) + 0.025 * round_,
+        "waist": mix(0.118, 0.148, broad) + 0.045 * round_ * round_,
+        "thick": mix(0.94, 1.08, broad) + 0.2 * round_ * round_,
+        "legs": u("legs", 0.94, 1.06),
+        "trunk": u("trunk", 0.95, 1.05),
+        "arms": u("arms", 0.95, 1.05),
+        "head": u("head", 1.04, 1.22),
     }
 
 # %% ../../nbs/data/26_figures.ipynb #b552d575
@@ -117,15 +186,22 @@ def posture(stream: Stream) -> dict[str, Tensor]:
     p["yaw"] = torch.where(stream.chance("turned", 0.4), u("yaw", -0.7, 0.7), u("yaw", -0.15, 0.15))
     p["look"] = (p["yaw"] + u("look", -0.45, 0.45)).clamp(-0.9, 0.9)
     p["nod"] = u("nod", -0.14, 0.14)
-    p["stance"] = (u("stance") > 0.35).long() + (u("stance") > 0.68).long() + (u("stance") > 0.9).long()
+    p["stance"] = (
+        (u("stance") > 0.35).long() + (u("stance") > 0.68).long() + (u("stance") > 0.9).long()
+    )
     p["free leg"] = torch.where(stream.chance("free leg", 0.5), 1.0, -1.0)
-    p["sway"] = torch.where(p["stance"] == 1, u("sway", 0.5, 1.0), u("sway", 0.0, 0.25))  # how far the hips are tilted
+    p["sway"] = torch.where(
+        p["stance"] == 1, u("sway", 0.5, 1.0), u("sway", 0.0, 0.25)
+    )  # how far the hips are tilted
     p["stride"] = u("stride", 0.4, 1.0)
     p["lean"] = u("lean", -0.05, 0.05)
     for side in ("left", "right"):
         v = u(f"{side} arm does")
         p[f"{side} arm"] = sum((v > share).long() for share in (0.42, 0.62, 0.77, 0.81, 0.88, 0.96))
-        p[f"{side} hand x"], p[f"{side} hand y"] = u(f"{side} hand x", -1, 1), u(f"{side} hand y", -1, 1)
+        p[f"{side} hand x"], p[f"{side} hand y"] = (
+            u(f"{side} hand x", -1, 1),
+            u(f"{side} hand y", -1, 1),
+        )
     return p
 
 # %% ../../nbs/data/26_figures.ipynb #f5bd8194
@@ -134,14 +210,26 @@ def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
     u, device = stream.uniform, stream.device
     p = dict(zip(CUT, torch.tensor(list(OUTFITS.values()), device=device)[outfit].unbind(1)))
     p["outfit"] = outfit
-    for name, spread in (("sleeve", 0.12), ("leg", 0.08), ("skirt", 0.12), ("skirt flare", 0.4), ("tail", 0.4), ("fit", 0.5), ("leg fit", 0.5)):
+    for name, spread in (
+        ("sleeve", 0.12),
+        ("leg", 0.08),
+        ("skirt", 0.12),
+        ("skirt flare", 0.4),
+        ("tail", 0.4),
+        ("fit", 0.5),
+        ("leg fit", 0.5),
+    ):
         p[name] = p[name] * u("own " + name, 1 - spread, 1 + spread)
     p["hem"] = p["hem"] + u("own hem", -0.03, 0.03)
     p["hair"] = stream.choice("hair", len(HAIRSTYLES))
     p["hair length"], p["fringe"], p["parting"] = u("hair length"), u("fringe"), u("parting", -1, 1)
     p["locks"] = stream.chance("locks", 0.6).float()
-    p["boots"] = torch.where(stream.chance("boots", 0.2), u("boots", 0.4, 0.85), torch.zeros(len(stream), device=device))
-    p["heel"] = torch.where(stream.chance("heel", 0.3), u("heel", 0.3, 1.0), torch.zeros(len(stream), device=device))
+    p["boots"] = torch.where(
+        stream.chance("boots", 0.2), u("boots", 0.4, 0.85), torch.zeros(len(stream), device=device)
+    )
+    p["heel"] = torch.where(
+        stream.chance("heel", 0.3), u("heel", 0.3, 1.0), torch.zeros(len(stream), device=device)
+    )
     p["bag"] = stream.chance("bag", 0.15).float()
     return p
 
@@ -169,9 +257,12 @@ def figure_parameters(
 
 # %% ../../nbs/data/26_figures.ipynb #98ec38a0
 def bent_arm(
-    shoulder: Tensor, hand: Tensor,  # (B,2), the hand where it is wanted
-    first: Tensor, second: Tensor,  # (B,) lengths of the bones
-    outward: Tensor | float,  # (B,) which side of the line from shoulder to hand the elbow is on: 1 is (-e_y, e_x), -1 the other
+    shoulder: Tensor,
+    hand: Tensor,  # (B,2), the hand where it is wanted
+    first: Tensor,
+    second: Tensor,  # (B,) lengths of the bones
+    outward: Tensor
+    | float,  # (B,) which side of the line from shoulder to hand the elbow is on: 1 is (-e_y, e_x), -1 the other
 ) -> tuple[Tensor, Tensor]:
     "Elbow and wrist (B,2)."
     way = hand - shoulder
@@ -199,16 +290,30 @@ def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
     nodding, tilts = turned(up, p["nod"]) * head, torch.stack([sway - spine, -0.7 * sway], -1)
     skull = neck + nodding * 0.165
     return {
-        "up": up, "pelvis": pelvis, "neck": neck, "crotch": pelvis - up * 0.085, "hip tilt": tilts,
-        "skull": skull, "chin": skull - nodding * 0.075, "head top": skull + nodding * 0.105,
-        "left shoulder": neck + drop + across * wide, "right shoulder": neck + drop - across * wide,
-        "left hip": pelvis + level * hips, "right hip": pelvis - level * hips,
+        "up": up,
+        "pelvis": pelvis,
+        "neck": neck,
+        "crotch": pelvis - up * 0.085,
+        "hip tilt": tilts,
+        "skull": skull,
+        "chin": skull - nodding * 0.075,
+        "head top": skull + nodding * 0.105,
+        "left shoulder": neck + drop + across * wide,
+        "right shoulder": neck + drop - across * wide,
+        "left hip": pelvis + level * hips,
+        "right hip": pelvis - level * hips,
     }
 
 # %% ../../nbs/data/26_figures.ipynb #6e9ef87a
 LEGS = (  # for each stance the leg that bears the weight, then the free one: angles of thigh and shin outward, and how long they appear
-    (.045, .02, 1, 1), (.045, .02, 1, 1), (-.015, -.07, 1, 1), (.20, .02, .98, 1),
-    (-.09, -.03, 1, 1), (.07, -.02, .97, .74), (.21, .12, 1, 1), (.21, .12, 1, 1),
+    (0.045, 0.02, 1, 1),
+    (0.045, 0.02, 1, 1),
+    (-0.015, -0.07, 1, 1),
+    (0.20, 0.02, 0.98, 1),
+    (-0.09, -0.03, 1, 1),
+    (0.07, -0.02, 0.97, 0.74),
+    (0.21, 0.12, 1, 1),
+    (0.21, 0.12, 1, 1),
 )
 
 
@@ -218,17 +323,30 @@ def leg_joints(p: dict[str, Tensor], hips: dict[str, Tensor]) -> dict[str, Tenso
     thigh_, shin_ = 0.43 * p["legs"], 0.42 * p["legs"]
     for side, sign in (("left", 1.0), ("right", -1.0)):
         free = p["free leg"] * sign > 0
-        thigh, shin, long1, long2 = torch.tensor(LEGS, device=turn.device)[2 * p["stance"] + free.long()].unbind(1)
+        thigh, shin, long1, long2 = torch.tensor(LEGS, device=turn.device)[
+            2 * p["stance"] + free.long()
+        ].unbind(1)
         s = p["stride"] * turn * sign
-        j[f"{side} knee"] = hips[f"{side} hip"] + polar(1.5708 - thigh * s, thigh_ * mix(1.0, long1, p["stride"]))
-        j[f"{side} ankle"] = j[f"{side} knee"] + polar(1.5708 - shin * s, shin_ * mix(1.0, long2, p["stride"]))
-        j[f"{side} toe"] = j[f"{side} ankle"] + polar(1.5708 - 0.35 * sign - p["yaw"], 0.085 + 0.035 * p["heel"] + 0.03 * p["yaw"].abs())
+        j[f"{side} knee"] = hips[f"{side} hip"] + polar(
+            1.5708 - thigh * s, thigh_ * mix(1.0, long1, p["stride"])
+        )
+        j[f"{side} ankle"] = j[f"{side} knee"] + polar(
+            1.5708 - shin * s, shin_ * mix(1.0, long2, p["stride"])
+        )
+        j[f"{side} toe"] = j[f"{side} ankle"] + polar(
+            1.5708 - 0.35 * sign - p["yaw"], 0.085 + 0.035 * p["heel"] + 0.03 * p["yaw"].abs()
+        )
     return j
 
 # %% ../../nbs/data/26_figures.ipynb #5ff16df3
 HANDS = (  # outward, down, freedom outward, freedom down; one row for each of ARMS
-    (0.22, 0.96, .10, .06), (0.04, 0.66, .03, .05), (0.05, 0.85, .04, .04), (-.06, -.56, .05, .06),
-    (-.42, 0.60, .10, .12), (-.30, 0.84, .08, .05), (0.52, 0.66, .12, .15),
+    (0.22, 0.96, 0.10, 0.06),
+    (0.04, 0.66, 0.03, 0.05),
+    (0.05, 0.85, 0.04, 0.04),
+    (-0.06, -0.56, 0.05, 0.06),
+    (-0.42, 0.60, 0.10, 0.12),
+    (-0.30, 0.84, 0.08, 0.05),
+    (0.52, 0.66, 0.12, 0.15),
 )
 
 
@@ -236,12 +354,16 @@ def arm_joints(p: dict[str, Tensor], trunk: dict[str, Tensor]) -> dict[str, Tens
     "Elbows, wrists and finger tips."
     j, half = {}, 0.52 * p["trunk"]
     for side, sign in (("left", 1.0), ("right", -1.0)):
-        out, down, free_x, free_y = torch.tensor(HANDS, device=half.device)[p[f"{side} arm"]].unbind(1)
+        out, down, free_x, free_y = torch.tensor(HANDS, device=half.device)[
+            p[f"{side} arm"]
+        ].unbind(1)
         out, down = out + free_x * p[f"{side} hand x"], down + free_y * p[f"{side} hand y"]
         shoulder = trunk[f"{side} shoulder"]
         hand = shoulder + torch.stack([out * sign * half, down * half], -1)
         raised = torch.where(down < 0, -1.0, 1.0)
-        shorter = torch.where((p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 5), 0.88, 1.0) * p["arms"]  # they come towards us, or go away
+        shorter = (
+            torch.where((p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 5), 0.88, 1.0) * p["arms"]
+        )  # they come towards us, or go away
         elbow, wrist = bent_arm(shoulder, hand, 0.29 * shorter, 0.255 * shorter, -sign * raised)
         j[f"{side} elbow"], j[f"{side} wrist"] = elbow, wrist
         limp = torch.stack([0 * half, 0.2 * raised], -1)
@@ -268,38 +390,71 @@ def hidden(distance: Tensor, there: Tensor) -> Tensor:  # (B,H,W), (B,) bool
     return torch.where(on_grid(there), distance, 9.0)
 
 # %% ../../nbs/data/26_figures.ipynb #2b60343f
-def leg_pieces(side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> list[Piece]:
-    bones, fat, limb_ = tuple(j[f"{side} {k}"] for k in ("hip", "knee", "ankle")), p["thick"], f"{side} leg"
+def leg_pieces(
+    side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> list[Piece]:
+    bones, fat, limb_ = (
+        tuple(j[f"{side} {k}"] for k in ("hip", "knee", "ankle")),
+        p["thick"],
+        f"{side} leg",
+    )
     far = torch.full_like(fat, 2.5)
     leg, t, s = tube(x, y, bones, (0.085 * fat, 0.052 * fat, 0.035 * fat), far, (0.004, 0.014))
     foot = limb(x, y, j[f"{side} ankle"], j[f"{side} toe"], 0.036, 0.026)[0]
     shoe, t2, s2 = limb(x, y, j[f"{side} ankle"], j[f"{side} toe"], 0.042, 0.034, 0.006)
-    high = torch.maximum(limb(x, y, *bones[1:], 0.062 * fat, 0.05)[0], axial_cut(x, y, *bones[1:], 1 - p["boots"]))
+    high = torch.maximum(
+        limb(x, y, *bones[1:], 0.062 * fat, 0.05)[0], axial_cut(x, y, *bones[1:], 1 - p["boots"])
+    )
     shoe = torch.minimum(shoe, hidden(high, p["boots"] > 0))
     loose, flare = p["leg fit"], p["flare"]
     radii = 0.088 * fat + loose, 0.06 * fat + loose + 0.4 * flare, 0.046 * fat + loose + flare
     trouser, t3, s3 = tube(x, y, bones, radii, p["leg"], (0.006, 0.004))
     names = (f"{side} hip", f"{side} knee")
-    return [Piece(f"{side} leg", SKIN, names, blend(leg, foot, 0.02), t, s, limb_, (0.85, 0.07)),
-            Piece(f"{side} shoe", SHOES, (f"{side} ankle", f"{side} toe"), shoe, t2, s2, limb_, (0.12, 0.04)),
-            Piece(f"{side} trouser", LOWER, names, trouser, t3, s3, limb_, (0.85, 0.09))]
+    return [
+        Piece(f"{side} leg", SKIN, names, blend(leg, foot, 0.02), t, s, limb_, (0.85, 0.07)),
+        Piece(
+            f"{side} shoe",
+            SHOES,
+            (f"{side} ankle", f"{side} toe"),
+            shoe,
+            t2,
+            s2,
+            limb_,
+            (0.12, 0.04),
+        ),
+        Piece(f"{side} trouser", LOWER, names, trouser, t3, s3, limb_, (0.85, 0.09)),
+    ]
 
-
+# %% ../../nbs/data/26_figures.ipynb #1fb29556
 def axial_cut(x: Tensor, y: Tensor, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     "Negative beyond a share of the way from start to end."
     u, _, length = axial(x, y, start, end)
     return on_grid(share) * length - u
 
 # %% ../../nbs/data/26_figures.ipynb #eba8a5f1
-def arm_pieces(side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> list[Piece]:
+def arm_pieces(
+    side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> list[Piece]:
     bones, fat = tuple(j[f"{side} {k}"] for k in ("shoulder", "elbow", "wrist")), p["thick"]
-    limb_, names, far = f"{side} arm", (f"{side} shoulder", f"{side} elbow"), torch.full_like(fat, 2.5)
+    limb_, names, far = (
+        f"{side} arm",
+        (f"{side} shoulder", f"{side} elbow"),
+        torch.full_like(fat, 2.5),
+    )
     arm, t, s = tube(x, y, bones, (0.048 * fat, 0.038 * fat, 0.027 * fat), far, (0.002, 0.004))
     hand = limb(x, y, bones[2], j[f"{side} fingers"], 0.027, 0.018, 0.012)[0]
     loose = p["fit"]
-    sleeve, t2, s2 = tube(x, y, bones, (0.049 * fat + loose * 0.5, 0.042 * fat + loose * 0.7, 0.035 * fat + loose * 0.6), p["sleeve"])
-    return [Piece(f"{side} arm", SKIN, names, blend(arm, hand, 0.02), t, s, limb_, (0.55, 0.045)),
-            Piece(f"{side} sleeve", UPPER, names, sleeve, t2, s2, limb_, (0.55, 0.06))]
+    sleeve, t2, s2 = tube(
+        x,
+        y,
+        bones,
+        (0.049 * fat + loose * 0.5, 0.042 * fat + loose * 0.7, 0.035 * fat + loose * 0.6),
+        p["sleeve"],
+    )
+    return [
+        Piece(f"{side} arm", SKIN, names, blend(arm, hand, 0.02), t, s, limb_, (0.55, 0.045)),
+        Piece(f"{side} sleeve", UPPER, names, sleeve, t2, s2, limb_, (0.55, 0.06)),
+    ]
 
 
 def is_behind(side: str, p: dict[str, Tensor]) -> Tensor:  # (B,) bool
@@ -307,23 +462,49 @@ def is_behind(side: str, p: dict[str, Tensor]) -> Tensor:  # (B,) bool
     sign = 1.0 if side == "left" else -1.0
     back, front = p["facing"] < 0, (p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 2)
     farther = (p["yaw"] * sign * p["facing"] > 0.3) & (p[f"{side} arm"] != 3)
-    return torch.where(back, front, p[f"{side} arm"] == 5) | (farther & (p[f"{side} arm"] != 4) & (p[f"{side} arm"] != 5))
+    return torch.where(back, front, p[f"{side} arm"] == 5) | (
+        farther & (p[f"{side} arm"] != 4) & (p[f"{side} arm"] != 5)
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #b5f9114d
-def trunk_shape(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def trunk_shape(
+    p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     "The body without head and limbs; turned sideways it is narrower, but not as narrow as a plank."
     c, s = cos_sin(p["yaw"])
     turn = (c * c + 0.45 * s * s).sqrt()
     shoulder, waist, hip = p["shoulder"] * turn, p["waist"] * turn, p["hip"] * turn
-    widths = torch.stack([0.06 + 0 * hip, 0.98 * shoulder, 0.84 * shoulder, 0.5 * (waist + 0.76 * shoulder), waist, 0.97 * hip, 0.93 * hip], 1)
-    return profile(x, y, j["neck"], j["crotch"], widths, 0.0, torch.stack([-j["hip tilt"][:, 1] * 0.5, j["hip tilt"][:, 0]], -1))
+    widths = torch.stack(
+        [
+            0.06 + 0 * hip,
+            0.98 * shoulder,
+            0.84 * shoulder,
+            0.5 * (waist + 0.76 * shoulder),
+            waist,
+            0.97 * hip,
+            0.93 * hip,
+        ],
+        1,
+    )
+    return profile(
+        x,
+        y,
+        j["neck"],
+        j["crotch"],
+        widths,
+        0.0,
+        torch.stack([-j["hip tilt"][:, 1] * 0.5, j["hip tilt"][:, 0]], -1),
+    )
 
-
+# %% ../../nbs/data/26_figures.ipynb #a908be37
 def skirt_shape(
-    p: dict[str, Tensor], j: dict[str, Tensor],
+    p: dict[str, Tensor],
+    j: dict[str, Tensor],
     length: Tensor,  # (B,) metres below the hip
-    flare: Tensor, fit: Tensor,  # (B,) how much wider it becomes, and is all over, in metres
-    x: Tensor, y: Tensor,
+    flare: Tensor,
+    fit: Tensor,  # (B,) how much wider it becomes, and is all over, in metres
+    x: Tensor,
+    y: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     "From the waist to `length` metres below the hip, hanging between the knees."
     c, s = cos_sin(p["yaw"])
@@ -332,9 +513,22 @@ def skirt_shape(
     start = j["pelvis"] + j["up"] * 0.15
     middle = 0.5 * (j["left knee"] + j["right knee"]) - j["pelvis"]
     end = j["pelvis"] + middle * (length / middle[:, 1].clamp(min=0.2))[:, None]
-    down = (0.15 + length)[:, None] * (torch.arange(6, device=x.device) / 5)  # metres below the waist
-    widths = mix(waist[:, None], hip[:, None], smoothstep(down / 0.17)) + flare[:, None] * (down - 0.17).clamp(min=0) / 0.35
-    return profile(x, y, start, end, widths, 0.0, torch.stack([j["hip tilt"][:, 0], 0.3 * j["hip tilt"][:, 0]], -1))
+    down = (0.15 + length)[:, None] * (
+        torch.arange(6, device=x.device) / 5
+    )  # metres below the waist
+    widths = (
+        mix(waist[:, None], hip[:, None], smoothstep(down / 0.17))
+        + flare[:, None] * (down - 0.17).clamp(min=0) / 0.35
+    )
+    return profile(
+        x,
+        y,
+        start,
+        end,
+        widths,
+        0.0,
+        torch.stack([j["hip tilt"][:, 0], 0.3 * j["hip tilt"][:, 0]], -1),
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #e28c024d
 def neckline(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -342,12 +536,19 @@ def neckline(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -
     top, up = j["neck"], j["up"]
     side = torch.stack([-up[:, 1], up[:, 0]], -1)
     shift = side * (0.05 * cos_sin(p["yaw"])[1])[:, None]
-    depth = torch.where(p["facing"] < 0, 0.0, torch.tensor([0.015, 0.15, 0.085], device=x.device)[p["neckline"].long()])
+    depth = torch.where(
+        p["facing"] < 0,
+        0.0,
+        torch.tensor([0.015, 0.15, 0.085], device=x.device)[p["neckline"].long()],
+    )
     r0 = torch.tensor([0.066, 0.062, 0.088], device=x.device)[p["neckline"].long()]
     r1 = torch.where(p["neckline"] == 1, 0.008, r0 * 0.85)
     free = limb(x, y, top + up * 0.03, top - up * depth[:, None] + shift, r0, r1)[0]
     for name in ("left shoulder", "right shoulder"):
-        free = torch.minimum(free, hidden(limb(x, y, j[name], j[name] + up * 0.06, 0.062, 0.07)[0], p["sleeve"] < 0.05))
+        free = torch.minimum(
+            free,
+            hidden(limb(x, y, j[name], j[name] + up * 0.06, 0.062, 0.07)[0], p["sleeve"] < 0.05),
+        )
     return free
 
 # %% ../../nbs/data/26_figures.ipynb #e2380613
@@ -363,43 +564,93 @@ def trunk_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tenso
     skirt = hidden(skirt, p["skirt"] > 0)
     coat, t2, s2 = skirt_shape(p, j, p["hem"].clamp(min=0.1), p["tail"], p["fit"], x, y)
     below = on_grid(p["hem"] + 0.52 * p["trunk"]) - t * length  # metres above the hem
-    top = torch.maximum(body - on_grid(p["fit"]), torch.where(on_grid(p["hem"]) < 0.09, -below, body - on_grid(p["fit"])))
+    top = torch.maximum(
+        body - on_grid(p["fit"]),
+        torch.where(on_grid(p["hem"]) < 0.09, -below, body - on_grid(p["fit"])),
+    )
     long_ = on_grid(p["hem"] >= 0.09)
     coat = torch.where(long_, coat, 9.0)
     upper = torch.maximum(torch.minimum(top, coat), -neckline(p, j, x, y))
     under = coat < top
     ends = ("neck", "crotch")
-    return [Piece("trunk", SKIN, ends, blend(body, neck, 0.02), t, s, "trunk", (0.6, 0.17)),
-            Piece("hips", LOWER, ends, hips, t, s, "trunk", (0.6, 0.18)),
-            Piece("skirt", LOWER, ends, skirt, t1, s1, "skirt", (0.6, 0.22)),
-            Piece("top", UPPER, ends, upper, torch.where(under, 0.6 + 0.4 * t2, t), torch.where(under, s2, s), "trunk", (0.6, 0.18))]
+    return [
+        Piece("trunk", SKIN, ends, blend(body, neck, 0.02), t, s, "trunk", (0.6, 0.17)),
+        Piece("hips", LOWER, ends, hips, t, s, "trunk", (0.6, 0.18)),
+        Piece("skirt", LOWER, ends, skirt, t1, s1, "skirt", (0.6, 0.22)),
+        Piece(
+            "top",
+            UPPER,
+            ends,
+            upper,
+            torch.where(under, 0.6 + 0.4 * t2, t),
+            torch.where(under, s2, s),
+            "trunk",
+            (0.6, 0.18),
+        ),
+    ]
 
 # %% ../../nbs/data/26_figures.ipynb #4fd07fa9
-def face_shape(p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def face_shape(
+    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     "An egg with two ears."
     up, k = unit(j["skull"] - j["chin"]), p["head"]
     face, t, s = limb(x, y, j["skull"] + up * (0.01 * k)[:, None], j["chin"], 0.083 * k, 0.05 * k)
     for sign in (1.0, -1.0):
         ear = j["skull"] + side * (0.083 * sign * k)[:, None]
-        face = torch.minimum(face, limb(x, y, ear, ear - up * (0.03 * k)[:, None], 0.018 * k, 0.013 * k)[0])
+        face = torch.minimum(
+            face, limb(x, y, ear, ear - up * (0.03 * k)[:, None], 0.018 * k, 0.013 * k)[0]
+        )
     return face, t, s
 
 # %% ../../nbs/data/26_figures.ipynb #4996d143
-SWELL = (0.006, 0.014, 0.018, 0.016, 0.010, 0.010, 0.050)  # metres by which each hairstyle stands off the head
+SWELL = (
+    0.006,
+    0.014,
+    0.018,
+    0.016,
+    0.010,
+    0.010,
+    0.050,
+)  # metres by which each hairstyle stands off the head
 
-
-def hair_cap(p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+# %% ../../nbs/data/26_figures.ipynb #2c0a3c0d
+def hair_cap(
+    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     "Hair on the head: all over from behind; from the front with an opening for the face, which moves sideways as the head turns."
     up, k, style = unit(j["skull"] - j["chin"]), p["head"], p["hair"]
     high = up * k[:, None]
     swell = torch.tensor(SWELL, device=x.device)[style] + 0.008 * p["hair length"]
-    cap, t, s = limb(x, y, j["skull"] + high * 0.018, j["skull"] - high * 0.02, (0.086 + swell) * k, (0.082 + swell * 0.9) * k)
+    cap, t, s = limb(
+        x,
+        y,
+        j["skull"] + high * 0.018,
+        j["skull"] - high * 0.02,
+        (0.086 + swell) * k,
+        (0.082 + swell * 0.9) * k,
+    )
     middle = j["skull"] + side * (0.04 * cos_sin(p["look"])[1] * k)[:, None]
-    brow = middle + high * mix(0.012, -0.018, p["fringe"])[:, None] + side * (0.012 * p["parting"] * k)[:, None]
-    opening = torch.minimum(limb(x, y, brow, middle - high * 0.075, 0.068 * k, 0.075 * k)[0], on_line(x, y, j["skull"] - high * 0.05, up))
-    cap = torch.maximum(cap, torch.where(on_grid(p["facing"] < 0), on_line(x, y, j["chin"], -up), -opening))
-    knot = limb(x, y, j["head top"] + high * 0.03, j["head top"] + high * 0.035, 0.045 * k, 0.045 * k)[0]
-    return torch.where(on_grid(style == HAIRSTYLES.index("bun")), torch.minimum(cap, knot), cap), t, s
+    brow = (
+        middle
+        + high * mix(0.012, -0.018, p["fringe"])[:, None]
+        + side * (0.012 * p["parting"] * k)[:, None]
+    )
+    opening = torch.minimum(
+        limb(x, y, brow, middle - high * 0.075, 0.068 * k, 0.075 * k)[0],
+        on_line(x, y, j["skull"] - high * 0.05, up),
+    )
+    cap = torch.maximum(
+        cap, torch.where(on_grid(p["facing"] < 0), on_line(x, y, j["chin"], -up), -opening)
+    )
+    knot = limb(
+        x, y, j["head top"] + high * 0.03, j["head top"] + high * 0.035, 0.045 * k, 0.045 * k
+    )[0]
+    return (
+        torch.where(on_grid(style == HAIRSTYLES.index("bun")), torch.minimum(cap, knot), cap),
+        t,
+        s,
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #82799bfe
 def head_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> list[Piece]:
@@ -410,16 +661,23 @@ def head_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
     cap, t1, s1 = hair_cap(p, j, side, x, y)
     falls = (p["hair"] == HAIRSTYLES.index("long")) & (p["locks"] > 0) & (p["facing"] > 0)
     locks, ends = hidden(hanging_locks(p, j, side, x, y), falls), ("skull", "chin")
-    return [Piece("head", SKIN, ends, face, t, s, "head", (0.2, 0.09)), Piece("cap", HAIR, ends, cap, t1, s1, "head", (0.2, 0.1)),
-            Piece("locks", HAIR, ends, locks, t1, s1, "hair", (0.2, 0.1))]
+    return [
+        Piece("head", SKIN, ends, face, t, s, "head", (0.2, 0.09)),
+        Piece("cap", HAIR, ends, cap, t1, s1, "head", (0.2, 0.1)),
+        Piece("locks", HAIR, ends, locks, t1, s1, "hair", (0.2, 0.1)),
+    ]
 
 # %% ../../nbs/data/26_figures.ipynb #7611f894
 def on_line(x: Tensor, y: Tensor, through: Tensor, direction: Tensor) -> Tensor:
     "How far points lie beyond a line, in a direction."
-    return (x - on_grid(through[:, 0])) * on_grid(direction[:, 0]) + (y - on_grid(through[:, 1])) * on_grid(direction[:, 1])
+    return (x - on_grid(through[:, 0])) * on_grid(direction[:, 0]) + (
+        y - on_grid(through[:, 1])
+    ) * on_grid(direction[:, 1])
 
 
-def hanging_locks(p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def hanging_locks(
+    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
+) -> Tensor:
     "Long hair that falls over the shoulders in front, left and right of the face."
     k, up = p["head"][:, None], j["up"]
     d = torch.full_like(x, 9.0)
@@ -430,12 +688,18 @@ def hanging_locks(p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: T
     return d
 
 # %% ../../nbs/data/26_figures.ipynb #957cfac6
-def hanging_hair(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def hanging_hair(
+    p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     "Bob, long hair or ponytail: what hangs down at the back."
     style, k = p["hair"], p["head"]
     up = unit(j["skull"] - j["chin"])
     tail = style == 5
-    length = torch.where(style == 2, 0.15 + 0.05 * p["hair length"], torch.where(tail, 0.26, 0.27) + 0.16 * p["hair length"])
+    length = torch.where(
+        style == 2,
+        0.15 + 0.05 * p["hair length"],
+        torch.where(tail, 0.26, 0.27) + 0.16 * p["hair length"],
+    )
     root = torch.where(tail, 0.02, 0.07) * k
     mid = torch.where(tail, 0.035, 0.112) * k
     end = torch.where(tail, 0.015, torch.where(style == 2, 0.10, 0.085) * k)
@@ -448,20 +712,48 @@ def hanging_hair(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tenso
 def figure_pieces(
     p: dict[str, Tensor],
     j: dict[str, Tensor],  # joints
-    x: Tensor, y: Tensor,  # (B,H,W) figure coordinates, or (B,1,L) for single points
+    x: Tensor,
+    y: Tensor,  # (B,H,W) figure coordinates, or (B,1,L) for single points
 ) -> list[Piece]:
     "All pieces, from the back to the front. A piece that may be behind or in front appears twice, and is far away once."
     place = p, j, x, y
     d, t, s = hanging_hair(*place)
-    mane, back = Piece("mane", HAIR, ("skull", "chin"), d, t, s, "hair", (0.4, 0.12)), p["facing"] < 0
-    arms = [(piece, is_behind(side, p)) for side in ("right", "left") for piece in arm_pieces(side, *place)]
+    mane, back = (
+        Piece("mane", HAIR, ("skull", "chin"), d, t, s, "hair", (0.4, 0.12)),
+        p["facing"] < 0,
+    )
+    arms = [
+        (piece, is_behind(side, p))
+        for side in ("right", "left")
+        for piece in arm_pieces(side, *place)
+    ]
     head, cap, locks = head_pieces(*place)
     trunk, hips, skirt, top = trunk_pieces(*place)
-    behind = [replace(piece, name=piece.name + " behind", distance=hidden(piece.distance, there)) for piece, there in arms]
+    behind = [
+        replace(piece, name=piece.name + " behind", distance=hidden(piece.distance, there))
+        for piece, there in arms
+    ]
     before = [replace(piece, distance=hidden(piece.distance, ~there)) for piece, there in arms]
-    curtain = replace(mane, name="mane behind", distance=hidden(mane.distance, ~back)), replace(mane, distance=hidden(mane.distance, back))
-    return [curtain[0], *behind, *leg_pieces("right", *place), *leg_pieces("left", *place), trunk, hips, skirt, top,
-            head, cap, curtain[1], locks, *before, bag_piece(*place)]
+    curtain = (
+        replace(mane, name="mane behind", distance=hidden(mane.distance, ~back)),
+        replace(mane, distance=hidden(mane.distance, back)),
+    )
+    return [
+        curtain[0],
+        *behind,
+        *leg_pieces("right", *place),
+        *leg_pieces("left", *place),
+        trunk,
+        hips,
+        skirt,
+        top,
+        head,
+        cap,
+        curtain[1],
+        locks,
+        *before,
+        bag_piece(*place),
+    ]
 
 # %% ../../nbs/data/26_figures.ipynb #1e319950
 def bag_piece(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Piece:
@@ -472,16 +764,35 @@ def bag_piece(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) 
     bag, t, s = profile(x, y, hand + down * 0.13, hand + down * 0.31, widths)
     ring = (limb(x, y, hand + down * 0.04, hand + down * 0.12, 0.055, 0.06)[0]).abs() - 0.008
     there = (p["bag"] > 0) & (p["left arm"] == ARMS.index("hanging"))
-    return Piece("bag", 0, ("left wrist", "left fingers"), hidden(torch.minimum(bag - 0.01, ring), there), t, s, "bag", (0.2, 0.1))
+    return Piece(
+        "bag",
+        0,
+        ("left wrist", "left fingers"),
+        hidden(torch.minimum(bag - 0.01, ring), there),
+        t,
+        s,
+        "bag",
+        (0.2, 0.1),
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #b2682da8
 def figure_landmarks(j: dict[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
     "Each landmark's place (B,2), and the limbs that may be in front there if it is to count as visible."
     marks = {"head top": (j["head top"], ("head", "hair")), "neck": (j["neck"], ("head", "trunk"))}
-    for joint, limb_ in (("shoulder", "arm"), ("elbow", "arm"), ("wrist", "arm"), ("hip", "leg"), ("knee", "leg"), ("ankle", "leg")):
+    for joint, limb_ in (
+        ("shoulder", "arm"),
+        ("elbow", "arm"),
+        ("wrist", "arm"),
+        ("hip", "leg"),
+        ("knee", "leg"),
+        ("ankle", "leg"),
+    ):
         for side in ("left", "right"):
             own = (f"{side} {limb_}",)
-            marks[f"{side} {joint}"] = (j[f"{side} {joint}"], own + ("trunk",) * (joint in ("shoulder", "hip")) + ("skirt",) * (joint == "hip"))
+            marks[f"{side} {joint}"] = (
+                j[f"{side} {joint}"],
+                own + ("trunk",) * (joint in ("shoulder", "hip")) + ("skirt",) * (joint == "hip"),
+            )
     return marks
 
 # %% ../../nbs/data/26_figures.ipynb #c735602c
@@ -489,26 +800,85 @@ def frame_figure(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
     "Place the figure in the picture: framed, rolled, mirrored if seen from behind."
     c, s = cos_sin(p["roll"])
     flip = p["facing"]
-    matrix = torch.stack([torch.stack([c * flip, c * p["shear"] - s], -1), torch.stack([s * flip, s * p["shear"] + c], -1)], -2)
+    matrix = torch.stack(
+        [
+            torch.stack([c * flip, c * p["shear"] - s], -1),
+            torch.stack([s * flip, s * p["shear"] + c], -1),
+        ],
+        -2,
+    )
     top = j["head top"][:, 1] - 0.06 * p["head"]
     foot = torch.maximum(j["left toe"][:, 1], j["right toe"][:, 1]) + 0.05
     shin = 0.5 * (j["left knee"][:, 1] + j["right knee"][:, 1]) + 0.16
-    bottom = torch.where(p["framing"] == 0, foot, torch.where(p["framing"] == 1, shin - 0.03, shin - 0.20))
+    bottom = torch.where(
+        p["framing"] == 0, foot, torch.where(p["framing"] == 1, shin - 0.03, shin - 0.20)
+    )
     top = top + torch.where(p["framing"] == 2, 0.03, torch.where(p["framing"] == 0, -0.22, -0.08))
     scale = p["fill"] / (bottom - top)
-    middle = torch.stack([0.5 * j["neck"][:, 0] + 0.25 * (j["left knee"][:, 0] + j["right knee"][:, 0]), 0.5 * (top + bottom)], -1)
+    middle = torch.stack(
+        [
+            0.5 * j["neck"][:, 0] + 0.25 * (j["left knee"][:, 0] + j["right knee"][:, 0]),
+            0.5 * (top + bottom),
+        ],
+        -1,
+    )
     room = torch.stack([(0.5 - 0.36 * scale).clamp(0.02, 0.08), 0.5 - 0.5 * p["fill"]], -1)
-    place = 0.5 + room * torch.stack([p["x"], torch.where(p["framing"] == 0, p["y"], p["y"].abs())], -1)
-    return Frame(matrix * scale[:, None, None], middle, place, torch.stack([p["tilt x"], p["tilt y"]], -1))
+    place = 0.5 + room * torch.stack(
+        [p["x"], torch.where(p["framing"] == 0, p["y"], p["y"].abs())], -1
+    )
+    return Frame(
+        matrix * scale[:, None, None], middle, place, torch.stack([p["tilt x"], p["tilt y"]], -1)
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #b6c6535c
-TONES = ((.98, .84, .75), (.95, .76, .64), (.88, .66, .52), (.76, .54, .40), (.60, .40, .28), (.45, .29, .20), (.31, .20, .15))  # of skin
-HAIRS = ((.07, .06, .06), (.16, .11, .09), (.28, .18, .12), (.42, .24, .13), (.55, .36, .20), (.80, .63, .40), (.92, .82, .62), (.66, .65, .65))
+TONES = (
+    (0.98, 0.84, 0.75),
+    (0.95, 0.76, 0.64),
+    (0.88, 0.66, 0.52),
+    (0.76, 0.54, 0.40),
+    (0.60, 0.40, 0.28),
+    (0.45, 0.29, 0.20),
+    (0.31, 0.20, 0.15),
+)  # of skin
+
+
+HAIRS = (
+    (0.07, 0.06, 0.06),
+    (0.16, 0.11, 0.09),
+    (0.28, 0.18, 0.12),
+    (0.42, 0.24, 0.13),
+    (0.55, 0.36, 0.20),
+    (0.80, 0.63, 0.40),
+    (0.92, 0.82, 0.62),
+    (0.66, 0.65, 0.65),
+)
+
+# %% ../../nbs/data/26_figures.ipynb #24b73620
 CLOTHS = (  # hue, saturation, value
-    (.60, .10, .10), (.60, .05, .22), (.10, .03, .94), (.10, .06, .85), (.60, .04, .55), (.62, .60, .25), (.60, .50, .45),
-    (.58, .38, .68), (.09, .28, .86), (.08, .45, .68), (.07, .50, .45), (.06, .55, .28), (.99, .72, .62), (.97, .40, .86),
-    (.02, .62, .82), (.12, .65, .84), (.22, .40, .45), (.36, .50, .36), (.48, .55, .50), (.56, .35, .84), (.78, .40, .45),
-    (.93, .18, .93), (.05, .30, .92), (.10, .22, .70),
+    (0.60, 0.10, 0.10),
+    (0.60, 0.05, 0.22),
+    (0.10, 0.03, 0.94),
+    (0.10, 0.06, 0.85),
+    (0.60, 0.04, 0.55),
+    (0.62, 0.60, 0.25),
+    (0.60, 0.50, 0.45),
+    (0.58, 0.38, 0.68),
+    (0.09, 0.28, 0.86),
+    (0.08, 0.45, 0.68),
+    (0.07, 0.50, 0.45),
+    (0.06, 0.55, 0.28),
+    (0.99, 0.72, 0.62),
+    (0.97, 0.40, 0.86),
+    (0.02, 0.62, 0.82),
+    (0.12, 0.65, 0.84),
+    (0.22, 0.40, 0.45),
+    (0.36, 0.50, 0.36),
+    (0.48, 0.55, 0.50),
+    (0.56, 0.35, 0.84),
+    (0.78, 0.40, 0.45),
+    (0.93, 0.18, 0.93),
+    (0.05, 0.30, 0.92),
+    (0.10, 0.22, 0.70),
 )
 
 # %% ../../nbs/data/26_figures.ipynb #6aea9a95
@@ -524,22 +894,38 @@ def figure_palette(stream: Stream) -> Tensor:  # (B,8,3)
     "Colours of bag, hair, skin, upper and lower garment, shoes; then the inks of both garments' patterns."
     u = stream.uniform
     index = stream.choice("cloth", len(CLOTHS), (8,))
-    index = torch.where(stream.chance("like the upper", 0.12, (8,)), index[:, UPPER:UPPER + 1], index)
+    index = torch.where(
+        stream.chance("like the upper", 0.12, (8,)), index[:, UPPER : UPPER + 1], index
+    )
     h, s, v = torch.tensor(CLOTHS, device=stream.device)[index].unbind(-1)
     wild = stream.chance("any colour", 0.25, (8,))
-    h = torch.where(wild, natural_hue(u("any hue", shape=(8,))), h) + u("cloth hue", -0.02, 0.02, (8,))
-    s = (torch.where(wild, u("any saturation", 0.1, 0.75, (8,)), s) + u("cloth saturation", -0.06, 0.06, (8,))).clamp(0, 1)
-    v = (torch.where(wild, u("any value", 0.15, 0.95, (8,)), v) + u("cloth value", -0.07, 0.07, (8,))).clamp(0.05, 0.98)
+    h = torch.where(wild, natural_hue(u("any hue", shape=(8,))), h) + u(
+        "cloth hue", -0.02, 0.02, (8,)
+    )
+    s = (
+        torch.where(wild, u("any saturation", 0.1, 0.75, (8,)), s)
+        + u("cloth saturation", -0.06, 0.06, (8,))
+    ).clamp(0, 1)
+    v = (
+        torch.where(wild, u("any value", 0.15, 0.95, (8,)), v) + u("cloth value", -0.07, 0.07, (8,))
+    ).clamp(0.05, 0.98)
     colours = hsv(h, s, v)
     hair = ramp(HAIRS, u("hair colour"))
     dyed = hsv(u("dyed hue"), u("dyed saturation", 0.3, 0.8), u("dyed value", 0.3, 0.8))
-    colours[:, HAIR] = torch.where(stream.chance("dyed", 0.08, (1,)), dyed, hair * u("hair light", 0.85, 1.15, (1,))).clamp(0, 1)
-    colours[:, SKIN] = (ramp(TONES, u("skin colour")) * u("skin light", 0.93, 1.05, (3,))).clamp(0, 1)
+    colours[:, HAIR] = torch.where(
+        stream.chance("dyed", 0.08, (1,)), dyed, hair * u("hair light", 0.85, 1.15, (1,))
+    ).clamp(0, 1)
+    colours[:, SKIN] = (ramp(TONES, u("skin colour")) * u("skin light", 0.93, 1.05, (3,))).clamp(
+        0, 1
+    )
     return colours
 
 # %% ../../nbs/data/26_figures.ipynb #833b1cb9
-def weave(stream: Stream, name: str, along: Tensor, across: Tensor, pixel: Tensor) -> Tensor:  # (B,H,W) metres; (B,1,1) metres
+def weave(
+    stream: Stream, name: str, along: Tensor, across: Tensor, pixel: Tensor
+) -> Tensor:  # (B,H,W) metres; (B,1,1) metres
     "(B,H,W) in [0,1]: where the cloth has the colour of its ink."
+
     def own(word, *a):
         return on_grid(stream.uniform(f"{name} {word}", *a))
 
@@ -548,32 +934,57 @@ def weave(stream: Stream, name: str, along: Tensor, across: Tensor, pixel: Tenso
     rows, columns = wave(along * f), wave(across * f + own("shift"))
     stripes = smoothstep((rows - own("stripe share", 0.35, 0.65)) * edge + 0.5)
     pins = smoothstep((columns - own("pin share", 0.5, 0.75)) * edge + 0.5)
-    checks = 0.5 * (smoothstep((rows - 0.5) * edge + 0.5) + smoothstep((columns - 0.5) * edge + 0.5))
-    dots = smoothstep((rows + wave(across * f + (along * f + 0.5).floor() * 0.5) - 1.25) * 0.8 * edge + 0.5)
+    checks = 0.5 * (
+        smoothstep((rows - 0.5) * edge + 0.5) + smoothstep((columns - 0.5) * edge + 0.5)
+    )
+    dots = smoothstep(
+        (rows + wave(across * f + (along * f + 0.5).floor() * 0.5) - 1.25) * 0.8 * edge + 0.5
+    )
     table = stream.uniform(f"{name} table", shape=(12, 12))
     low = lattice_noise(table, across * f * 0.8 + 40, along * f * 0.8 + 40)
     prints = smoothstep((low - own("print share", 0.45, 0.65)) * 9 + 0.5)
-    ink = torch.where(kind < 2, stripes, torch.where(kind == 2, pins, torch.where(kind == 3, checks, torch.where(kind == 4, dots, prints))))
+    ink = torch.where(
+        kind < 2,
+        stripes,
+        torch.where(
+            kind == 2, pins, torch.where(kind == 3, checks, torch.where(kind == 4, dots, prints))
+        ),
+    )
     ink = mix(0.4 * torch.ones_like(ink), ink, (2.2 - 3.2 * f * pixel).clamp(0, 1))
     return torch.where(kind < 7, ink, 0.0) * own("strength", 0.5, 1.0)
 
 # %% ../../nbs/data/26_figures.ipynb #af6e3a04
-def surroundings(scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
+def surroundings(
+    scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor
+) -> Tensor:
     "(B,3,S,S) background, with the shadow the person throws on the floor: (X,Y) are picture coordinates, (x,y) the figure's."
     stream, j = scene.stream, scene.joints
     u = stream.uniform
     foot = 0.5 * (j["left ankle"] + j["right ankle"])
     floor = y - on_grid(foot[:, 1] - u("floor", 0.0, 0.35))
     kind = on_grid(u("setting"))[:, None]
-    tone = hsv(natural_hue(u("wall hue")), u("wall saturation", 0.0, 0.14), u("wall value", 0.62, 0.98))
-    vignette = 1 - on_grid(u("vignette", 0.0, 0.35)) * ((X - 0.5) * (X - 0.5) + (Y - 0.45) * (Y - 0.45)) * 1.6
-    studio = on_grid(tone) * (vignette * (1 - on_grid(u("sweep", 0.02, 0.2)) * smoothstep(floor * 2.5 + 0.5)))[:, None]
+    tone = hsv(
+        natural_hue(u("wall hue")), u("wall saturation", 0.0, 0.14), u("wall value", 0.62, 0.98)
+    )
+    vignette = (
+        1
+        - on_grid(u("vignette", 0.0, 0.35))
+        * ((X - 0.5) * (X - 0.5) + (Y - 0.45) * (Y - 0.45))
+        * 1.6
+    )
+    studio = (
+        on_grid(tone)
+        * (vignette * (1 - on_grid(u("sweep", 0.02, 0.2)) * smoothstep(floor * 2.5 + 0.5)))[:, None]
+    )
     room = indoors(stream, floor, x, y)
     place = background(stream, scene.palette, bright, X, Y, 1.0 / X.shape[-1])
     canvas = torch.where(kind < 0.45, studio, torch.where(kind < 0.72, room, place))
     shadow = torch.zeros_like(x)
     for side in ("left", "right"):
-        dx, dy = x - on_grid(j[f"{side} toe"][:, 0]), (y - on_grid(j[f"{side} toe"][:, 1]) - 0.01) * 3
+        dx, dy = (
+            x - on_grid(j[f"{side} toe"][:, 0]),
+            (y - on_grid(j[f"{side} toe"][:, 1]) - 0.01) * 3,
+        )
         shadow = torch.maximum(shadow, 1 - (dx * dx + dy * dy).sqrt() * 4)
     return canvas * (1 - 0.5 * smoothstep(shadow))[:, None]
 
@@ -581,23 +992,50 @@ def surroundings(scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, 
 def indoors(stream: Stream, floor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "(B,3,S,S) a wall with panels, bricks or paper, a skirting board, a floor of boards; `floor` is metres below its edge."
     u = stream.uniform
-    wall, board, other = (hsv(natural_hue(u(f"{n} hue", 0, 0.85)), u(f"{n} saturation", 0.02, 0.4), u(f"{n} value", 0.35, 0.92))
-                          for n in ("wall", "board", "panel"))
+    wall, board, other = (
+        hsv(
+            natural_hue(u(f"{n} hue", 0, 0.85)),
+            u(f"{n} saturation", 0.02, 0.4),
+            u(f"{n} value", 0.35, 0.92),
+        )
+        for n in ("wall", "board", "panel")
+    )
     f = on_grid(u("wall scale", 1.5, 5.0))
     shift = on_grid(u("wall shift"))
     row = (y * f * 2).floor()
     kind = on_grid(stream.choice("wall kind", 4))
-    bricks = torch.maximum(smoothstep((wave(y * f * 2) - 0.86) * 7), smoothstep((wave(x * f + 0.5 * row + shift) - 0.92) * 12))
+    bricks = torch.maximum(
+        smoothstep((wave(y * f * 2) - 0.86) * 7),
+        smoothstep((wave(x * f + 0.5 * row + shift) - 0.92) * 12),
+    )
     panels = smoothstep((wave(x * f * 0.5 + shift) - 0.8) * 6)
     paper = smoothstep((wave(x * f + shift) + wave(y * f) - 1.1) * 4)
-    frame = torch.maximum((x - on_grid(u("frame x", -0.7, 0.7))).abs() - on_grid(u("frame wide", 0.15, 0.4)),
-                          (y + on_grid(u("frame y", 0.2, 0.8))).abs() - on_grid(u("frame high", 0.15, 0.5)))
+    frame = torch.maximum(
+        (x - on_grid(u("frame x", -0.7, 0.7))).abs() - on_grid(u("frame wide", 0.15, 0.4)),
+        (y + on_grid(u("frame y", 0.2, 0.8))).abs() - on_grid(u("frame high", 0.15, 0.5)),
+    )
     pictures = smoothstep(0.5 - frame * 60)
-    lines = torch.where(kind == 0, bricks, torch.where(kind == 1, panels, torch.where(kind == 2, paper, pictures)))
-    canvas = paint(on_grid(wall).expand(-1, -1, *x.shape[1:]), on_grid(other), lines * on_grid(u("wall strength", 0.3, 0.9)))
+    lines = torch.where(
+        kind == 0, bricks, torch.where(kind == 1, panels, torch.where(kind == 2, paper, pictures))
+    )
+    canvas = paint(
+        on_grid(wall).expand(-1, -1, *x.shape[1:]),
+        on_grid(other),
+        lines * on_grid(u("wall strength", 0.3, 0.9)),
+    )
     canvas = paint(canvas, on_grid(wall) * 0.6 + 0.3, smoothstep(floor * 40 + 4) * 0.8)
-    planks = 1 - 0.25 * smoothstep((wave((x + 0.3 * floor) * on_grid(u("planks", 3, 8)) / (1 + 1.5 * floor.clamp(min=0))) - 0.85) * 7)
-    return paint(canvas, on_grid(board) * planks[:, None] * (0.85 + 0.3 * floor.clamp(0, 1))[:, None], cover(-floor, 0.02))
+    planks = 1 - 0.25 * smoothstep(
+        (
+            wave((x + 0.3 * floor) * on_grid(u("planks", 3, 8)) / (1 + 1.5 * floor.clamp(min=0)))
+            - 0.85
+        )
+        * 7
+    )
+    return paint(
+        canvas,
+        on_grid(board) * planks[:, None] * (0.85 + 0.3 * floor.clamp(0, 1))[:, None],
+        cover(-floor, 0.02),
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #bc9d5f3d
 def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -606,14 +1044,21 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     places = scene.frame.to_picture(torch.stack([marks[name][0] for name in LANDMARKS], 1))
     x, y = places[:, None, :, 0], places[:, None, :, 1]
     pieces = figure_pieces(scene.pose, scene.joints, *scene.frame.to_object(x, y))
-    fits = torch.tensor([[False] * len(LANDMARKS)] + [[piece.limb in marks[name][1] for name in LANDMARKS] for piece in pieces], device=x.device)
+    fits = torch.tensor(
+        [[False] * len(LANDMARKS)]
+        + [[piece.limb in marks[name][1] for name in LANDMARKS] for piece in pieces],
+        device=x.device,
+    )
     top = surface(scene, x, y, pieces)[:, 0]
-    return places, fits[top, torch.arange(len(LANDMARKS), device=x.device)] & ((places >= 0) & (places < 1)).all(-1)
+    return places, fits[top, torch.arange(len(LANDMARKS), device=x.device)] & (
+        (places >= 0) & (places < 1)
+    ).all(-1)
 
 # %% ../../nbs/data/26_figures.ipynb #7e6e2d31
 def figure_scene(
     stream: Stream,
-    colours: Stream | None = None,  # where the colours of skin, hair and clothes come from, if not from `stream`
+    colours: Stream
+    | None = None,  # where the colours of skin, hair and clothes come from, if not from `stream`
     clear: bool = False,  # nothing in front of the person
     **overrides: float | Tensor,  # parameters to set instead of draw, spaces as underscores
 ) -> Scene:
@@ -621,14 +1066,31 @@ def figure_scene(
     pose = figure_parameters(stream, overrides.pop("outfit", None))
     for name, value in overrides.items():
         name = name.replace("_", " ")
-        require(name in pose, f"A figure has no parameter {name!r}; choose among: {', '.join(pose)}.")
-        pose[name] = torch.as_tensor(value, device=stream.device).to(pose[name].dtype).expand(len(stream)).clone()
+        require(
+            name in pose, f"A figure has no parameter {name!r}; choose among: {', '.join(pose)}."
+        )
+        pose[name] = (
+            torch.as_tensor(value, device=stream.device)
+            .to(pose[name].dtype)
+            .expand(len(stream))
+            .clone()
+        )
     joints = figure_skeleton(pose)
     frame = frame_figure(pose, joints)
     colours = stream if colours is None else colours
     front = occluders(stream, frame.place, 0.8 * pose["fill"])
     front.there = front.there & stream.chance("in the way", 0.3, (1,)) & (not clear)
-    scene = Scene(stream, colours, pose, joints, frame, front, figure_palette(colours), torch.empty(0), torch.empty(0))
+    scene = Scene(
+        stream,
+        colours,
+        pose,
+        joints,
+        frame,
+        front,
+        figure_palette(colours),
+        torch.empty(0),
+        torch.empty(0),
+    )
     landmarks, visible = seen_landmarks(scene)
     return replace(scene, landmarks=landmarks, visible=visible)
 
@@ -636,17 +1098,29 @@ def figure_scene(
 def dress(scene: Scene, x: Tensor, y: Tensor, pixel: Tensor):
     "A function from a piece to its (B,3,H,W) colours."
     own, palette, j, p = scene.colours, scene.palette, scene.joints, scene.pose
-    folds, creased = own.uniform("folds", shape=(12, 12)), on_grid(own.uniform("creased", 0.06, 0.34))
+    folds, creased = (
+        own.uniform("folds", shape=(12, 12)),
+        on_grid(own.uniform("creased", 0.06, 0.34)),
+    )
     down = on_line(x, y, j["neck"], -j["up"])
     right = on_line(x, y, j["neck"], torch.stack([-j["up"][:, 1], j["up"][:, 0]], -1))
-    lapel = (0.02 + 0.16 * (0.42 - down).clamp(min=0) - (right - 0.05 * on_grid(cos_sin(p["yaw"])[1])).abs()) * 60
+    lapel = (
+        0.02
+        + 0.16 * (0.42 - down).clamp(min=0)
+        - (right - 0.05 * on_grid(cos_sin(p["yaw"])[1])).abs()
+    ) * 60
     opened = smoothstep(lapel + 0.5) * on_grid((p["open"] > 0) & (p["facing"] > 0))
 
     flat = {part: weave(own, PARTS[part - 1], down, right, pixel) for part in (UPPER, LOWER)}
     flat[LOWER] = torch.where(on_grid(p["one cloth"] > 0), flat[UPPER], flat[LOWER])
-    base, inks = palette[:, :6].clone(), palette[:, 3:].clone()  # inks of the upper and lower garment are colours 6 and 7
+    base, inks = (
+        palette[:, :6].clone(),
+        palette[:, 3:].clone(),
+    )  # inks of the upper and lower garment are colours 6 and 7
     for colours in (base, inks):
-        colours[:, LOWER] = torch.where(p["one cloth"][:, None] > 0, colours[:, UPPER], colours[:, LOWER])
+        colours[:, LOWER] = torch.where(
+            p["one cloth"][:, None] > 0, colours[:, UPPER], colours[:, LOWER]
+        )
 
     def coat(piece: Piece) -> Tensor:
         colour = on_grid(base[:, piece.part]).expand(-1, -1, *x.shape[1:])
@@ -683,7 +1157,11 @@ def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor
         return paint(canvas, on_grid(colour), cover(d, pixel) * seen * strength)
 
     brow = scene.palette[:, HAIR] * 0.7
-    lips = mix(skin * 0.75, torch.tensor([0.75, 0.2, 0.22], device=x.device), own.uniform("lips", 0.2, 0.9, (1,)))
+    lips = mix(
+        skin * 0.75,
+        torch.tensor([0.75, 0.2, 0.22], device=x.device),
+        own.uniform("lips", 0.2, 0.9, (1,)),
+    )
     canvas = spot(skin * 0.72, 0.008, 0.035, 0.013, 0.01, 0.8)
     for sign in (-1.0, 1.0):
         canvas = spot(skin * 0 + 0.94, 0.032 * sign, 0.006, 0.015, 0.0065, 0.8)
@@ -692,21 +1170,32 @@ def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor
     return spot(lips, 0.0, 0.064, 0.024, 0.008)
 
 # %% ../../nbs/data/26_figures.ipynb #9095aa9b
-def paint_figure(scene: Scene, canvas: Tensor, pieces: list[Piece], x: Tensor, y: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+def paint_figure(
+    scene: Scene, canvas: Tensor, pieces: list[Piece], x: Tensor, y: Tensor, pixel: Tensor
+) -> tuple[Tensor, Tensor]:
     "The figure on the (B,3,S,S) canvas, and (B,S,S) where it is."
     p, j, u = scene.pose, scene.joints, scene.stream.uniform
     coat, coats = dress(scene, x, y, pixel), {}
-    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.24)) * torch.stack([p["facing"], torch.ones_like(p["facing"])], -1)
+    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.24)) * torch.stack(
+        [p["facing"], torch.ones_like(p["facing"])], -1
+    )
     rim, shadow = on_grid(u("rim", 0.12, 0.32)), on_grid(u("shadow", 0.2, 0.5))
     whole = torch.zeros_like(x, dtype=torch.bool)
     for piece in pieces:
         axis = unit(j[piece.ends[1]] - j[piece.ends[0]])
         toward = axis[:, 0] * light[:, 1] - axis[:, 1] * light[:, 0]
-        joined = smoothstep(piece.along * 5 - 0.3) if piece.limb.endswith("arm") else 1.0  # no edge where an arm comes out of its shoulder
+        joined = (
+            smoothstep(piece.along * 5 - 0.3) if piece.limb.endswith("arm") else 1.0
+        )  # no edge where an arm comes out of its shoulder
         shade = 1.04 + joined * (on_grid(toward) * piece.across - rim * piece.across * piece.across)
-        canvas = canvas * (1 - joined * shadow * (1 - (piece.distance * 28).clamp(0, 1)) * whole)[:, None]  # on what lies behind
+        canvas = (
+            canvas
+            * (1 - joined * shadow * (1 - (piece.distance * 28).clamp(0, 1)) * whole)[:, None]
+        )  # on what lies behind
         name = piece.name.removesuffix(" behind")
-        coats[name] = coats[name] if name in coats else coat(piece)  # an arm wears the same sleeve behind the trunk and in front
+        coats[name] = (
+            coats[name] if name in coats else coat(piece)
+        )  # an arm wears the same sleeve behind the trunk and in front
         canvas = paint(canvas, coats[name] * shade[:, None], cover(piece.distance, pixel))
         whole = whole | (piece.distance < 0)
         if piece.name == "head":
@@ -732,11 +1221,19 @@ def draw_figures(
     x, y = scene.frame.to_object(X, Y)
     pixel = on_grid(1.0 / (scene.frame.scale * size))
     pieces = figure_pieces(scene.pose, scene.joints, x, y)
-    canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else surroundings(scene, brightness(scene.palette), X, Y, x, y, pixel)
+    canvas = (
+        torch.full((B, 3, size, size), 0.96, device=device)
+        if plain
+        else surroundings(scene, brightness(scene.palette), X, Y, x, y, pixel)
+    )
     canvas, whole = paint_figure(scene, canvas, pieces, x, y, pixel)
     canvas = paint_occluders(scene, canvas, whole, X, Y)
-    parts = torch.tensor([0] + [piece.part for piece in pieces], device=device)[surface(scene, X, Y, pieces)]
-    if not plain:  # fashion is photographed with care: a little more than half of what the birds' camera does
+    parts = torch.tensor([0] + [piece.part for piece in pieces], device=device)[
+        surface(scene, X, Y, pieces)
+    ]
+    if (
+        not plain
+    ):  # fashion is photographed with care: a little more than half of what the birds' camera does
         canvas = canvas + (expose(stream, canvas, X, Y, size) - canvas) * 0.6
     return Drawing(canvas.clamp(0, 1), parts, whole)
 
@@ -745,7 +1242,16 @@ def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -
     "A scene drawn at one size, with its annotations in pixels."
     drawing = draw_figures(scene, size, plain)
     masks = drawing.parts > 0
-    return Batch(drawing.images, names, masks, drawing.parts, scene.landmarks * size, scene.visible, tight_boxes(masks), scene.pose["outfit"])
+    return Batch(
+        drawing.images,
+        names,
+        masks,
+        drawing.parts,
+        scene.landmarks * size,
+        scene.visible,
+        tight_boxes(masks),
+        scene.pose["outfit"],
+    )
 
 # %% ../../nbs/data/26_figures.ipynb #ed741db4
 @collections.register("figures")
@@ -767,9 +1273,29 @@ class Figures(Drawn):
 
 # %% ../../nbs/data/26_figures.ipynb #cb02bea6
 NEUTRAL = {
-    "facing": 1.0, "yaw": 0.0, "look": 0.0, "nod": 0.0, "stance": 0, "sway": 0.0, "stride": 1.0, "lean": 0.0, "left arm": 0, "right arm": 0,
-    "left hand x": 0.0, "left hand y": 0.0, "right hand x": 0.0, "right hand y": 0.0, "framing": 0, "fill": 0.95, "x": 0.0, "y": 0.0, "roll": 0.0,
-    "shear": 0.0, "tilt x": 0.0, "tilt y": 0.0, "bag": 0.0,
+    "facing": 1.0,
+    "yaw": 0.0,
+    "look": 0.0,
+    "nod": 0.0,
+    "stance": 0,
+    "sway": 0.0,
+    "stride": 1.0,
+    "lean": 0.0,
+    "left arm": 0,
+    "right arm": 0,
+    "left hand x": 0.0,
+    "left hand y": 0.0,
+    "right hand x": 0.0,
+    "right hand y": 0.0,
+    "framing": 0,
+    "fill": 0.95,
+    "x": 0.0,
+    "y": 0.0,
+    "roll": 0.0,
+    "shear": 0.0,
+    "tilt x": 0.0,
+    "tilt y": 0.0,
+    "bag": 0.0,
 }
 
 # %% ../../nbs/data/26_figures.ipynb #181fe638
@@ -789,11 +1315,25 @@ def pose_figure(
 ) -> Sample:
     "One figure as told: what is not given is neutral, and nothing stands in front of it."
     settings = {k.replace(" ", "_"): v for k, v in NEUTRAL.items()} | more
-    asked = {"outfit": (outfit, tuple(OUTFITS)), "stance": (stance, STANCES), "left_arm": (left_arm, ARMS), "right_arm": (right_arm, ARMS),
-             "hair": (hair, HAIRSTYLES), "framing": (framing, FRAMINGS)}
+    asked = {
+        "outfit": (outfit, tuple(OUTFITS)),
+        "stance": (stance, STANCES),
+        "left_arm": (left_arm, ARMS),
+        "right_arm": (right_arm, ARMS),
+        "hair": (hair, HAIRSTYLES),
+        "framing": (framing, FRAMINGS),
+    }
     for what, (name, known) in asked.items():
-        require(name in known, f"There is no {what.replace('_', ' ')} {name!r}; choose one of: {', '.join(known)}.")
+        require(
+            name in known,
+            f"There is no {what.replace('_', ' ')} {name!r}; choose one of: {', '.join(known)}.",
+        )
         settings[what] = known.index(name)
     index = torch.zeros(1, dtype=torch.int64)
-    scene = figure_scene(Stream(seed, index), Stream(palette, index), clear=True, **settings | {"facing": -1.0 if behind else 1.0})
+    scene = figure_scene(
+        Stream(seed, index),
+        Stream(palette, index),
+        clear=True,
+        **settings | {"facing": -1.0 if behind else 1.0},
+    )
     return photograph(scene, size, [f"{outfit}, {stance}"], plain).samples()[0]

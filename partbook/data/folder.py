@@ -37,7 +37,10 @@ def natural_key(
     name: str,  # a path with forward slashes
 ) -> tuple:
     "Sorts names as people do: numbers by value, letters without regard to case."
-    return tuple(tuple(int(t) if i % 2 else t.casefold() for i, t in enumerate(re.split(r"([0-9]+)", part))) for part in name.split("/")), name
+    return tuple(
+        tuple(int(t) if i % 2 else t.casefold() for i, t in enumerate(re.split(r"([0-9]+)", part)))
+        for part in name.split("/")
+    ), name
 
 # %% ../../nbs/data/40_folder.ipynb #277fc35b
 UNREAD = {  # endings of photographs, or of what holds some, that are not read: what to do
@@ -443,7 +446,9 @@ def _decode(self: Folder, name: str) -> Tensor:
     if self.size is None:
         return read_image(self.root / name)
     image = read_image(self.root / name, at_least=2 * self.size)[None]
-    square = F.interpolate(image, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)[0]
+    square = F.interpolate(
+        image, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+    )[0]
     return (square.clamp(0, 1) * 255).round().byte()
 
 # %% ../../nbs/data/40_folder.ipynb #79298c82
@@ -585,7 +590,10 @@ def __getitem__(self: Folder, i: int) -> Sample:
     name = self.names[i]
     image = self._decode(name) if self._images is None else self._images[i]
     image = image if image.is_floating_point() else image.float() / 255
-    found = {kind: self._map(kind, name) if kept is None else kept[i] for kind, kept in self._maps.items()}
+    found = {
+        kind: self._map(kind, name) if kept is None else kept[i]
+        for kind, kept in self._maps.items()
+    }
     soft = found["saliency"].float() / 255 if "saliency" in found else None
     mask = found["masks"] if "masks" in found else None if soft is None else soft > 0.5
     return Sample(image, name, mask, saliency=soft)

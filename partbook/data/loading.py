@@ -17,12 +17,17 @@ from .sample import Batch, Collection, batch_indices
 # %% ../../nbs/data/17_loading.ipynb #3fe4f3d7
 MOST = 256  # threads
 
-
+# %% ../../nbs/data/17_loading.ipynb #99c95a90
 class Ahead:
     "`make(n)` for n in order, up to `depth` of them made in advance by `workers` threads; none makes each when it is asked for."
 
-    def __init__(self, make: Callable[[int], Batch], stop: int, workers: int = 2, depth: int | None = None):
-        require(workers >= 0, f"The number of workers is {workers}; it cannot be negative, 0 loads in the main thread.")
+    def __init__(
+        self, make: Callable[[int], Batch], stop: int, workers: int = 2, depth: int | None = None
+    ):
+        require(
+            workers >= 0,
+            f"The number of workers is {workers}; it cannot be negative, 0 loads in the main thread.",
+        )
         enough = f"The number of workers is {workers}; at most {MOST} threads are of use."
         require(workers <= MOST, enough)
         self.make, self.stop, self.depth = make, stop, 2 * workers if depth is None else depth
@@ -31,7 +36,10 @@ class Ahead:
 
     def get(self, number: int) -> Batch:
         "The batch `number`; the following ones are on their way."
-        require(0 <= number < self.stop, f"There is no batch {number}; they are numbered from 0 to {self.stop - 1}.")
+        require(
+            0 <= number < self.stop,
+            f"There is no batch {number}; they are numbered from 0 to {self.stop - 1}.",
+        )
         if self.pool is None:
             return self.make(number)
         for n in [n for n in self.started if not number <= n <= number + self.depth]:
@@ -50,7 +58,9 @@ class Ahead:
         return self
 
     def __exit__(self, kind, *error) -> None:
-        self.close(wait=kind is not GeneratorExit)  # a pass given up half-way may be cleared away by one of the threads
+        self.close(
+            wait=kind is not GeneratorExit
+        )  # a pass given up half-way may be cleared away by one of the threads
 
 # %% ../../nbs/data/17_loading.ipynb #e0dbd97a
 WORKERS = 2  # threads that load ahead, unless told otherwise

@@ -33,24 +33,75 @@ from .sample import Collection, Sample, collections, resize
 from ..files import as_path, kind_of, regular_file, shown
 
 # %% ../../nbs/data/60_pascal.ipynb #fa1f297f
-CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
-           "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")  # class k of masks and of class_ind is CLASSES[k - 1]
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)  # class k of masks and of class_ind is CLASSES[k - 1]
+
+
 SCOPS = ("horse", "cow", "sheep", "aeroplane", "bus", "car", "motorbike")  # SCOPS, Table 4
-CONTRASTIVE = ("sheep", "horse", "cow", "motorbike", "aeroplane", "bus", "car", "bicycle", "dog", "cat")  # contrastive paper, Table 5
-ALIASES = {"table": "diningtable",  # PASCAL-Part's word
-           "aero": "aeroplane", "plane": "aeroplane", "motor": "motorbike", "mbike": "motorbike", "bike": "bicycle"}  # the tables' abbreviations
+
+# %% ../../nbs/data/60_pascal.ipynb #f850bb8b
+CONTRASTIVE = (
+    "sheep",
+    "horse",
+    "cow",
+    "motorbike",
+    "aeroplane",
+    "bus",
+    "car",
+    "bicycle",
+    "dog",
+    "cat",
+)  # contrastive paper, Table 5
+
+
+ALIASES = {
+    "table": "diningtable",  # PASCAL-Part's word
+    "aero": "aeroplane",
+    "plane": "aeroplane",
+    "motor": "motorbike",
+    "mbike": "motorbike",
+    "bike": "bicycle",
+}  # the tables' abbreviations
+
+
 VOID = 255  # in VOC's masks: undecided
 
 # %% ../../nbs/data/60_pascal.ipynb #917e66d7
 def class_name(word: str, where: str) -> str:
     "VOC's name of a class; `InputError` lists the names when there is none."
     name = ALIASES.get(word, word)
-    require(name in CLASSES, f"{where}: {word!r} is not a class of PASCAL VOC; the classes are {', '.join(CLASSES)}.")
+    require(
+        name in CLASSES,
+        f"{where}: {word!r} is not a class of PASCAL VOC; the classes are {', '.join(CLASSES)}.",
+    )
     return name
 
 
 def chosen_classes(
-    classes: str | Sequence[str],  # "scops", "contrastive", "all", names with commas between them, or a sequence of names
+    classes: str
+    | Sequence[
+        str
+    ],  # "scops", "contrastive", "all", names with commas between them, or a sequence of names
 ) -> tuple[str, ...]:
     "The classes a name or a list of names stands for, without repetition, in the order given."
     named = {"scops": SCOPS, "contrastive": CONTRASTIVE, "all": CLASSES}
@@ -64,32 +115,85 @@ def _each(pattern: str, *places: str) -> tuple[str, ...]:
     return tuple(pattern.format(place) for place in places)
 
 
-_EYES, _EARS, _HORNS, _LEGS = _each("{}eye", "l", "r"), _each("{}ear", "l", "r"), _each("{}horn", "l", "r"), ("lf", "rf", "lb", "rb")
+_EYES, _EARS, _HORNS, _LEGS = (
+    _each("{}eye", "l", "r"),
+    _each("{}ear", "l", "r"),
+    _each("{}horn", "l", "r"),
+    ("lf", "rf", "lb", "rb"),
+)
 _UPPER, _LOWER, _HOOVES = _each("{}uleg", *_LEGS), _each("{}lleg", *_LEGS), _each("{}ho", *_LEGS)
-_PAWED = {"head": ("head", *_EYES, *_EARS, "muzzle", "nose"), "torso": ("torso", "neck"), "legs": _each("{}leg", *_LEGS) + _each("{}pa", *_LEGS),
-          "tail": ("tail",)}
-_HOOFED = {"head": ("head", *_EYES, *_EARS, "muzzle"), "torso": ("torso", "neck"), "legs": _UPPER + _LOWER, "tail": ("tail",)}
+_PAWED = {
+    "head": ("head", *_EYES, *_EARS, "muzzle", "nose"),
+    "torso": ("torso", "neck"),
+    "legs": _each("{}leg", *_LEGS) + _each("{}pa", *_LEGS),
+    "tail": ("tail",),
+}
+_HOOFED = {
+    "head": ("head", *_EYES, *_EARS, "muzzle"),
+    "torso": ("torso", "neck"),
+    "legs": _UPPER + _LOWER,
+    "tail": ("tail",),
+}
 _HORNED = _HOOFED | {"head": _HOOFED["head"] + _HORNS}
 _CYCLE = {"wheel": ("fwheel", "bwheel"), "front": ("handlebar", "headlight"), "saddle": ("saddle",)}
-_CAR = {"front": ("frontside", "fliplate", "headlight"), "back": ("backside", "bliplate"),
-        "side": ("leftside", "rightside", "leftmirror", "rightmirror", "door"), "roof": ("roofside",), "wheel": ("wheel",), "window": ("window",)}
+_CAR = {
+    "front": ("frontside", "fliplate", "headlight"),
+    "back": ("backside", "bliplate"),
+    "side": ("leftside", "rightside", "leftmirror", "rightmirror", "door"),
+    "roof": ("roofside",),
+    "wheel": ("wheel",),
+    "window": ("window",),
+}
 _SIDES = ("frontside", "leftside", "rightside", "backside", "roofside")
 
 # %% ../../nbs/data/60_pascal.ipynb #960ea21d
 COARSE = {  # class -> coarse part -> the parts of PASCAL-Part in it; the coarse names are this book's
-    "aeroplane": {"body": ("body",), "wing": ("lwing", "rwing"), "tail": ("stern", "tail"), "engine": ("engine",), "wheel": ("wheel",)},
-    "bicycle": _CYCLE | {"chainwheel": ("chainwheel",)}, "motorbike": _CYCLE, "bus": _CAR, "car": _CAR,
-    "bird": {"head": ("head", *_EYES, "beak"), "torso": ("torso", "neck"), "wing": ("lwing", "rwing"),
-             "leg": ("lleg", "lfoot", "rleg", "rfoot"), "tail": ("tail",)},
-    "cat": _PAWED | {"head": tuple(p for p in _PAWED["head"] if p != "muzzle")}, "dog": _PAWED,
-    "cow": _HORNED, "sheep": _HORNED, "horse": _HOOFED | {"legs": _UPPER + _LOWER + _HOOVES},
-    "person": {"head": ("head", *_EYES, *_EARS, "lebrow", "rebrow", "nose", "mouth", "hair"), "torso": ("torso", "neck"),
-               "arm": ("luarm", "llarm", "lhand", "ruarm", "rlarm", "rhand"), "leg": ("luleg", "llleg", "lfoot", "ruleg", "rlleg", "rfoot")},
-    "train": {"head": ("head", *_each("h{}", *_SIDES), "headlight"), "coach": ("coach", *_each("c{}", *_SIDES))},
-    "bottle": {"cap": ("cap",), "body": ("body",)}, "pottedplant": {"pot": ("pot",), "plant": ("plant",)}, "tvmonitor": {"screen": ("screen",)},
-    "boat": {}, "chair": {}, "diningtable": {}, "sofa": {},
+    "aeroplane": {
+        "body": ("body",),
+        "wing": ("lwing", "rwing"),
+        "tail": ("stern", "tail"),
+        "engine": ("engine",),
+        "wheel": ("wheel",),
+    },
+    "bicycle": _CYCLE | {"chainwheel": ("chainwheel",)},
+    "motorbike": _CYCLE,
+    "bus": _CAR,
+    "car": _CAR,
+    "bird": {
+        "head": ("head", *_EYES, "beak"),
+        "torso": ("torso", "neck"),
+        "wing": ("lwing", "rwing"),
+        "leg": ("lleg", "lfoot", "rleg", "rfoot"),
+        "tail": ("tail",),
+    },
+    "cat": _PAWED | {"head": tuple(p for p in _PAWED["head"] if p != "muzzle")},
+    "dog": _PAWED,
+    "cow": _HORNED,
+    "sheep": _HORNED,
+    "horse": _HOOFED | {"legs": _UPPER + _LOWER + _HOOVES},
+    "person": {
+        "head": ("head", *_EYES, *_EARS, "lebrow", "rebrow", "nose", "mouth", "hair"),
+        "torso": ("torso", "neck"),
+        "arm": ("luarm", "llarm", "lhand", "ruarm", "rlarm", "rhand"),
+        "leg": ("luleg", "llleg", "lfoot", "ruleg", "rlleg", "rfoot"),
+    },
+    "train": {
+        "head": ("head", *_each("h{}", *_SIDES), "headlight"),
+        "coach": ("coach", *_each("c{}", *_SIDES)),
+    },
+    "bottle": {"cap": ("cap",), "body": ("body",)},
+    "pottedplant": {"pot": ("pot",), "plant": ("plant",)},
+    "tvmonitor": {"screen": ("screen",)},
+    "boat": {},
+    "chair": {},
+    "diningtable": {},
+    "sofa": {},
 }
-PARTS = {kind: tuple(p for parts in groups.values() for p in parts) for kind, groups in COARSE.items()}  # class -> all its parts, numbers dropped
+
+# %% ../../nbs/data/60_pascal.ipynb #0a5f136d
+PARTS = {
+    kind: tuple(p for parts in groups.values() for p in parts) for kind, groups in COARSE.items()
+}  # class -> all its parts, numbers dropped
 
 # %% ../../nbs/data/60_pascal.ipynb #87abdea6
 def stem(part: str) -> str:
@@ -114,7 +218,10 @@ def part_groups(
     for name, parts in own.items():
         require(isinstance(parts, (list, tuple)), sentence)
         for part in parts:
-            require(part in PARTS[kind], f"groups: {part!r} in {name!r} is not a part of a {kind}; its parts are {', '.join(PARTS[kind]) or 'none'}.")
+            require(
+                part in PARTS[kind],
+                f"groups: {part!r} in {name!r} is not a part of a {kind}; its parts are {', '.join(PARTS[kind]) or 'none'}.",
+            )
     return {name: tuple(parts) for name, parts in own.items()}
 
 # %% ../../nbs/data/60_pascal.ipynb #15471dc9
@@ -127,7 +234,9 @@ class PascalObject:
 
     kind: str  # VOC's name of its class
     mask: np.ndarray  # (H,W) bool
-    parts: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (name as in the file, (H,W) bool), in the file's order
+    parts: list[tuple[str, np.ndarray]] = field(
+        default_factory=list
+    )  # (name as in the file, (H,W) bool), in the file's order
     marks: frozenset[str] = frozenset()  # of MARKS, where VOC's XML was read
 
 
@@ -141,12 +250,18 @@ def mask_box(
 # %% ../../nbs/data/60_pascal.ipynb #192bd766
 def part_labels(
     objects: Sequence[PascalObject],  # of one photograph
-    number: Mapping[tuple[str, str], int],  # (class, part without its number) -> label from 1; others become background
+    number: Mapping[
+        tuple[str, str], int
+    ],  # (class, part without its number) -> label from 1; others become background
     overlap: str = "first",  # which part has a pixel that several claim: the "first" or the "last" in the file
 ) -> np.ndarray:  # (H,W) int64
     "One label for each pixel: 0 where no numbered part is."
-    claims = [(number.get((o.kind, stem(name)), 0), mask) for o in objects for name, mask in o.parts]
-    claims = [(label, mask) for label, mask in (claims if overlap == "first" else claims[::-1]) if label]
+    claims = [
+        (number.get((o.kind, stem(name)), 0), mask) for o in objects for name, mask in o.parts
+    ]
+    claims = [
+        (label, mask) for label, mask in (claims if overlap == "first" else claims[::-1]) if label
+    ]
     if not claims:
         return np.zeros(objects[0].mask.shape, np.int64)
     labels, masks = np.array([label for label, _ in claims]), np.stack([mask for _, mask in claims])
@@ -170,15 +285,24 @@ def _load_anno(path: Path):
 # %% ../../nbs/data/60_pascal.ipynb #1169a548
 def _structs(value, fields: Sequence[str], where: str) -> list[np.void]:
     "The structures in an array, a single structure, a cell array of structures, or nothing."
-    require(isinstance(value, np.ndarray), f"{where} is a {type(value).__name__}, not a structure with fields {', '.join(fields)}; {_AGAIN}.")
+    require(
+        isinstance(value, np.ndarray),
+        f"{where} is a {type(value).__name__}, not a structure with fields {', '.join(fields)}; {_AGAIN}.",
+    )
     if value.size == 0:
         return []
     names = value.dtype.names
     if names is None and value.dtype == object:
         return [s for cell in value.ravel() for s in _structs(cell, fields, where)]
     lacking = [f for f in fields if f not in (names or ())]
-    require(names is not None, f"{where} is {_described(value)}, not a structure with fields {', '.join(fields)}; {_AGAIN}.")
-    require(not lacking, f"{where} has no field {' and no field '.join(lacking)}; it needs {', '.join(fields)}, so {_AGAIN}.")
+    require(
+        names is not None,
+        f"{where} is {_described(value)}, not a structure with fields {', '.join(fields)}; {_AGAIN}.",
+    )
+    require(
+        not lacking,
+        f"{where} has no field {' and no field '.join(lacking)}; it needs {', '.join(fields)}, so {_AGAIN}.",
+    )
     return list(value.ravel())
 
 
@@ -186,25 +310,41 @@ def _text(value, where: str) -> str:
     "The text in a character array, or in a cell of one."
     while isinstance(value, np.ndarray) and value.size == 1:
         value = value.ravel()[0]
-    require(isinstance(value, str) and value, f"{where} is {str(value)[:40]}, not a name; {_AGAIN}.")
+    require(
+        isinstance(value, str) and value, f"{where} is {str(value)[:40]}, not a name; {_AGAIN}."
+    )
     return str(value)
 
 # %% ../../nbs/data/60_pascal.ipynb #842cc103
 def _mask_array(value, size: tuple[int, int] | None, where: str) -> np.ndarray:  # (H,W) bool
-    require(isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "buif" and value.size,
-            f"{where}: the mask is {_described(value)}, not an array of zeros and ones of the photograph's size; {_AGAIN}.")
-    require(size is None or value.shape == size,
-            f"{where}: the mask is {_wide(value.shape)} pixels, but others of the file {_wide(size or (0, 0))}{_turned(value.shape, size)}; {_AGAIN}.")
+    require(
+        isinstance(value, np.ndarray)
+        and value.ndim == 2
+        and value.dtype.kind in "buif"
+        and value.size,
+        f"{where}: the mask is {_described(value)}, not an array of zeros and ones of the photograph's size; {_AGAIN}.",
+    )
+    require(
+        size is None or value.shape == size,
+        f"{where}: the mask is {_wide(value.shape)} pixels, but others of the file {_wide(size or (0, 0))}{_turned(value.shape, size)}; {_AGAIN}.",
+    )
     inside = value > 0
     odd = value[value != inside]
-    require(not odd.size, f"{where}: the mask holds {odd[0] if odd.size else 0:g}, but should hold only 0 and 1; {_AGAIN}.")
+    require(
+        not odd.size,
+        f"{where}: the mask holds {odd[0] if odd.size else 0:g}, but should hold only 0 and 1; {_AGAIN}.",
+    )
     return inside
 
 
 def _described(value) -> str:
     if not isinstance(value, np.ndarray):
         return f"a {type(value).__name__}"
-    return "text" if value.dtype.kind == "U" else f"an array {'x'.join(map(str, value.shape))} of {value.dtype}"
+    return (
+        "text"
+        if value.dtype.kind == "U"
+        else f"an array {'x'.join(map(str, value.shape))} of {value.dtype}"
+    )
 
 
 def _wide(shape: Sequence[int]) -> str:
@@ -222,31 +362,50 @@ def read_mat(
     path = Path(path)
     anno = _load_anno(path)
     name = _text(anno["imname"], f"{path}: anno.imname")
-    require(name == path.stem, f"{path} tells of image {name}, not of {path.stem}; it was renamed or mixed up, so {_AGAIN}.")
+    require(
+        name == path.stem,
+        f"{path} tells of image {name}, not of {path.stem}; it was renamed or mixed up, so {_AGAIN}.",
+    )
     objects, size = [], None
-    for n, row in enumerate(_structs(anno["objects"], ("class", "class_ind", "mask", "parts"), f"{path}: anno.objects"), 1):
+    for n, row in enumerate(
+        _structs(anno["objects"], ("class", "class_ind", "mask", "parts"), f"{path}: anno.objects"),
+        1,
+    ):
         where = f"{path}, object {n}"
         kind = class_name(_text(row["class"], f"{where}: class"), where)
         _check_class_number(row["class_ind"], kind, where)
         mask = _mask_array(row["mask"], size, where)
         size = mask.shape
-        objects.append(PascalObject(kind, mask, _read_parts(row["parts"], kind, size, f"{where} ({kind})")))
+        objects.append(
+            PascalObject(kind, mask, _read_parts(row["parts"], kind, size, f"{where} ({kind})"))
+        )
     return objects
 
 # %% ../../nbs/data/60_pascal.ipynb #d0ad2ff1
 def _check_class_number(value, kind: str, where: str) -> None:
     expected, found = CLASSES.index(kind) + 1, np.asarray(value).ravel()
-    require(found.size == 1 and found.dtype.kind in "buif", f"{where}: class_ind is {_described(value)}, not one number; {_AGAIN}.")
+    require(
+        found.size == 1 and found.dtype.kind in "buif",
+        f"{where}: class_ind is {_described(value)}, not one number; {_AGAIN}.",
+    )
     slip = " (classes are counted from 1, not from 0)" if found[0] == expected - 1 else ""
-    require(found[0] == expected, f"{where}: class_ind is {found[0]:g}, but {kind} is class {expected}{slip}; {_AGAIN}.")
+    require(
+        found[0] == expected,
+        f"{where}: class_ind is {found[0]:g}, but {kind} is class {expected}{slip}; {_AGAIN}.",
+    )
 
 
-def _read_parts(value, kind: str, size: tuple[int, int], where: str) -> list[tuple[str, np.ndarray]]:
+def _read_parts(
+    value, kind: str, size: tuple[int, int], where: str
+) -> list[tuple[str, np.ndarray]]:
     parts = []
     for n, row in enumerate(_structs(value, ("part_name", "mask"), f"{where}: parts"), 1):
         name = _text(row["part_name"], f"{where}, part {n}: part_name")
         known = ", ".join(PARTS[kind]) or "none"
-        require(stem(name) in PARTS[kind], f"{where}, part {n}: {name!r} is not a part of a {kind}; its parts are {known}.")
+        require(
+            stem(name) in PARTS[kind],
+            f"{where}, part {n}: {name!r} is not a part of a {kind}; its parts are {known}.",
+        )
         parts.append((name, _mask_array(row["mask"], size, f"{where}, part {name}")))
     return parts
 
@@ -258,17 +417,25 @@ def _list_lines(path: Path) -> list[tuple[int, list[str]]]:  # (line number, its
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again.") from None
+        raise InputError(
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again."
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from None
     return [(n, words) for n, line in enumerate(text.splitlines(), 1) if (words := line.split())]
 
 
 def _check_name(name: str, where: str) -> None:
-    require(Path(name).name == name and "\\" not in name and name.strip("."),
-            f"{where}: {name[:40]!r} is a path, not the name of an image; remove the line.")
-    require(Path(name).suffix.lower() not in (".jpg", ".png", ".xml", ".mat"),
-            f"{where}: {name[:40]!r} has an ending, but lists hold bare names like 2008_000008; remove the ending.")
+    require(
+        Path(name).name == name and "\\" not in name and name.strip("."),
+        f"{where}: {name[:40]!r} is a path, not the name of an image; remove the line.",
+    )
+    require(
+        Path(name).suffix.lower() not in (".jpg", ".png", ".xml", ".mat"),
+        f"{where}: {name[:40]!r} has an ending, but lists hold bare names like 2008_000008; remove the ending.",
+    )
 
 # %% ../../nbs/data/60_pascal.ipynb #b51cba0c
 def read_names(
@@ -278,11 +445,16 @@ def read_names(
     names: dict[str, int] = {}
     for n, words in _list_lines(Path(path)):
         where = f"{path}, line {n}"
-        require(len(words) == 1, f"{where}: {' '.join(words)[:60]!r} has {len(words)} fields, not one image name; "
-                                 "a class's list (horse_train.txt) is no list of images.")
+        require(
+            len(words) == 1,
+            f"{where}: {' '.join(words)[:60]!r} has {len(words)} fields, not one image name; "
+            "a class's list (horse_train.txt) is no list of images.",
+        )
         _check_name(words[0], where)
-        require(words[0] not in names,
-                f"{where}: {words[0]} stands here for the second time, first in line {names.get(words[0])}; remove one of the two.")
+        require(
+            words[0] not in names,
+            f"{where}: {words[0]} stands here for the second time, first in line {names.get(words[0])}; remove one of the two.",
+        )
         names[words[0]] = n
     require(names, f"{path} holds no image name; unpack the archive again.")
     return list(names)
@@ -294,9 +466,14 @@ def read_flags(
     "Which images have a class: 1 yes, 0 only as difficult objects, -1 no. `InputError` names the file and the line."
     flags: dict[str, int] = {}
     for n, words in _list_lines(Path(path)):
-        require(len(words) == 2 and words[1] in ("-1", "0", "1"),
-                f"{path}, line {n}: {' '.join(words)[:60]!r} does not read <image name> <1, 0 or -1>; unpack the archive again.")
-        require(words[0] not in flags, f"{path}, line {n}: {words[0]} stands here for the second time; remove one of the two.")
+        require(
+            len(words) == 2 and words[1] in ("-1", "0", "1"),
+            f"{path}, line {n}: {' '.join(words)[:60]!r} does not read <image name> <1, 0 or -1>; unpack the archive again.",
+        )
+        require(
+            words[0] not in flags,
+            f"{path}, line {n}: {words[0]} stands here for the second time; remove one of the two.",
+        )
         flags[words[0]] = int(words[1])
     return flags
 
@@ -420,13 +597,17 @@ def read_segmentation(
     path = root / "SegmentationObject" / f"{name}.png"
     classes = read_indices(twin, len(CLASSES), _saved_grey(path))
     numbers = read_indices(path)
-    require(numbers.shape == classes.shape,
-            f"{path} is {_wide(numbers.shape)} pixels, but its twin in SegmentationClass is {_wide(classes.shape)}; unpack the archive again.")
+    require(
+        numbers.shape == classes.shape,
+        f"{path} is {_wide(numbers.shape)} pixels, but its twin in SegmentationClass is {_wide(classes.shape)}; unpack the archive again.",
+    )
     objects = []
     for n in np.setdiff1d(numbers, (0, VOID)).tolist():
         kinds = np.setdiff1d(classes[numbers == n], (VOID,)).tolist()
-        require(len(kinds) == 1 and kinds[0],
-                f"{path}: object {n} covers classes {kinds} of SegmentationClass, not exactly one; unpack the archive again.")
+        require(
+            len(kinds) == 1 and kinds[0],
+            f"{path}: object {n} covers classes {kinds} of SegmentationClass, not exactly one; unpack the archive again.",
+        )
         objects.append(PascalObject(CLASSES[kinds[0] - 1], numbers == n))
     return objects
 
@@ -445,7 +626,10 @@ def _number(node: ElementTree.Element, tag: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    require(np.isfinite(value), f"{where}: <{tag}> is {text[:40]!r}, not a number; unpack the archive again.")
+    require(
+        np.isfinite(value),
+        f"{where}: <{tag}> is {text[:40]!r}, not a number; unpack the archive again.",
+    )
     return value
 
 # %% ../../nbs/data/60_pascal.ipynb #6a5e39ba
@@ -459,14 +643,23 @@ def read_xml(
     try:
         tree = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{path} is not well-formed XML ({error}); unpack the archive again.") from None
+        raise InputError(
+            f"{path} is not well-formed XML ({error}); unpack the archive again."
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); check its permissions."
+        ) from None
     size = tree.find("size")
-    require(tree.tag == "annotation" and size is not None,
-            f"{path} has no <size> inside an <annotation>, so it is not an annotation of VOC; unpack the archive again.")
+    require(
+        tree.tag == "annotation" and size is not None,
+        f"{path} has no <size> inside an <annotation>, so it is not an annotation of VOC; unpack the archive again.",
+    )
     W, H = (int(_number(size, tag, f"{path}: <size>")) for tag in ("width", "height"))
-    return (H, W), [_xml_object(node, H, W, f"{path}, object {n}") for n, node in enumerate(tree.findall("object"), 1)]
+    return (H, W), [
+        _xml_object(node, H, W, f"{path}, object {n}")
+        for n, node in enumerate(tree.findall("object"), 1)
+    ]
 
 # %% ../../nbs/data/60_pascal.ipynb #00f79cfe
 BORDER = 1.0  # pixels by which a box may leave the image and still be clipped to it
@@ -476,10 +669,15 @@ def _xml_object(node: ElementTree.Element, H: int, W: int, where: str) -> VOCObj
     kind = class_name(node.findtext("name", "").strip(), where)
     box = node.find("bndbox")
     require(box is not None, f"{where} ({kind}) has no <bndbox>; unpack the archive again.")
-    left, top, right, bottom = (_number(box, tag, f"{where} ({kind})") for tag in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = (
+        _number(box, tag, f"{where} ({kind})") for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
     x, y = left - 1, top - 1  # from one to zero; the last pixel's far side needs no change
     fits = -BORDER <= x < right <= W + BORDER and -BORDER <= y < bottom <= H + BORDER
-    require(fits, f"{where} ({kind}): the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) does not lie in the {W}x{H} image; correct it.")
+    require(
+        fits,
+        f"{where} ({kind}): the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) does not lie in the {W}x{H} image; correct it.",
+    )
     x, y, right, bottom = max(x, 0.0), max(y, 0.0), min(right, float(W)), min(bottom, float(H))
     marks = frozenset(mark for mark in MARKS if node.findtext(mark, "0").strip() == "1")
     return VOCObject(kind, (x, y, right - x, bottom - y), marks)
@@ -503,9 +701,13 @@ def marks_of(
     "What VOC's XML says of each object."
     if not objects or not boxes:
         return [frozenset() for _ in objects]
-    iou = box_iou(np.array([mask_box(o.mask) for o in objects], float), np.array([b.box for b in boxes]))
+    iou = box_iou(
+        np.array([mask_box(o.mask) for o in objects], float), np.array([b.box for b in boxes])
+    )
     iou = iou * np.array([[o.kind == b.kind for b in boxes] for o in objects])
-    return [boxes[k].marks if iou[n, k] >= 0.5 else frozenset() for n, k in enumerate(iou.argmax(1))]
+    return [
+        boxes[k].marks if iou[n, k] >= 0.5 else frozenset() for n, k in enumerate(iou.argmax(1))
+    ]
 
 # %% ../../nbs/data/60_pascal.ipynb #49ac284d
 @dataclass(eq=False)
@@ -518,22 +720,34 @@ class PascalPicture:
     training: bool = True  # in train.txt, or else in val.txt
 
 
-def _struct_array(rows: Sequence[Mapping], fields: Sequence[str]) -> np.ndarray:  # (1,N), or (0,0) as MATLAB's []
+def _struct_array(
+    rows: Sequence[Mapping], fields: Sequence[str]
+) -> np.ndarray:  # (1,N), or (0,0) as MATLAB's []
     array = np.empty((1, len(rows)) if rows else (0, 0), [(f, object) for f in fields])
     for n, values in enumerate(rows):
         for f in fields:
             array[0, n][f] = values[f]
     return array
 
-
+# %% ../../nbs/data/60_pascal.ipynb #4e3ae7fc
 def write_mat(path: Path, name: str, objects: Sequence[PascalObject]) -> None:
     "Write objects as PASCAL-Part does, `table` included."
-    rows = [{
-        "class": "table" if o.kind == "diningtable" else o.kind, "class_ind": np.array([[CLASSES.index(o.kind) + 1.0]]),
-        "mask": o.mask.astype(np.uint8),
-        "parts": _struct_array([{"part_name": p, "mask": mask.astype(np.uint8)} for p, mask in o.parts], ("part_name", "mask")),
-    } for o in objects]
-    anno = _struct_array([{"imname": name, "objects": _struct_array(rows, ("class", "class_ind", "mask", "parts"))}], ("imname", "objects"))
+    rows = [
+        {
+            "class": "table" if o.kind == "diningtable" else o.kind,
+            "class_ind": np.array([[CLASSES.index(o.kind) + 1.0]]),
+            "mask": o.mask.astype(np.uint8),
+            "parts": _struct_array(
+                [{"part_name": p, "mask": mask.astype(np.uint8)} for p, mask in o.parts],
+                ("part_name", "mask"),
+            ),
+        }
+        for o in objects
+    ]
+    anno = _struct_array(
+        [{"imname": name, "objects": _struct_array(rows, ("class", "class_ind", "mask", "parts"))}],
+        ("imname", "objects"),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, {"anno": anno}, do_compression=True)
 
@@ -564,7 +778,9 @@ def _xml(picture: PascalPicture) -> str:
         x, y, w, h = mask_box(o.mask)
         marks = "".join(f"<{m}>{int(m in o.marks)}</{m}>" for m in MARKS)
         box = f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
-        objects.append(f"  <object><name>{o.kind}</name><pose>Unspecified</pose>{marks}<bndbox>{box}</bndbox></object>\n")
+        objects.append(
+            f"  <object><name>{o.kind}</name><pose>Unspecified</pose>{marks}<bndbox>{box}</bndbox></object>\n"
+        )
     size = f"<size><width>{W}</width><height>{H}</height><depth>3</depth></size>"
     return f"<annotation>\n  <folder>VOC2010</folder><filename>{picture.name}.jpg</filename>\n  {size}\n{''.join(objects)}</annotation>\n"
 
@@ -574,13 +790,17 @@ def _write_picture(folder: Path, picture: PascalPicture) -> None:
     grey = bool((values == values[..., :1]).all())
     for sub in ("JPEGImages", "Annotations"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values[..., 0] if grey else values).save(folder / "JPEGImages" / f"{picture.name}.jpg", quality=95)
+    Image.fromarray(values[..., 0] if grey else values).save(
+        folder / "JPEGImages" / f"{picture.name}.jpg", quality=95
+    )
     (folder / "Annotations" / f"{picture.name}.xml").write_text(_xml(picture))
     write_mat(folder / "Annotations_Part" / f"{picture.name}.mat", picture.name, picture.objects)
     numbers = np.zeros(values.shape[:2], np.int64)
     for n, o in enumerate(picture.objects, 1):
         numbers[o.mask] = n
-    kinds = np.array([0, *(CLASSES.index(o.kind) + 1 for o in picture.objects)] + [0] * 255)[numbers]
+    kinds = np.array([0, *(CLASSES.index(o.kind) + 1 for o in picture.objects)] + [0] * 255)[
+        numbers
+    ]
     void = _with_void(numbers) == VOID
     for sub, indices in (("SegmentationObject", numbers), ("SegmentationClass", kinds)):
         write_indices(folder / sub / f"{picture.name}.png", np.where(void, VOID, indices))
@@ -603,43 +823,99 @@ def write_pascal(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{p.name}\n" for p in members))
         for kind in CLASSES:
-            flags = [1 if any("difficult" not in o.marks for o in found) else 0 if found else -1
-                     for p in members for found in [[o for o in p.objects if o.kind == kind]]]
-            (folder / "ImageSets" / "Main" / f"{kind}_{which}.txt").write_text("".join(f"{p.name} {flag:2d}\n" for p, flag in zip(members, flags)))
+            flags = [
+                1 if any("difficult" not in o.marks for o in found) else 0 if found else -1
+                for p in members
+                for found in [[o for o in p.objects if o.kind == kind]]
+            ]
+            (folder / "ImageSets" / "Main" / f"{kind}_{which}.txt").write_text(
+                "".join(f"{p.name} {flag:2d}\n" for p, flag in zip(members, flags))
+            )
     return folder
 
 # %% ../../nbs/data/60_pascal.ipynb #1b739cba
 def _leg(place: str, u: float, hoof: bool) -> dict:
-    leg = {f"{place}uleg": (u, .30, .075, .16, 0, 2), f"{place}lleg": (u - .01, .53, .045, .14, 0, 2)}
-    return leg | ({f"{place}ho": (u, .66, .055, .035, 0, 4)} if hoof else {})
+    leg = {
+        f"{place}uleg": (u, 0.30, 0.075, 0.16, 0, 2),
+        f"{place}lleg": (u - 0.01, 0.53, 0.045, 0.14, 0, 2),
+    }
+    return leg | ({f"{place}ho": (u, 0.66, 0.055, 0.035, 0, 4)} if hoof else {})
 
 
 def _animal(hoof: bool = False, mane: bool = False, horn: bool = False) -> dict:
     "Layers from back to front: centre (u,v), half axes, angle, exponent. Facing right, it shows its right side."
     return {
-        "tail": (-.57, .12, .07, .24, .35, 2), **_leg("lb", -.28, hoof), **_leg("lf", .34, hoof), **_leg("rb", -.40, hoof), **_leg("rf", .24, hoof),
-        "neck": (.47, -.24, .24, .13, -.9, 2), "torso": (0, 0, .50, .23, 0, 2.5), **({"-mane": (.36, -.33, .23, .05, -.9, 2)} if mane else {}),
-        **({"rhorn": (.55, -.62, .03, .11, .3, 2)} if horn else {}), "head": (.66, -.42, .19, .11, .55, 2), "rear": (.55, -.56, .035, .08, -.2, 2),
-        "muzzle": (.78, -.34, .08, .075, .55, 2), "reye": (.66, -.46, .024, .024, 0, 2),
+        "tail": (-0.57, 0.12, 0.07, 0.24, 0.35, 2),
+        **_leg("lb", -0.28, hoof),
+        **_leg("lf", 0.34, hoof),
+        **_leg("rb", -0.40, hoof),
+        **_leg("rf", 0.24, hoof),
+        "neck": (0.47, -0.24, 0.24, 0.13, -0.9, 2),
+        "torso": (0, 0, 0.50, 0.23, 0, 2.5),
+        **({"-mane": (0.36, -0.33, 0.23, 0.05, -0.9, 2)} if mane else {}),
+        **({"rhorn": (0.55, -0.62, 0.03, 0.11, 0.3, 2)} if horn else {}),
+        "head": (0.66, -0.42, 0.19, 0.11, 0.55, 2),
+        "rear": (0.55, -0.56, 0.035, 0.08, -0.2, 2),
+        "muzzle": (0.78, -0.34, 0.08, 0.075, 0.55, 2),
+        "reye": (0.66, -0.46, 0.024, 0.024, 0, 2),
     }
 
 # %% ../../nbs/data/60_pascal.ipynb #bb853bb2
 _THINGS = {
-    "horse": _animal(hoof=True, mane=True), "cow": _animal(horn=True), "sheep": _animal(),
-    "car": {"rightside": (0, .05, .56, .17, 0, 5), "roofside": (-.04, -.22, .32, .05, 0, 4), "-frame": (-.04, -.14, .35, .09, 0, 6),
-            "door_1": (-.02, .05, .14, .13, 0, 8), "window_1": (-.20, -.13, .13, .075, 0, 6), "window_2": (.12, -.13, .14, .075, 0, 6),
-            "rightmirror": (.26, -.05, .03, .03, 0, 3), "headlight_1": (.52, .02, .035, .03, 0, 2),
-            "wheel_1": (-.34, .21, .13, .13, 0, 2), "wheel_2": (.33, .21, .13, .13, 0, 2)},
-    "chair": {"-back": (-.25, -.3, .07, .5, 0, 6), "-seat": (0, .15, .33, .07, 0, 6), "-legs": (.24, .45, .05, .3, 0, 6),
-              "-leg": (-.25, .45, .05, .3, 0, 6)},
-    "diningtable": {"-top": (0, -.15, .6, .07, 0, 8), "-left": (-.48, .2, .05, .3, 0, 8), "-right": (.48, .2, .05, .3, 0, 8)},
-    "tvmonitor": {"-case": (0, 0, .5, .36, 0, 10), "screen": (0, -.03, .43, .27, 0, 10)},
+    "horse": _animal(hoof=True, mane=True),
+    "cow": _animal(horn=True),
+    "sheep": _animal(),
+    "car": {
+        "rightside": (0, 0.05, 0.56, 0.17, 0, 5),
+        "roofside": (-0.04, -0.22, 0.32, 0.05, 0, 4),
+        "-frame": (-0.04, -0.14, 0.35, 0.09, 0, 6),
+        "door_1": (-0.02, 0.05, 0.14, 0.13, 0, 8),
+        "window_1": (-0.20, -0.13, 0.13, 0.075, 0, 6),
+        "window_2": (0.12, -0.13, 0.14, 0.075, 0, 6),
+        "rightmirror": (0.26, -0.05, 0.03, 0.03, 0, 3),
+        "headlight_1": (0.52, 0.02, 0.035, 0.03, 0, 2),
+        "wheel_1": (-0.34, 0.21, 0.13, 0.13, 0, 2),
+        "wheel_2": (0.33, 0.21, 0.13, 0.13, 0, 2),
+    },
+    "chair": {
+        "-back": (-0.25, -0.3, 0.07, 0.5, 0, 6),
+        "-seat": (0, 0.15, 0.33, 0.07, 0, 6),
+        "-legs": (0.24, 0.45, 0.05, 0.3, 0, 6),
+        "-leg": (-0.25, 0.45, 0.05, 0.3, 0, 6),
+    },
+    "diningtable": {
+        "-top": (0, -0.15, 0.6, 0.07, 0, 8),
+        "-left": (-0.48, 0.2, 0.05, 0.3, 0, 8),
+        "-right": (0.48, 0.2, 0.05, 0.3, 0, 8),
+    },
+    "tvmonitor": {"-case": (0, 0, 0.5, 0.36, 0, 10), "screen": (0, -0.03, 0.43, 0.27, 0, 10)},
 }
-_HOLDS = {"head": ("rear", "muzzle", "reye"), "rightside": ("door_1",), "roofside": ("window_1", "window_2")} | {
-    f"{leg}lleg": (f"{leg}ho",) for leg in ("lb", "lf", "rb", "rf")}
-_COLOURS = {"horse": (.45, .28, .15), "cow": (.62, .48, .36), "sheep": (.86, .83, .76), "car": (.72, .16, .13), "chair": (.55, .38, .2),
-            "diningtable": (.38, .25, .14), "tvmonitor": (.2, .2, .22), "wheel_1": (.1, .1, .1), "wheel_2": (.1, .1, .1), "window_1": (.6, .75, .85),
-            "window_2": (.6, .75, .85), "reye": (.03, .03, .03), "-mane": (.15, .1, .08), "screen": (.35, .55, .75), "headlight_1": (.95, .95, .7)}
+
+
+_HOLDS = {
+    "head": ("rear", "muzzle", "reye"),
+    "rightside": ("door_1",),
+    "roofside": ("window_1", "window_2"),
+} | {f"{leg}lleg": (f"{leg}ho",) for leg in ("lb", "lf", "rb", "rf")}
+
+# %% ../../nbs/data/60_pascal.ipynb #674bd263
+_COLOURS = {
+    "horse": (0.45, 0.28, 0.15),
+    "cow": (0.62, 0.48, 0.36),
+    "sheep": (0.86, 0.83, 0.76),
+    "car": (0.72, 0.16, 0.13),
+    "chair": (0.55, 0.38, 0.2),
+    "diningtable": (0.38, 0.25, 0.14),
+    "tvmonitor": (0.2, 0.2, 0.22),
+    "wheel_1": (0.1, 0.1, 0.1),
+    "wheel_2": (0.1, 0.1, 0.1),
+    "window_1": (0.6, 0.75, 0.85),
+    "window_2": (0.6, 0.75, 0.85),
+    "reye": (0.03, 0.03, 0.03),
+    "-mane": (0.15, 0.1, 0.08),
+    "screen": (0.35, 0.55, 0.75),
+    "headlight_1": (0.95, 0.95, 0.7),
+}
 
 # %% ../../nbs/data/60_pascal.ipynb #a947344a
 def _mirrored(part: str) -> str:
@@ -649,14 +925,25 @@ def _mirrored(part: str) -> str:
     return {"l": "r", "r": "l"}[part[0]] + part[1:] if sided else part
 
 # %% ../../nbs/data/60_pascal.ipynb #4ae99cc0
-_FIRST = ("head", "rear", "reye", "muzzle", "torso", "neck", "rightside", "roofside")  # large parts come first, as in PASCAL-Part
+_FIRST = (
+    "head",
+    "rear",
+    "reye",
+    "muzzle",
+    "torso",
+    "neck",
+    "rightside",
+    "roofside",
+)  # large parts come first, as in PASCAL-Part
 
-
+# %% ../../nbs/data/60_pascal.ipynb #39e2f729
 def _draw_thing(
     image: Tensor,  # (3,H,W), to paint on
-    kind: str, at: tuple[float, float],  # its middle, in shares of the image's width and height
+    kind: str,
+    at: tuple[float, float],  # its middle, in shares of the image's width and height
     scale: float,  # the length of its body, in shares of the image's width
-    g: torch.Generator, flip: bool = False,
+    g: torch.Generator,
+    flip: bool = False,
 ) -> tuple[Tensor, PascalObject]:
     "A thing painted onto an image, and its masks."
     H, W = image.shape[1:]
@@ -668,20 +955,40 @@ def _draw_thing(
         p, q, turn = u - cu, v - cv, torch.tensor(float(turn))
         p, q = p * turn.cos() + q * turn.sin(), q * turn.cos() - p * turn.sin()
         areas[layer] = (p / a).abs() ** power + (q / b).abs() ** power < 1
-        colour = torch.tensor(_COLOURS[layer]) if layer in _COLOURS else base * (0.85 + 0.05 * (n % 5))
+        colour = (
+            torch.tensor(_COLOURS[layer]) if layer in _COLOURS else base * (0.85 + 0.05 * (n % 5))
+        )
         image = torch.where(areas[layer], (colour[:, None, None] + coat).clamp(0, 1), image)
-    names = sorted((n for n in areas if n[0] != "-"), key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST))
-    parts = [(_mirrored(n) if flip else n, torch.stack([areas[k] for k in (n, *_HOLDS.get(n, ())) if k in areas]).any(0).numpy()) for n in names]
-    return image, PascalObject(kind, torch.stack(list(areas.values())).any(0).numpy(), [(n, m) for n, m in parts if m.any()])
+    names = sorted(
+        (n for n in areas if n[0] != "-"),
+        key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST),
+    )
+    parts = [
+        (
+            _mirrored(n) if flip else n,
+            torch.stack([areas[k] for k in (n, *_HOLDS.get(n, ())) if k in areas]).any(0).numpy(),
+        )
+        for n in names
+    ]
+    return image, PascalObject(
+        kind,
+        torch.stack(list(areas.values())).any(0).numpy(),
+        [(n, m) for n, m in parts if m.any()],
+    )
 
 # %% ../../nbs/data/60_pascal.ipynb #91a9be5a
 def _scene(
     name: str,
     things: Sequence[tuple],  # (kind, at, scale[, flip]), back to front
-    g: torch.Generator, training: bool = True, size: tuple[int, int] = (96, 128), grey: bool = False,
+    g: torch.Generator,
+    training: bool = True,
+    size: tuple[int, int] = (96, 128),
+    grey: bool = False,
 ) -> PascalPicture:
     "Things painted on a blurred ground."
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 4, generator=g), size, mode="bicubic").clamp(0, 1)[0]
+    ground = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 3, 4, generator=g), size, mode="bicubic"
+    ).clamp(0, 1)[0]
     image = 0.25 * ground + 0.15 * ground.mean(0) + torch.tensor([0.30, 0.42, 0.28])[:, None, None]
     objects: list[PascalObject] = []
     for kind, at, scale, *flip in things:
@@ -690,7 +997,9 @@ def _scene(
             if (behind.mask & thing.mask).any():
                 behind.marks |= {"occluded"}
                 behind.mask = behind.mask & ~thing.mask
-                behind.parts = [(n, m & ~thing.mask) for n, m in behind.parts if (m & ~thing.mask).any()]
+                behind.parts = [
+                    (n, m & ~thing.mask) for n, m in behind.parts if (m & ~thing.mask).any()
+                ]
         objects.append(thing)
     for thing in objects:
         x, y, w, h = mask_box(thing.mask)
@@ -708,34 +1017,83 @@ def write_pascal_fixture(
     "Draw eight pictures with the odd cases of PASCAL-Part and write them in its layout; returns the folder."
     g = generator(seed)
     pictures = [
-        _scene("2008_000001", [("horse", (.44, .50), .52)], g),  # one object
-        _scene("2008_000002", [("chair", (.86, .60), .22), ("sheep", (.12, .76), .14), ("horse", (.56, .46), .44, True)], g),  # no parts; a small one
-        _scene("2008_000003", [("sheep", (.33, .42), .40), ("sheep", (.66, .62), .40, True)], g),  # one in front of the other
-        _scene("2009_000004", [("car", (.50, .55), .66)], g, size=(90, 120)),
-        _scene("2009_000005", [("horse", (.56, .50), .56, True)], g, False, (110, 130)),
-        _scene("2009_000006", [("diningtable", (.80, .70), .28), ("cow", (.35, .46), .22)], g, False, grey=True),  # "table"; a greyscale file
-        _scene("2010_000007", [("car", (.18, .32), .24), ("car", (.54, .62), .74, True), ("tvmonitor", (.86, .18), .22)], g, False),  # one part
-        _scene("2010_000008", [("chair", (.22, .55), .30), ("horse", (.95, .48), .54)], g, False),  # cut off by the border
+        _scene("2008_000001", [("horse", (0.44, 0.50), 0.52)], g),  # one object
+        _scene(
+            "2008_000002",
+            [
+                ("chair", (0.86, 0.60), 0.22),
+                ("sheep", (0.12, 0.76), 0.14),
+                ("horse", (0.56, 0.46), 0.44, True),
+            ],
+            g,
+        ),  # no parts; a small one
+        _scene(
+            "2008_000003", [("sheep", (0.33, 0.42), 0.40), ("sheep", (0.66, 0.62), 0.40, True)], g
+        ),  # one in front of the other
+        _scene("2009_000004", [("car", (0.50, 0.55), 0.66)], g, size=(90, 120)),
+        _scene("2009_000005", [("horse", (0.56, 0.50), 0.56, True)], g, False, (110, 130)),
+        _scene(
+            "2009_000006",
+            [("diningtable", (0.80, 0.70), 0.28), ("cow", (0.35, 0.46), 0.22)],
+            g,
+            False,
+            grey=True,
+        ),  # "table"; a greyscale file
+        _scene(
+            "2010_000007",
+            [
+                ("car", (0.18, 0.32), 0.24),
+                ("car", (0.54, 0.62), 0.74, True),
+                ("tvmonitor", (0.86, 0.18), 0.22),
+            ],
+            g,
+            False,
+        ),  # one part
+        _scene(
+            "2010_000008", [("chair", (0.22, 0.55), 0.30), ("horse", (0.95, 0.48), 0.54)], g, False
+        ),  # cut off by the border
     ]
     return write_pascal(folder, pictures)
 
 # %% ../../nbs/data/60_pascal.ipynb #f2a4c2cf
-VOC_ARCHIVES = {2010: "VOCtrainval_03-May-2010.tar of PASCAL VOC 2010", 2012: "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012"}
-EXPECTED = {  # images in the lists of the full set (documentation of VOC 2010 and 2012), and PASCAL-Part's files
-    2010: {"Main/train": 4998, "Main/val": 5105, "Main/trainval": 10103,
-           "Segmentation/train": 964, "Segmentation/val": 964, "Segmentation/trainval": 1928},
-    2012: {"Main/train": 5717, "Main/val": 5823, "Main/trainval": 11540,
-           "Segmentation/train": 1464, "Segmentation/val": 1449, "Segmentation/trainval": 2913},
-    "Annotations_Part": 10103,
+VOC_ARCHIVES = {
+    2010: "VOCtrainval_03-May-2010.tar of PASCAL VOC 2010",
+    2012: "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012",
 }
 
 
+EXPECTED = {  # images in the lists of the full set (documentation of VOC 2010 and 2012), and PASCAL-Part's files
+    2010: {
+        "Main/train": 4998,
+        "Main/val": 5105,
+        "Main/trainval": 10103,
+        "Segmentation/train": 964,
+        "Segmentation/val": 964,
+        "Segmentation/trainval": 1928,
+    },
+    2012: {
+        "Main/train": 5717,
+        "Main/val": 5823,
+        "Main/trainval": 11540,
+        "Segmentation/train": 1464,
+        "Segmentation/val": 1449,
+        "Segmentation/trainval": 2913,
+    },
+    "Annotations_Part": 10103,
+}
+
+# %% ../../nbs/data/60_pascal.ipynb #bb306bc3
 def find_pascal(
-    root: str | Path | None = None,  # the folder VOC2010, or VOCdevkit, or what holds that; default: the variable PARTBOOK_PASCAL
+    root: str
+    | Path
+    | None = None,  # the folder VOC2010, or VOCdevkit, or what holds that; default: the variable PARTBOOK_PASCAL
     year: int = 2010,  # 2010 or 2012, where there are both
 ) -> Path:
     "The folder with VOC's photographs. `InputError` says what to fetch and where to put it."
-    require(year in VOC_ARCHIVES, f"The year is {year!r}; it must be one of: {', '.join(map(str, VOC_ARCHIVES))}.")
+    require(
+        year in VOC_ARCHIVES,
+        f"The year is {year!r}; it must be one of: {', '.join(map(str, VOC_ARCHIVES))}.",
+    )
     place = f"give its folder VOC{year} as --root or in PARTBOOK_PASCAL"
     fetch = f"fetch {VOC_ARCHIVES[year]}, unpack it, and {place}"
     text = root if root is not None else os.environ.get("PARTBOOK_PASCAL") or None
@@ -761,9 +1119,18 @@ class Row(NamedTuple):
     size: tuple[int, int]  # (H,W) of their masks
 
 
-AREA = {("object", "train"): 0.10, ("object", "all"): 0.10, ("object", "test"): 0.20}  # contrastive paper's code; images: 0.20 (SCOPS, Sec. 4.3)
-WORDS = {"unit": ("object", "image"), "overlap": ("first", "last"), "mask": ("parts", "object"), "source": ("parts", "voc"),
-         "lists": ("Main", "Segmentation")}
+AREA = {
+    ("object", "train"): 0.10,
+    ("object", "all"): 0.10,
+    ("object", "test"): 0.20,
+}  # contrastive paper's code; images: 0.20 (SCOPS, Sec. 4.3)
+WORDS = {
+    "unit": ("object", "image"),
+    "overlap": ("first", "last"),
+    "mask": ("parts", "object"),
+    "source": ("parts", "voc"),
+    "lists": ("Main", "Segmentation"),
+}
 
 # %% ../../nbs/data/60_pascal.ipynb #90bc78ec
 @collections.register("pascal")
@@ -771,7 +1138,9 @@ class PASCAL(Collection):
     "PASCAL VOC with the parts of PASCAL-Part (Chen et al. 2014): objects of chosen classes, or images of them. Never crops; protocols do."
 
     locate = staticmethod(find_pascal)
-    summary = "photographs of 20 classes with masks of objects and their parts (PASCAL VOC, PASCAL-Part)"
+    summary = (
+        "photographs of 20 classes with masks of objects and their parts (PASCAL VOC, PASCAL-Part)"
+    )
     needs = (
         "the folder VOC2010 (of VOCtrainval_03-May-2010.tar, 1.3 GB, md5 "
         "da459979d0c395079b5c75ee67908abb) with PASCAL-Part's Annotations_Part (of "
@@ -781,14 +1150,19 @@ class PASCAL(Collection):
     crop_to_box = True
 
     def __init__(self, root: Path, split: str, size: int | None, **options):
-        require(split in self.splits, f"PASCAL has no split {split!r}; choose one of: {', '.join(self.splits)} (test is VOC's val).")
+        require(
+            split in self.splits,
+            f"PASCAL has no split {split!r}; choose one of: {', '.join(self.splits)} (test is VOC's val).",
+        )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
         self.root, self.split, self.size, self.options = root, split, size, options
         self._check_options()
         self.category_names = chosen_classes(options["categories"])
         self._name_parts()
-        self.foreground = {("parts", "parts"): "union of the true parts (PASCAL-Part)", ("parts", "object"): "true masks (objects of PASCAL-Part)"}.get(
-            (options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
+        self.foreground = {
+            ("parts", "parts"): "union of the true parts (PASCAL-Part)",
+            ("parts", "object"): "true masks (objects of PASCAL-Part)",
+        }.get((options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
         self.crop_to_box = options["unit"] == "object"
         self.tally, self._last = Counter(), ("", [])
         self.names = self._read_lists()
@@ -806,12 +1180,23 @@ def _check_options(self: PASCAL) -> None:
     if o["mask"] is None:
         o["mask"] = "parts" if o["unit"] == "object" and o["source"] == "parts" else "object"
     for option, words in WORDS.items():
-        require(o[option] in words, f"{option} is {o[option]!r}; it must be one of: {', '.join(words)}.")
-    require(o["source"] == "parts" or o["mask"] == "object", "VOC's own masks have no parts; ask for mask=object, or for source=parts.")
+        require(
+            o[option] in words, f"{option} is {o[option]!r}; it must be one of: {', '.join(words)}."
+        )
+    require(
+        o["source"] == "parts" or o["mask"] == "object",
+        "VOC's own masks have no parts; ask for mask=object, or for source=parts.",
+    )
     o["area"] = AREA.get((o["unit"], self.split), 0.20) if o["area"] is None else float(o["area"])
-    require(0 <= o["area"] < 1, f"area is {o['area']:g}; it must be a share of the image, from 0 to below 1.")
+    require(
+        0 <= o["area"] < 1,
+        f"area is {o['area']:g}; it must be a share of the image, from 0 to below 1.",
+    )
     o["min_parts"] = int(o["mask"] == "parts") if o["min_parts"] is None else int(o["min_parts"])
-    require(o["source"] == "parts" or not o["min_parts"], "VOC's own masks have no parts; leave min_parts out, or ask for source=parts.")
+    require(
+        o["source"] == "parts" or not o["min_parts"],
+        "VOC's own masks have no parts; leave min_parts out, or ask for source=parts.",
+    )
     without = o["without"].split(",") if isinstance(o["without"], str) else o["without"]
     o["without"] = tuple(w.strip() for w in without if w.strip())
     for word in o["without"]:
@@ -837,15 +1222,24 @@ def _read_lists(self: PASCAL) -> list[str]:
     both = all(kind_of(folder / f"{w}.txt") != "nothing" for w in wanted)
     if self.split == "all" and not both:
         wanted = ["trainval"]
-    there = sorted(f"{p.parent.name}/{p.stem}" for p in (self.root / "ImageSets").glob("*/*.txt") if "_" not in p.stem)
+    there = sorted(
+        f"{p.parent.name}/{p.stem}"
+        for p in (self.root / "ImageSets").glob("*/*.txt")
+        if "_" not in p.stem
+    )
     for w in wanted:
-        require(kind_of(folder / f"{w}.txt") != "nothing",
-                f"{folder / w}.txt is missing, which split {self.split!r} needs; the lists that are there: {', '.join(there) or 'none'}, "
-                "so choose lists and split among them, or unpack the archive again.")
+        require(
+            kind_of(folder / f"{w}.txt") != "nothing",
+            f"{folder / w}.txt is missing, which split {self.split!r} needs; the lists that are there: {', '.join(there) or 'none'}, "
+            "so choose lists and split among them, or unpack the archive again.",
+        )
     self.listed = {f"{self.options['lists']}/{w}": read_names(folder / f"{w}.txt") for w in wanted}
     names = [name for names in self.listed.values() for name in names]
     doubled = sorted(name for name, n in Counter(names).items() if n > 1)
-    require(not doubled, f"{folder}: {doubled[0] if doubled else ''} is both in train.txt and in val.txt; remove it from one of the two.")
+    require(
+        not doubled,
+        f"{folder}: {doubled[0] if doubled else ''} is both in train.txt and in val.txt; remove it from one of the two.",
+    )
     return names
 
 # %% ../../nbs/data/60_pascal.ipynb #e3c734d8
@@ -880,7 +1274,12 @@ def objects(
     "All objects of an image, of whatever class and size."
     last = self._last  # workers share it
     if last[0] != name:
-        last = self._last = (name, read_mat(self._mat(name)) if self.options["source"] == "parts" else read_segmentation(self.root, name))
+        last = self._last = (
+            name,
+            read_mat(self._mat(name))
+            if self.options["source"] == "parts"
+            else read_segmentation(self.root, name),
+        )
     return last[1]
 
 # %% ../../nbs/data/60_pascal.ipynb #ebf6bd6f
@@ -902,13 +1301,21 @@ def _group(self: PASCAL, name: str, kind: str) -> list[tuple[int, ...]]:
     here = [n for n in mine if objects[n].mask.any()]
     self.tally["objects without a pixel, left out"] += len(mine) - len(here)
     if here and self.options["without"]:
-        marks = marks_of([objects[n] for n in here], read_xml(self.root / "Annotations" / f"{name}.xml")[1])
+        marks = marks_of(
+            [objects[n] for n in here], read_xml(self.root / "Annotations" / f"{name}.xml")[1]
+        )
         kept = [n for n, m in zip(here, marks) if not m & set(self.options["without"])]
         self.tally["marked objects, left out"] += len(here) - len(kept)
         here = kept
-    groups = [(n,) for n in here] if self.options["unit"] == "object" else [tuple(here)] * bool(here)
+    groups = (
+        [(n,) for n in here] if self.options["unit"] == "object" else [tuple(here)] * bool(here)
+    )
     large = [g for g in groups if self._large_enough([objects[n] for n in g])]
-    whole = [g for g in large if len({stem(p) for n in g for p, _ in objects[n].parts}) >= self.options["min_parts"]]
+    whole = [
+        g
+        for g in large
+        if len({stem(p) for n in g for p, _ in objects[n].parts}) >= self.options["min_parts"]
+    ]
     self.tally["too small, left out"] += len(groups) - len(large)
     self.tally["too few parts, left out"] += len(large) - len(whole)
     return whole
@@ -919,17 +1326,25 @@ def _find_rows(self: PASCAL) -> list[Row]:
     names, rows = self._candidates(), []
     if self.options["source"] == "parts":
         folder = self._mat("").parent
-        require(kind_of(folder) == "folder", f"{shown(folder)} is missing; fetch {PART_ARCHIVE} "
-                                 "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, lists=Segmentation).")
+        require(
+            kind_of(folder) == "folder",
+            f"{shown(folder)} is missing; fetch {PART_ARCHIVE} "
+            "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, lists=Segmentation).",
+        )
         gone = set(missing_files(folder, [f"{name}.mat" for name in names]))
         self.tally["images without a part file, passed over"] = len(gone)
-        require(not gone or self.year == 2012,
-                f"{folder} lacks {len(gone)} of {len(names)} part files that are needed, the first is {min(gone, default='')}; "
-                "unpack PASCAL-Part again, or shorten the lists.")
+        require(
+            not gone or self.year == 2012,
+            f"{folder} lacks {len(gone)} of {len(names)} part files that are needed, the first is {min(gone, default='')}; "
+            "unpack PASCAL-Part again, or shorten the lists.",
+        )
         names = [name for name in names if f"{name}.mat" not in gone]
     for name in progress(names, "reading annotations"):
         for k, kind in enumerate(self.category_names):
-            rows += [Row(name, k, group, self.objects(name)[0].mask.shape) for group in self._group(name, kind)]
+            rows += [
+                Row(name, k, group, self.objects(name)[0].mask.shape)
+                for group in self._group(name, kind)
+            ]
     return rows
 
 # %% ../../nbs/data/60_pascal.ipynb #fb19e173
@@ -943,10 +1358,18 @@ def year(self: PASCAL) -> int:
 def _check_rows(self: PASCAL) -> None:
     what = ", ".join(self.category_names)
     why = "; ".join(f"{n} {reason}" for reason, n in self.tally.items() if n) or "no object at all"
-    require(self.rows, f"{self.root} holds no sample of {what} in split {self.split!r} ({why}); ask for less, or for other classes.")
-    gone = missing_files(self.root / "JPEGImages", list(dict.fromkeys(f"{row.name}.jpg" for row in self.rows)))
-    require(not gone, f"{self.root / 'JPEGImages'} lacks {len(gone)} of the photographs that are needed, the first is {gone[0] if gone else ''}; "
-                      "unpack the archive again, or shorten the lists.")
+    require(
+        self.rows,
+        f"{self.root} holds no sample of {what} in split {self.split!r} ({why}); ask for less, or for other classes.",
+    )
+    gone = missing_files(
+        self.root / "JPEGImages", list(dict.fromkeys(f"{row.name}.jpg" for row in self.rows))
+    )
+    require(
+        not gone,
+        f"{self.root / 'JPEGImages'} lacks {len(gone)} of the photographs that are needed, the first is {gone[0] if gone else ''}; "
+        "unpack the archive again, or shorten the lists.",
+    )
 
 # %% ../../nbs/data/60_pascal.ipynb #2330f049
 @patch
@@ -996,7 +1419,9 @@ def _misfit(path: Path, image: Sequence[int], mask: Sequence[int]) -> str:
 def _title(self: PASCAL, row: Row) -> str:
     if self.options["unit"] == "object":
         return f"{row.name}_{row.members[0] + 1}"
-    return row.name if len(self.category_names) == 1 else f"{row.name}_{self.category_names[row.kind]}"
+    return (
+        row.name if len(self.category_names) == 1 else f"{row.name}_{self.category_names[row.kind]}"
+    )
 
 # %% ../../nbs/data/60_pascal.ipynb #72175a2e
 @patch
@@ -1004,10 +1429,20 @@ def __getitem__(self: PASCAL, i: int) -> Sample:
     row = self.rows[i]
     image, group = self._load(row)
     whole = np.stack([o.mask for o in group]).any(0)
-    parts = part_labels(group, self.number, self.options["overlap"]) if self.options["source"] == "parts" else None
+    parts = (
+        part_labels(group, self.number, self.options["overlap"])
+        if self.options["source"] == "parts"
+        else None
+    )
     mask = parts > 0 if self.options["mask"] == "parts" else whole
-    sample = Sample(image, self._title(row), torch.from_numpy(mask), None if parts is None else torch.from_numpy(parts),
-                    box=torch.tensor(mask_box(whole), dtype=torch.float32), category=row.kind)
+    sample = Sample(
+        image,
+        self._title(row),
+        torch.from_numpy(mask),
+        None if parts is None else torch.from_numpy(parts),
+        box=torch.tensor(mask_box(whole), dtype=torch.float32),
+        category=row.kind,
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 
@@ -1027,26 +1462,50 @@ def void(
 @patch(cls_method=True)
 def open(
     cls: PASCAL,
-    root: str | Path | None = None,  # the folder VOC2010 or its parent; default: the variable PARTBOOK_PASCAL
+    root: str
+    | Path
+    | None = None,  # the folder VOC2010 or its parent; default: the variable PARTBOOK_PASCAL
     split: str = "train",  # "train", "test" (VOC's val: the contrastive paper's code) or "all"
     size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
     seed: int = 0,  # photographs do not depend on it
-    categories: str | Sequence[str] = "contrastive",  # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
+    categories: str
+    | Sequence[
+        str
+    ] = "contrastive",  # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
     unit: str = "object",  # one sample for each "object" (contrastive), or "image" and class (SCOPS, Sec. 4.3)
-    area: float | None = None,  # least share of the box in the image; None: objects > 0.1 (train), > 0.2 (test: contrastive), images >= 0.2 (SCOPS)
-    groups: str | Mapping = "fine",  # part names without numbers ("fine", contrastive), this book's "coarse" ones, or a mapping of your own
+    area: float
+    | None = None,  # least share of the box in the image; None: objects > 0.1 (train), > 0.2 (test: contrastive), images >= 0.2 (SCOPS)
+    groups: str
+    | Mapping = "fine",  # part names without numbers ("fine", contrastive), this book's "coarse" ones, or a mapping of your own
     overlap: str = "first",  # of parts that share a pixel, the "first" of the file (contrastive) or the "last"
-    mask: str | None = None,  # foreground: the union of the "parts" (contrastive) or the "object" (SCOPS); None: by unit
-    min_parts: int | None = None,  # how many different parts must be there (SCOPS names no number); None: 1 where the mask is made of parts, else 0
-    without: str | Sequence[str] = (),  # leave out objects that VOC's XML calls truncated, occluded or difficult
+    mask: str
+    | None = None,  # foreground: the union of the "parts" (contrastive) or the "object" (SCOPS); None: by unit
+    min_parts: int
+    | None = None,  # how many different parts must be there (SCOPS names no number); None: 1 where the mask is made of parts, else 0
+    without: str
+    | Sequence[str] = (),  # leave out objects that VOC's XML calls truncated, occluded or difficult
     source: str = "parts",  # objects from PASCAL-Part ("parts") or from VOC's own masks ("voc"), which have no parts
     lists: str = "Main",  # folder of ImageSets: "Main" (contrastive) or "Segmentation"
     flags: bool = True,  # leave images unread that a class's list flags -1
     year: int = 2010,  # 2010, or 2012 where both are there; PASCAL-Part covers 2010
 ) -> PASCAL:
     "Open a split. `InputError` when a list or a file does not fit, or something is missing."
-    return cls(find_pascal(root, year), split, size, categories=categories, unit=unit, area=area, groups=groups, overlap=overlap, mask=mask,
-               min_parts=min_parts, without=without, source=source, lists=lists, flags=flags)
+    return cls(
+        find_pascal(root, year),
+        split,
+        size,
+        categories=categories,
+        unit=unit,
+        area=area,
+        groups=groups,
+        overlap=overlap,
+        mask=mask,
+        min_parts=min_parts,
+        without=without,
+        source=source,
+        lists=lists,
+        flags=flags,
+    )
 
 # %% ../../nbs/data/60_pascal.ipynb #12f0d091
 @patch
@@ -1061,16 +1520,26 @@ def _part_files(self: PASCAL) -> int:
 @patch
 def counts(self: PASCAL) -> dict[str, int]:
     "Counts over the split; reads every needed photograph's header, and holds its size against the masks'."
-    for row in progress(list({row.name: row for row in self.rows}.values()), "checking photographs"):
+    for row in progress(
+        list({row.name: row for row in self.rows}.values()), "checking photographs"
+    ):
         path = self._photograph(row)
         found = read_header(path, upright=False)[:2]
         require(found == row.size, _misfit(path, found, row.size))
     full = self.year == 2010 and self._part_files() >= EXPECTED["Annotations_Part"]
     for which, names in self.listed.items():
         expected = EXPECTED[self.year][which]
-        require(not full or len(names) == expected,
-                f"{self.root / 'ImageSets' / which}.txt lists {len(names)} images, but the full set has {expected}; unpack the archive again.")
+        require(
+            not full or len(names) == expected,
+            f"{self.root / 'ImageSets' / which}.txt lists {len(names)} images, but the full set has {expected}; unpack the archive again.",
+        )
     rows = Counter(self.category_names[row.kind] for row in self.rows)
-    return {"samples": len(self), "images listed": len(self.names), "images in the full set's list": sum(EXPECTED[self.year][w] for w in self.listed),
-            "images with samples": len({row.name for row in self.rows}), "parts": len(self.part_names),
-            **{f"samples of {kind}": rows[kind] for kind in self.category_names}, **{k: n for k, n in self.tally.items()}}
+    return {
+        "samples": len(self),
+        "images listed": len(self.names),
+        "images in the full set's list": sum(EXPECTED[self.year][w] for w in self.listed),
+        "images with samples": len({row.name for row in self.rows}),
+        "parts": len(self.part_names),
+        **{f"samples of {kind}": rows[kind] for kind in self.category_names},
+        **{k: n for k, n in self.tally.items()},
+    }

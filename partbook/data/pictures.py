@@ -352,11 +352,21 @@ def lab(
     images: Tensor,  # (B,3,H,W) RGB in [0,1]
 ) -> Tensor:  # (B,3,H,W): L in [0,1], a and b in about [-1,1]
     "CIE-LAB divided by 100."
-    linear = torch.where(images > 0.04045, ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, images / 12.92)
-    mix = images.new_tensor([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+    linear = torch.where(
+        images > 0.04045, ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, images / 12.92
+    )
+    mix = images.new_tensor(
+        [
+            [0.412453, 0.357580, 0.180423],
+            [0.212671, 0.715160, 0.072169],
+            [0.019334, 0.119193, 0.950227],
+        ]
+    )
     white = images.new_tensor([0.95047, 1.0, 1.08883])
     share = torch.einsum("ij,bjhw->bihw", mix / white[:, None], linear)
-    t = torch.where(share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 16 / 116)
+    t = torch.where(
+        share > 0.008856, share.clamp(min=0.008856) ** (1 / 3), 7.787 * share + 16 / 116
+    )
     return torch.stack([1.16 * t[:, 1] - 0.16, 5 * (t[:, 0] - t[:, 1]), 2 * (t[:, 1] - t[:, 2])], 1)
 
 # %% ../../nbs/data/15_pictures.ipynb #4fe3e6d2

@@ -17,13 +17,28 @@ from ..core import require
 from .pictures import lab
 
 # %% ../../nbs/data/80_saliency.ipynb #e983867c
-def grid_of(H: int, W: int, count: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, float]:  # (HW,) cell of each pixel; (N,9); S
+def grid_of(
+    H: int, W: int, count: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, float]:  # (HW,) cell of each pixel; (N,9); S
     "A grid of about `count` cells: the cell each pixel lies in, the cells around each cell (on the border some twice), the side of a cell."
     side = max((H * W / count) ** 0.5, 1.0)
     rows, columns = max(round(H / side), 1), max(round(W / side), 1)
-    down, across = torch.arange(H, device=device) * rows // H, torch.arange(W, device=device) * columns // W
-    i, j = torch.arange(rows * columns, device=device) // columns, torch.arange(rows * columns, device=device) % columns
-    near = torch.stack([(i + a).clamp(0, rows - 1) * columns + (j + b).clamp(0, columns - 1) for a in (-1, 0, 1) for b in (-1, 0, 1)], 1)
+    down, across = (
+        torch.arange(H, device=device) * rows // H,
+        torch.arange(W, device=device) * columns // W,
+    )
+    i, j = (
+        torch.arange(rows * columns, device=device) // columns,
+        torch.arange(rows * columns, device=device) % columns,
+    )
+    near = torch.stack(
+        [
+            (i + a).clamp(0, rows - 1) * columns + (j + b).clamp(0, columns - 1)
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
+        ],
+        1,
+    )
     return (down[:, None] * columns + across).flatten(), near, side
 
 
@@ -31,7 +46,9 @@ def slots(cell: Tensor, N: int) -> tuple[Tensor, int]:  # (P,) place of each pix
     "Places 0..NM-1 for pixels, sorted by cell, M of them for each cell, as many as the largest needs."
     sizes, order = torch.bincount(cell, minlength=N), cell.argsort(stable=True)
     rank = torch.empty_like(cell)
-    rank[order] = torch.arange(len(cell), device=cell.device) - (sizes.cumsum(0) - sizes)[cell[order]]
+    rank[order] = (
+        torch.arange(len(cell), device=cell.device) - (sizes.cumsum(0) - sizes)[cell[order]]
+    )
     return cell * int(sizes.max()) + rank, int(sizes.max())
 
 # %% ../../nbs/data/80_saliency.ipynb #aabc74eb
@@ -47,24 +64,38 @@ def superpixels(
     N = len(near)
     slot, M = slots(cell, N)
     padded = images.new_zeros(B, N * M, 6)
-    padded[:, slot] = torch.cat([colour_and_place(images, compactness / side), images.new_ones(B, 1, H * W)], 1).mT
+    padded[:, slot] = torch.cat(
+        [colour_and_place(images, compactness / side), images.new_ones(B, 1, H * W)], 1
+    ).mT
     padded = padded.view(B * N, M, 6)  # five numbers of a pixel and a one, or nothing
     sums = padded.view(B, N, M, 6).sum(2)
     for _ in range(steps):
         around = (sums[..., :5] / sums[..., 5:].clamp_min(1))[:, near].flatten(0, 1)  # (BN,9,5)
         origin = around[:, 4:5]
         c = around - origin
-        best = (c.square().sum(-1)[:, None] / 2 - (padded[..., :5] - origin) @ c.mT).argmin(-1)  # (BN,M)
+        best = (c.square().sum(-1)[:, None] / 2 - (padded[..., :5] - origin) @ c.mT).argmin(
+            -1
+        )  # (BN,M)
         chosen = padded.new_zeros(B * N, M, 9).scatter_(2, best[..., None], 1.0)
-        sums = torch.zeros_like(sums).index_add_(1, near.flatten(), (chosen.mT @ padded).view(B, N * 9, 6))
-    labels = near.flatten()[(9 * torch.arange(N, device=images.device)[:, None] + best.view(B, N, M)).flatten(1)]
+        sums = torch.zeros_like(sums).index_add_(
+            1, near.flatten(), (chosen.mT @ padded).view(B, N * 9, 6)
+        )
+    labels = near.flatten()[
+        (9 * torch.arange(N, device=images.device)[:, None] + best.view(B, N, M)).flatten(1)
+    ]
     return labels[:, slot].view(B, H, W), N
 
 # %% ../../nbs/data/80_saliency.ipynb #ebbc4351
 def colour_and_place(images: Tensor, unit: float) -> Tensor:  # (B,5,HW)
     "CIE-LAB, and pixels right and down, each pixel worth `unit`."
-    y, x = torch.meshgrid(torch.arange(images.shape[2], device=images.device), torch.arange(images.shape[3], device=images.device), indexing="ij")
-    return torch.cat([100 * lab(images), torch.stack([x, y]).float().expand(len(images), -1, -1, -1) * unit], 1).flatten(2)
+    y, x = torch.meshgrid(
+        torch.arange(images.shape[2], device=images.device),
+        torch.arange(images.shape[3], device=images.device),
+        indexing="ij",
+    )
+    return torch.cat(
+        [100 * lab(images), torch.stack([x, y]).float().expand(len(images), -1, -1, -1) * unit], 1
+    ).flatten(2)
 
 
 def patch_means(values: Tensor, labels: Tensor, count: int) -> Tensor:  # (B,C,P), (B,P) -> (B,C,N)
@@ -76,7 +107,9 @@ def patch_means(values: Tensor, labels: Tensor, count: int) -> Tensor:  # (B,C,P
 
 def patch_sizes(labels: Tensor, count: int) -> Tensor:  # (B,P) -> (B,N)
     "Pixels in each patch."
-    return labels.new_zeros(len(labels), count, dtype=torch.float32).scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.float32))
+    return labels.new_zeros(len(labels), count, dtype=torch.float32).scatter_add_(
+        1, labels, torch.ones_like(labels, dtype=torch.float32)
+    )
 
 # %% ../../nbs/data/80_saliency.ipynb #b7d35151
 @dataclass
@@ -101,11 +134,19 @@ def patch_graph(images: Tensor, count: int = 200) -> Patches:
     touch = touch.view(B, N, N)
     frame = torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
     border = torch.zeros(B, N, dtype=torch.bool, device=images.device).scatter_(1, frame, True)
-    y, x = torch.meshgrid((torch.arange(H, device=images.device) + 0.5) / H, (torch.arange(W, device=images.device) + 0.5) / W, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(H, device=images.device) + 0.5) / H,
+        (torch.arange(W, device=images.device) + 0.5) / W,
+        indexing="ij",
+    )
     values = torch.cat([100 * lab(images), torch.stack([x, y]).expand(B, -1, -1, -1)], 1).flatten(2)
     means = patch_means(values, labels.flatten(1), N).mT
-    touch = (touch | touch.mT | border[:, :, None] & border[:, None]) & ~torch.eye(N, dtype=torch.bool, device=images.device)
-    return Patches(labels, means[..., :3], means[..., 3:], patch_sizes(labels.flatten(1), N) > 0, border, touch)
+    touch = (touch | touch.mT | border[:, :, None] & border[:, None]) & ~torch.eye(
+        N, dtype=torch.bool, device=images.device
+    )
+    return Patches(
+        labels, means[..., :3], means[..., 3:], patch_sizes(labels.flatten(1), N) > 0, border, touch
+    )
 
 # %% ../../nbs/data/80_saliency.ipynb #a2cced59
 def geodesic(
@@ -142,7 +183,9 @@ def weighted_contrast(
     sigma: float = 0.25,  # σ_spa, in widths of the picture
 ) -> Tensor:  # (B,N) in [0,1]
     "wCtr (Zhu et al. 2014), scaled so that its largest value is 1."
-    contrast = (appearance * torch.exp(-space.square() / (2 * sigma**2)) * background[:, None]).sum(-1)
+    contrast = (appearance * torch.exp(-space.square() / (2 * sigma**2)) * background[:, None]).sum(
+        -1
+    )
     return contrast / contrast.amax(1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../nbs/data/80_saliency.ipynb #08f92dcb
@@ -160,15 +203,21 @@ def optimise(
 def cost(s: Tensor, background: Tensor, foreground: Tensor, smooth: Tensor) -> Tensor:  # -> (B,)
     "The cost as printed."
     apart = (s[:, :, None] - s[:, None]).square()
-    return (background * s.square() + foreground * (s - 1).square()).sum(1) + (smooth * apart).sum((1, 2))
+    return (background * s.square() + foreground * (s - 1).square()).sum(1) + (smooth * apart).sum(
+        (1, 2)
+    )
 
 # %% ../../nbs/data/80_saliency.ipynb #2909ca9f
-def edge_lengths(appearance: Tensor, touch: Tensor, grain: float = 0.0) -> Tensor:  # (B,N,N) d_app, (B,N,N) bool -> (B,N,N)
+def edge_lengths(
+    appearance: Tensor, touch: Tensor, grain: float = 0.0
+) -> Tensor:  # (B,N,N) d_app, (B,N,N) bool -> (B,N,N)
     "Lengths of the graph's edges: colours less than `grain` apart count as one; infinite where patches do not touch."
     return (appearance - grain).clamp_min(0).masked_fill(~touch, torch.inf)
 
 
-def smoothness(appearance: Tensor, touch: Tensor, sigma: float = 10.0, mu: float = 0.1) -> Tensor:  # (B,N,N)
+def smoothness(
+    appearance: Tensor, touch: Tensor, sigma: float = 10.0, mu: float = 0.1
+) -> Tensor:  # (B,N,N)
     "w_ij (Zhu et al. 2014): near 1 for neighbours of like colour, μ for unlike ones."
     return (torch.exp(-appearance.square() / (2 * sigma**2)) + mu) * touch
 
@@ -181,16 +230,29 @@ def saliency(
     grain: float = 0.0,  # taken off every edge of the graph before paths are added up
 ) -> Tensor:  # (B,H,W) in [0,1]
     "Saliency by robust background detection (Zhu et al. 2014). Every picture for itself; nothing is learned."
-    require(grain >= 0 and sigma > 0 and mu >= 0 and count >= 1, f"Saliency needs sigma > 0, mu and grain >= 0, and a patch at least, not {sigma}, {mu}, {grain} and {count}.")
-    require(images.ndim == 4 and images.shape[1] == 3 and min(images.shape[-2:]) >= 16,
-            f"Saliency needs pictures (B,3,H,W) of at least 16 pixels, not {tuple(images.shape)}.")
+    require(
+        grain >= 0 and sigma > 0 and mu >= 0 and count >= 1,
+        f"Saliency needs sigma > 0, mu and grain >= 0, and a patch at least, not {sigma}, {mu}, {grain} and {count}.",
+    )
+    require(
+        images.ndim == 4 and images.shape[1] == 3 and min(images.shape[-2:]) >= 16,
+        f"Saliency needs pictures (B,3,H,W) of at least 16 pixels, not {tuple(images.shape)}.",
+    )
     p = patch_graph(images, count)
     appearance = torch.cdist(p.colour, p.colour, compute_mode="donot_use_mm_for_euclid_dist")
     edges = edge_lengths(appearance, p.touch, grain)
-    background = background_weight(boundary_connectivity(geodesic(edges), p.border, p.exists, sigma)) * p.exists
-    foreground = weighted_contrast(appearance * p.exists[..., None], torch.cdist(p.centre, p.centre), background)
+    background = (
+        background_weight(boundary_connectivity(geodesic(edges), p.border, p.exists, sigma))
+        * p.exists
+    )
+    foreground = weighted_contrast(
+        appearance * p.exists[..., None], torch.cdist(p.centre, p.centre), background
+    )
     s = optimise(background, foreground, smoothness(appearance, p.touch, sigma, mu))
-    low, high = s.masked_fill(~p.exists, 2.0).amin(1, keepdim=True), s.masked_fill(~p.exists, -1.0).amax(1, keepdim=True)
+    low, high = (
+        s.masked_fill(~p.exists, 2.0).amin(1, keepdim=True),
+        s.masked_fill(~p.exists, -1.0).amax(1, keepdim=True),
+    )
     scaled = ((s - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
     return scaled.gather(1, p.labels.flatten(1)).view_as(p.labels)
 
@@ -201,10 +263,15 @@ def grey_guess(images: Tensor, bins: int = 64) -> Tensor:  # (B,3,H,W) -> (B,H,W
     t = (torch.arange(1, bins, device=images.device) / bins)[:, None, None, None]
     above = (grey > t).float()
     share = above.mean((2, 3))
-    mean = (grey * above).mean((2, 3)) / share.clamp_min(1e-6), (grey * (1 - above)).mean((2, 3)) / (1 - share).clamp_min(1e-6)
+    mean = (
+        (grey * above).mean((2, 3)) / share.clamp_min(1e-6),
+        (grey * (1 - above)).mean((2, 3)) / (1 - share).clamp_min(1e-6),
+    )
     best = (share * (1 - share) * (mean[0] - mean[1]).square()).argmax(0)
     found = above[best, torch.arange(len(images), device=images.device)].bool()
-    frame = torch.cat([found[:, 0], found[:, -1], found[:, :, 0], found[:, :, -1]], 1).float().mean(1)
+    frame = (
+        torch.cat([found[:, 0], found[:, -1], found[:, :, 0], found[:, :, -1]], 1).float().mean(1)
+    )
     return found ^ (frame > 0.5)[:, None, None]
 
 
@@ -212,5 +279,5 @@ def centre_box(images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,H,W) bool
     "The middle half of height and width. Another trivial guess."
     B, _, H, W = images.shape
     box = torch.zeros(B, H, W, dtype=torch.bool, device=images.device)
-    box[:, H // 4:H - H // 4, W // 4:W - W // 4] = True
+    box[:, H // 4 : H - H // 4, W // 4 : W - W // 4] = True
     return box

@@ -44,9 +44,13 @@ class Sample:
     visible: Tensor | None = None  # (L,) bool
     box: Tensor | None = None  # (4,) float, (x,y,w,h) in pixels
     category: int | None = None  # index of the species or class
-    part_boxes: Tensor | None = None  # (N,4) float, (x,y,w,h) in pixels; a part may have several boxes, or none
+    part_boxes: Tensor | None = (
+        None  # (N,4) float, (x,y,w,h) in pixels; a part may have several boxes, or none
+    )
     box_parts: Tensor | None = None  # (N,) int64, the part in each box: 1..P
-    saliency: Tensor | None = None  # (H,W) float in [0,1], how likely each pixel is foreground; nothing is ever measured against it
+    saliency: Tensor | None = (
+        None  # (H,W) float in [0,1], how likely each pixel is foreground; nothing is ever measured against it
+    )
 
     def __post_init__(self):
         check_sample(self)
@@ -69,12 +73,19 @@ def check_sample(s: Sample) -> None:
 # %% ../../nbs/data/10_sample.ipynb #9d8407b2
 def _check_image(s: Sample, who: str) -> None:
     image = s.image
-    require(isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0,
-            f"{who}: image must be a tensor of shape (3,H,W), not {_shape(image)}; convert greyscale to three channels.")
-    require(image.is_floating_point(), f"{who}: image must be floats in [0,1], not {image.dtype}; divide bytes by 255.")
+    require(
+        isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0,
+        f"{who}: image must be a tensor of shape (3,H,W), not {_shape(image)}; convert greyscale to three channels.",
+    )
+    require(
+        image.is_floating_point(),
+        f"{who}: image must be floats in [0,1], not {image.dtype}; divide bytes by 255.",
+    )
     low, high = image.detach().aminmax()
-    require(bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
-            f"{who}: image values must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.")
+    require(
+        bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
+        f"{who}: image values must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.",
+    )
 
 
 def _shape(value) -> str:
@@ -85,14 +96,28 @@ def _check_labels(s: Sample, who: str) -> None:
     for field in ("mask", "parts", "saliency"):
         value = getattr(s, field)
         if value is not None:
-            require(isinstance(value, Tensor) and value.shape == s.image.shape[1:],
-                    f"{who}: {field} must have the image's size {tuple(s.image.shape[1:])}, not {_shape(value)}.")
-    require(s.mask is None or s.mask.dtype == torch.bool, f"{who}: mask must be boolean; compare it with a threshold first.")
-    require(s.parts is None or s.parts.dtype == torch.int64, f"{who}: parts must be int64 labels (0 is background).")
+            require(
+                isinstance(value, Tensor) and value.shape == s.image.shape[1:],
+                f"{who}: {field} must have the image's size {tuple(s.image.shape[1:])}, not {_shape(value)}.",
+            )
+    require(
+        s.mask is None or s.mask.dtype == torch.bool,
+        f"{who}: mask must be boolean; compare it with a threshold first.",
+    )
+    require(
+        s.parts is None or s.parts.dtype == torch.int64,
+        f"{who}: parts must be int64 labels (0 is background).",
+    )
     if s.saliency is not None:
-        require(s.saliency.is_floating_point(), f"{who}: saliency must be floats in [0,1], not {s.saliency.dtype}; a hard one is a mask.")
+        require(
+            s.saliency.is_floating_point(),
+            f"{who}: saliency must be floats in [0,1], not {s.saliency.dtype}; a hard one is a mask.",
+        )
         low, high = s.saliency.detach().aminmax()
-        require(bool(low >= -1e-4) and bool(high <= 1 + 1e-4), f"{who}: saliency must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.")
+        require(
+            bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
+            f"{who}: saliency must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.",
+        )
 
 # %% ../../nbs/data/10_sample.ipynb #dc51a758
 def _check_points(s: Sample, who: str) -> None:
@@ -100,42 +125,69 @@ def _check_points(s: Sample, who: str) -> None:
         require(s.visible is None, f"{who}: visible is given without landmarks.")
         return
     points, seen = s.landmarks, s.visible
-    require(isinstance(points, Tensor) and points.ndim == 2 and points.shape[1] == 2 and points.is_floating_point(),
-            f"{who}: landmarks must be floats of shape (L,2), not {_shape(points)}.")
-    require(isinstance(seen, Tensor) and seen.shape == points.shape[:1] and seen.dtype == torch.bool,
-            f"{who}: visible must be booleans of shape ({len(points)},), one for each landmark, not {_shape(seen)}.")
+    require(
+        isinstance(points, Tensor)
+        and points.ndim == 2
+        and points.shape[1] == 2
+        and points.is_floating_point(),
+        f"{who}: landmarks must be floats of shape (L,2), not {_shape(points)}.",
+    )
+    require(
+        isinstance(seen, Tensor) and seen.shape == points.shape[:1] and seen.dtype == torch.bool,
+        f"{who}: visible must be booleans of shape ({len(points)},), one for each landmark, not {_shape(seen)}.",
+    )
     H, W = s.size
     limit = points.new_tensor([W, H])
     bad = seen & ((points < -OUTSIDE) | (points > limit + OUTSIDE) | ~points.isfinite()).any(1)
     if bad.any():
         i = int(bad.nonzero()[0])
         x, y = points[i].tolist()
-        raise InputError(f"{who}: landmark {i} at ({x:g}, {y:g}) is marked visible but lies outside the {W}x{H} image.")
+        raise InputError(
+            f"{who}: landmark {i} at ({x:g}, {y:g}) is marked visible but lies outside the {W}x{H} image."
+        )
 
 # %% ../../nbs/data/10_sample.ipynb #3e79958a
 def _check_box(s: Sample, who: str) -> None:
     if s.box is None:
         return
-    require(isinstance(s.box, Tensor) and s.box.shape == (4,) and s.box.is_floating_point(),
-            f"{who}: box must be four floats (x,y,w,h), not {_shape(s.box)}.")
-    require(bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
-            f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.")
+    require(
+        isinstance(s.box, Tensor) and s.box.shape == (4,) and s.box.is_floating_point(),
+        f"{who}: box must be four floats (x,y,w,h), not {_shape(s.box)}.",
+    )
+    require(
+        bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
+        f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.",
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #b8140ac6
 def _check_part_boxes(s: Sample, who: str) -> None:
     boxes, parts = s.part_boxes, s.box_parts
-    require((boxes is None) == (parts is None), f"{who}: part_boxes and box_parts go together; give both or none.")
+    require(
+        (boxes is None) == (parts is None),
+        f"{who}: part_boxes and box_parts go together; give both or none.",
+    )
     if boxes is None:
         return
-    require(isinstance(boxes, Tensor) and boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.is_floating_point(),
-            f"{who}: part_boxes must be floats of shape (N,4), not {_shape(boxes)}.")
-    require(isinstance(parts, Tensor) and parts.shape == boxes.shape[:1] and parts.dtype == torch.int64,
-            f"{who}: box_parts must be int64 of shape ({len(boxes)},), one for each box, not {_shape(parts)}.")
-    require(bool(boxes.isfinite().all()) and bool((boxes[:, 2:] > 0).all()) and bool((parts > 0).all()),
-            f"{who}: part boxes (x,y,w,h) need finite numbers, a positive width and height, and parts counted from 1.")
+    require(
+        isinstance(boxes, Tensor)
+        and boxes.ndim == 2
+        and boxes.shape[1] == 4
+        and boxes.is_floating_point(),
+        f"{who}: part_boxes must be floats of shape (N,4), not {_shape(boxes)}.",
+    )
+    require(
+        isinstance(parts, Tensor) and parts.shape == boxes.shape[:1] and parts.dtype == torch.int64,
+        f"{who}: box_parts must be int64 of shape ({len(boxes)},), one for each box, not {_shape(parts)}.",
+    )
+    require(
+        bool(boxes.isfinite().all()) and bool((boxes[:, 2:] > 0).all()) and bool((parts > 0).all()),
+        f"{who}: part boxes (x,y,w,h) need finite numbers, a positive width and height, and parts counted from 1.",
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #ca14b311
-def _window(s: Sample, box: Tensor, pad: float, square: bool) -> tuple[int, int, int, int]:  # left, top, right, bottom
+def _window(
+    s: Sample, box: Tensor, pad: float, square: bool
+) -> tuple[int, int, int, int]:  # left, top, right, bottom
     x, y, w, h = box.tolist()
     cx, cy = x + w / 2, y + h / 2
     w, h = w * (1 + 2 * pad), h * (1 + 2 * pad)
@@ -144,8 +196,10 @@ def _window(s: Sample, box: Tensor, pad: float, square: bool) -> tuple[int, int,
     left, top = round(cx - w / 2), round(cy - h / 2)
     right, bottom = max(round(cx + w / 2), left + 1), max(round(cy + h / 2), top + 1)
     H, W = s.size
-    require(right > 0 and bottom > 0 and left < W and top < H,
-            f"Sample {s.name!r}: the box {[round(v, 1) for v in box.tolist()]} lies outside the {W}x{H} image.")
+    require(
+        right > 0 and bottom > 0 and left < W and top < H,
+        f"Sample {s.name!r}: the box {[round(v, 1) for v in box.tolist()]} lies outside the {W}x{H} image.",
+    )
     return left, top, right, bottom
 
 # %% ../../nbs/data/10_sample.ipynb #d7215e98
@@ -157,7 +211,10 @@ def crop(
 ) -> Sample:
     "Cut the sample to a box. Regions beyond the border become mid-grey background."
     box = s.box if box is None else box
-    require(box is not None, f"Sample {s.name!r} has no box to crop to; open the collection without cropping.")
+    require(
+        box is not None,
+        f"Sample {s.name!r} has no box to crop to; open the collection without cropping.",
+    )
     left, top, right, bottom = _window(s, box, pad, square)
     H, W = s.size
     l, t, r, b = max(left, 0), max(top, 0), min(right, W), min(bottom, H)
@@ -170,13 +227,23 @@ def crop(
     points, seen = s.landmarks, s.visible
     if points is not None:
         points = points - shift
-        seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(1)
+        seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(
+            1
+        )
     own = None if s.box is None else torch.cat([s.box[:2] - shift, s.box[2:]])
     s = _keep_boxes(s, shift, torch.tensor([right - left, bottom - top]))
-    return replace(s, image=cut(s.image, 0.5), mask=cut(s.mask, False), parts=cut(s.parts, 0), saliency=cut(s.saliency, 0.0),
-                   landmarks=points, visible=seen, box=own)
+    return replace(
+        s,
+        image=cut(s.image, 0.5),
+        mask=cut(s.mask, False),
+        parts=cut(s.parts, 0),
+        saliency=cut(s.saliency, 0.0),
+        landmarks=points,
+        visible=seen,
+        box=own,
+    )
 
-
+# %% ../../nbs/data/10_sample.ipynb #2251f9fe
 def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
     "Part boxes whose middle stays inside the window, seen from its corner; they are not clipped."
     if s.part_boxes is None:
@@ -184,7 +251,11 @@ def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
     corner = s.part_boxes[:, :2] - shift
     middle = corner + s.part_boxes[:, 2:] / 2
     inside = ((middle >= 0) & (middle <= size)).all(1)
-    return replace(s, part_boxes=torch.cat([corner, s.part_boxes[:, 2:]], 1)[inside], box_parts=s.box_parts[inside])
+    return replace(
+        s,
+        part_boxes=torch.cat([corner, s.part_boxes[:, 2:]], 1)[inside],
+        box_parts=s.box_parts[inside],
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #a9f79848
 def resize(
@@ -204,11 +275,17 @@ def resize(
     def nearest(value):
         if value is None:
             return None
-        return F.interpolate(value[None, None].float(), (h, w), mode="nearest-exact")[0, 0].to(value.dtype)
+        return F.interpolate(value[None, None].float(), (h, w), mode="nearest-exact")[0, 0].to(
+            value.dtype
+        )
 
     scale = torch.tensor([w / W, h / H])
     return replace(
-        s, image=smooth(s.image), mask=nearest(s.mask), parts=nearest(s.parts), saliency=None if s.saliency is None else smooth(s.saliency[None])[0],
+        s,
+        image=smooth(s.image),
+        mask=nearest(s.mask),
+        parts=nearest(s.parts),
+        saliency=None if s.saliency is None else smooth(s.saliency[None])[0],
         landmarks=None if s.landmarks is None else s.landmarks * scale,
         box=None if s.box is None else s.box * scale.repeat(2),
         part_boxes=None if s.part_boxes is None else s.part_boxes * scale.repeat(2),
@@ -239,22 +316,40 @@ class Batch:
 def to(self: Batch, device: torch.device | str) -> Batch:
     "The same batch with its tensors on `device`."
     moved = {f.name: getattr(self, f.name) for f in fields(self)}
-    return Batch(**{k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()})
+    return Batch(
+        **{
+            k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
+            for k, v in moved.items()
+        }
+    )
 
 
 @patch
 def samples(self: Batch) -> list[Sample]:
     "The batch taken apart again."
+
     def pick(value, i):
         return None if value is None else value[i]
 
     def boxes(value, i):
         return None if value is None else value[i][self.box_parts[i] > 0]
 
-    return [Sample(self.images[i], self.names[i], pick(self.masks, i), pick(self.parts, i), pick(self.landmarks, i),
-                   pick(self.visible, i), pick(self.boxes, i), None if self.categories is None else int(self.categories[i]),
-                   boxes(self.part_boxes, i), boxes(self.box_parts, i), pick(self.saliency, i))
-            for i in range(len(self))]
+    return [
+        Sample(
+            self.images[i],
+            self.names[i],
+            pick(self.masks, i),
+            pick(self.parts, i),
+            pick(self.landmarks, i),
+            pick(self.visible, i),
+            pick(self.boxes, i),
+            None if self.categories is None else int(self.categories[i]),
+            boxes(self.part_boxes, i),
+            boxes(self.box_parts, i),
+            pick(self.saliency, i),
+        )
+        for i in range(len(self))
+    ]
 
 # %% ../../nbs/data/10_sample.ipynb #653e0d4e
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -262,27 +357,55 @@ def collate(samples: Sequence[Sample]) -> Batch:
     require(len(samples) > 0, "A batch needs at least one sample; the collection is empty.")
     first = samples[0]
     for s in samples:
-        require(s.size == first.size, f"Samples {first.name!r} and {s.name!r} have sizes {first.size} and {s.size}; resize them to one size.")
+        require(
+            s.size == first.size,
+            f"Samples {first.name!r} and {s.name!r} have sizes {first.size} and {s.size}; resize them to one size.",
+        )
         for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes", "saliency"):
-            require((getattr(s, f) is None) == (getattr(first, f) is None), f"Of samples {first.name!r} and {s.name!r} only one has a {f}; give it to both or to none.")
+            require(
+                (getattr(s, f) is None) == (getattr(first, f) is None),
+                f"Of samples {first.name!r} and {s.name!r} only one has a {f}; give it to both or to none.",
+            )
         if first.landmarks is not None:
-            require(s.landmarks.shape == first.landmarks.shape,
-                    f"Samples {first.name!r} and {s.name!r} have {len(first.landmarks)} and {len(s.landmarks)} landmarks; one collection has one number.")
+            require(
+                s.landmarks.shape == first.landmarks.shape,
+                f"Samples {first.name!r} and {s.name!r} have {len(first.landmarks)} and {len(s.landmarks)} landmarks; one collection has one number.",
+            )
 
     def stack(field):
-        return None if getattr(first, field) is None else torch.stack([getattr(s, field) for s in samples])
+        return (
+            None
+            if getattr(first, field) is None
+            else torch.stack([getattr(s, field) for s in samples])
+        )
 
     categories = None if first.category is None else torch.tensor([s.category for s in samples])
-    def pad(field):
-        return None if getattr(first, field) is None else pad_sequence([getattr(s, field) for s in samples], batch_first=True)
 
-    return Batch(stack("image"), [s.name for s in samples], stack("mask"), stack("parts"), stack("landmarks"), stack("visible"), stack("box"), categories,
-                 pad("part_boxes"), pad("box_parts"), stack("saliency"))
+    def pad(field):
+        return (
+            None
+            if getattr(first, field) is None
+            else pad_sequence([getattr(s, field) for s in samples], batch_first=True)
+        )
+
+    return Batch(
+        stack("image"),
+        [s.name for s in samples],
+        stack("mask"),
+        stack("parts"),
+        stack("landmarks"),
+        stack("visible"),
+        stack("box"),
+        categories,
+        pad("part_boxes"),
+        pad("box_parts"),
+        stack("saliency"),
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #63217cd2
 collections = Registry("collection", "partbook.data")
 
-
+# %% ../../nbs/data/10_sample.ipynb #2d4836a0
 class Collection(Dataset):
     "A data set of `Sample`s. Subclasses register a name, define `open`, `__len__` and `__getitem__`."
 
@@ -292,15 +415,25 @@ class Collection(Dataset):
     landmark_names: tuple[str, ...] = ()
     part_names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
-    foreground: str = "true masks"  # where masks come from; printed beside every number that uses them
+    foreground: str = (
+        "true masks"  # where masks come from; printed beside every number that uses them
+    )
     held_out: bool = True  # whether the test split has other pictures than the training split
     crop_to_box: bool = False  # whether methods should see pictures cropped to the true box (photographs with a small object)
     fitting: str = "train"  # the split landmark regressions are fitted on
-    eyes: tuple[int, int] | None = None  # landmarks whose distance is the unit of landmark error; None: the box
+    eyes: tuple[int, int] | None = (
+        None  # landmarks whose distance is the unit of landmark error; None: the box
+    )
     chosen: dict[str, Any] = {}  # options it was opened with that it does not remember by itself
 
     @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0) -> "Collection":
+    def open(
+        cls,
+        root: str | Path | None = None,
+        split: str = "train",
+        size: int | None = None,
+        seed: int = 0,
+    ) -> "Collection":
         "Open one split. `size` resizes (or draws) every sample SxS; `None` keeps each picture's own size."
         raise NotImplementedError
 
@@ -398,12 +531,16 @@ def batches(
         yield collection.batch(indices).to(device)
 
 
-def batch_indices(count: int, batch_size: int, shuffle: bool = False, seed: int = 0) -> list[list[int]]:
+def batch_indices(
+    count: int, batch_size: int, shuffle: bool = False, seed: int = 0
+) -> list[list[int]]:
     "Which samples of `count` make up each batch of one pass."
     require(count > 0, "The collection is empty; there is nothing to iterate over.")
     require(batch_size >= 1, f"The batch size is {batch_size}; it must be at least 1.")
-    order = torch.randperm(count, generator=generator(seed)).tolist() if shuffle else list(range(count))
-    return [order[start:start + batch_size] for start in range(0, count, batch_size)]
+    order = (
+        torch.randperm(count, generator=generator(seed)).tolist() if shuffle else list(range(count))
+    )
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 # %% ../../nbs/data/10_sample.ipynb #4e96f40c
 KEEPING = Lock()  # several threads may load ahead
@@ -576,8 +713,9 @@ def what_differs(
     if old != new:
         return f"the photographs differ: the first was {old!r}, and is now {new!r}"
     if then.get("names") != now["names"]:
-        return f"the photographs differ: the first is {new!r} as before, but others have other names"
+        return (
+            f"the photographs differ: the first is {new!r} as before, but others have other names"
+        )
     return (
-        "the photographs differ: their names are the same, "
-        "but there is something else in the files"
+        "the photographs differ: their names are the same, but there is something else in the files"
     )

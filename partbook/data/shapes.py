@@ -70,11 +70,15 @@ class Stream:
         for n in shape:
             count *= n
         own = hashed(self.state, zlib.crc32(name.encode()))
-        return hashed(own[:, None], torch.arange(count, device=self.device)).reshape(len(self), *shape)
+        return hashed(own[:, None], torch.arange(count, device=self.device)).reshape(
+            len(self), *shape
+        )
 
 # %% ../../nbs/data/20_shapes.ipynb #915b4fc4
 @patch
-def uniform(self: Stream, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> Tensor:
+def uniform(
+    self: Stream, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()
+) -> Tensor:
     "(B, *shape) float32 in [low, high): the upper 24 bits, so the same on every device."
     return (self.words(name, shape) >> 8).float() * 2.0**-24 * (high - low) + low
 
@@ -122,7 +126,9 @@ def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:  # radians
 # %% ../../nbs/data/20_shapes.ipynb #d2ec63d0
 def polar(angle: Tensor, length: Tensor | float = 1.0) -> Tensor:
     "(..., 2) vectors of the given angles and lengths."
-    return torch.stack(cos_sin(angle), -1) * (length[..., None] if isinstance(length, Tensor) else length)
+    return torch.stack(cos_sin(angle), -1) * (
+        length[..., None] if isinstance(length, Tensor) else length
+    )
 
 
 def turned(v: Tensor, angle: Tensor) -> Tensor:
@@ -142,8 +148,10 @@ def on_grid(v: Tensor) -> Tensor:
 
 # %% ../../nbs/data/20_shapes.ipynb #da49eb56
 def axial(
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates
-    start: Tensor, end: Tensor,  # (B,2) the axis
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates
+    start: Tensor,
+    end: Tensor,  # (B,2) the axis
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Coordinates u along and v across an axis, (B,H,W), and its length, (B,1,1)."
     axis = end - start
@@ -155,15 +163,20 @@ def axial(
 
 # %% ../../nbs/data/20_shapes.ipynb #93e8532d
 def limb(
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates
-    start: Tensor, end: Tensor,  # (B,2) the axis
-    r0: Tensor | float, r1: Tensor | float,  # (B,) radii at both ends
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates
+    start: Tensor,
+    end: Tensor,  # (B,2) the axis
+    r0: Tensor | float,
+    r1: Tensor | float,  # (B,) radii at both ends
     bulge: Tensor | float = 0.0,  # (B,) extra radius half way
     bend: Tensor | float = 0.0,  # (B,) how far the axis bows half way, to the side (-e_y, e_x)
     trailing: Tensor | float = 1.0,  # (B,) or (B,H,W) factor of the radius on the other side
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Signed distance (B,H,W) to a bent, tapered capsule; also t in [0,1] along it and the position across, in radii."
-    r0, r1, bulge, bend = (on_grid(v) if isinstance(v, Tensor) else v for v in (r0, r1, bulge, bend))
+    r0, r1, bulge, bend = (
+        on_grid(v) if isinstance(v, Tensor) else v for v in (r0, r1, bulge, bend)
+    )
     u, v, length = axial(x, y, start, end)
     t = (u / length).clamp(0, 1)
     hump = 4 * t * (1 - t)
@@ -176,9 +189,12 @@ def limb(
 
 # %% ../../nbs/data/20_shapes.ipynb #8c177286
 def fan(
-    x: Tensor, y: Tensor,  # (B,H,W)
-    start: Tensor, end: Tensor,  # (B,2)
-    w0: Tensor, w1: Tensor,  # (B,) half widths at start and end
+    x: Tensor,
+    y: Tensor,  # (B,H,W)
+    start: Tensor,
+    end: Tensor,  # (B,2)
+    w0: Tensor,
+    w1: Tensor,  # (B,) half widths at start and end
     fork: Tensor,  # (B,) > 0: outer feathers longer; < 0: rounded
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Signed distance to a trapezium whose far end is notched or rounded; also t along and the position across."
@@ -211,6 +227,7 @@ def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
 # %% ../../nbs/data/20_shapes.ipynb #bc9b1592
 def hsv(h: Tensor, s: Tensor, v: Tensor) -> Tensor:
     "(...,) hue (period 1), saturation, value -> (...,3) RGB in [0,1]."
+
     def channel(n):
         k = n + h * 6
         k = k - (k * (1 / 6)).floor() * 6
@@ -229,7 +246,8 @@ def natural_hue(u: Tensor) -> Tensor:  # uniform in [0,1) -> hue
 # %% ../../nbs/data/20_shapes.ipynb #6fdd9754
 def lattice_noise(
     table: Tensor,  # (B,G,G) random values at lattice points, repeated beyond
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates in lattice steps
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates in lattice steps
 ) -> Tensor:
     "(B,H,W) value noise at any coordinates: the four lattice values around, blended smoothly."
     B, G = len(table), table.shape[-1]
@@ -255,31 +273,78 @@ def grid_noise(table: Tensor, size: int) -> Tensor:  # (B,G,G) -> (B,S,S)
     return mix(rows[..., i], rows[..., i + 1], t)
 
 # %% ../../nbs/data/20_shapes.ipynb #572775e7
-def fractal(stream: Stream, name: str, size: int, octaves: Sequence[int] = (3, 6, 12, 24), fall: float = 0.55) -> Tensor:
+def fractal(
+    stream: Stream,
+    name: str,
+    size: int,
+    octaves: Sequence[int] = (3, 6, 12, 24),
+    fall: float = 0.55,
+) -> Tensor:
     "(B,S,S) noise of several octaves in [0,1], mean one half."
     total, weight, norm = 0.0, 1.0, 0.0
     for cells in octaves:
-        total = total + weight * grid_noise(stream.uniform(f"{name} {cells}", shape=(cells + 1, cells + 1)), size)
+        total = total + weight * grid_noise(
+            stream.uniform(f"{name} {cells}", shape=(cells + 1, cells + 1)), size
+        )
         norm, weight = norm + weight, weight * fall
     return total * (1 / norm)
 
 # %% ../../nbs/data/20_shapes.ipynb #13618108
-LANDMARKS = ("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing", "nape",
-             "right eye", "right leg", "right wing", "tail", "throat")
+LANDMARKS = (
+    "back",
+    "beak",
+    "belly",
+    "breast",
+    "crown",
+    "forehead",
+    "left eye",
+    "left leg",
+    "left wing",
+    "nape",
+    "right eye",
+    "right leg",
+    "right wing",
+    "tail",
+    "throat",
+)
+
+
 PARTS = ("beak", "head", "body", "wing", "tail", "legs")
+
+
 BEAK, HEAD, BODY, WING, TAIL, LEGS = range(1, 7)
+
+
 STANCES = ("standing", "perching", "flying")
-PROPORTIONS = ("beak", "depth", "hook", "head", "neck", "round", "leg", "tail", "spread", "fork", "crest", "hue", "saturation")
+
+# %% ../../nbs/data/20_shapes.ipynb #0ce347dd
+PROPORTIONS = (
+    "beak",
+    "depth",
+    "hook",
+    "head",
+    "neck",
+    "round",
+    "leg",
+    "tail",
+    "spread",
+    "fork",
+    "crest",
+    "hue",
+    "saturation",
+)
+
+
 SPECIES = {  # lengths in bird units: the trunk is about one unit long
     #          beak  depth  hook  head  neck round  leg  tail spread fork crest  hue saturation
-    "finch":   (.22, .130, .020, .235, .04, 1.10, .34, .42, .17, 0.20, 0.0, .02, .65),
-    "warbler": (.23, .080, .000, .210, .04, 0.98, .40, .44, .13, 0.10, 0.0, .15, .60),
-    "wagtail": (.24, .075, .000, .200, .06, 0.92, .44, .74, .11, 0.15, 0.0, .58, .12),
-    "heron":   (.48, .095, .000, .185, .46, 0.90, .76, .28, .13, -.20, .25, .58, .22),
-    "duck":    (.32, .110, -.03, .215, .24, 1.05, .25, .30, .15, -.30, 0.0, .38, .50),
-    "hawk":    (.22, .125, .075, .230, .04, 1.08, .36, .50, .20, -.20, 0.0, .08, .40),
-    "curlew":  (.56, .080, .090, .190, .24, 0.98, .62, .32, .14, -.10, 0.0, .09, .35),
-    "parrot":  (.26, .165, .110, .240, .03, 1.02, .30, .66, .12, -.50, .22, .35, .85),
+    "finch": (0.22, 0.130, 0.020, 0.235, 0.04, 1.10, 0.34, 0.42, 0.17, 0.20, 0.0, 0.02, 0.65),
+    "warbler": (0.23, 0.080, 0.000, 0.210, 0.04, 0.98, 0.40, 0.44, 0.13, 0.10, 0.0, 0.15, 0.60),
+    "wagtail": (0.24, 0.075, 0.000, 0.200, 0.06, 0.92, 0.44, 0.74, 0.11, 0.15, 0.0, 0.58, 0.12),
+    "heron": (0.48, 0.095, 0.000, 0.185, 0.46, 0.90, 0.76, 0.28, 0.13, -0.20, 0.25, 0.58, 0.22),
+    "duck": (0.32, 0.110, -0.03, 0.215, 0.24, 1.05, 0.25, 0.30, 0.15, -0.30, 0.0, 0.38, 0.50),
+    "hawk": (0.22, 0.125, 0.075, 0.230, 0.04, 1.08, 0.36, 0.50, 0.20, -0.20, 0.0, 0.08, 0.40),
+    "curlew": (0.56, 0.080, 0.090, 0.190, 0.24, 0.98, 0.62, 0.32, 0.14, -0.10, 0.0, 0.09, 0.35),
+    "parrot": (0.26, 0.165, 0.110, 0.240, 0.03, 1.02, 0.30, 0.66, 0.12, -0.50, 0.22, 0.35, 0.85),
 }
 
 # %% ../../nbs/data/20_shapes.ipynb #edf53d26
@@ -297,15 +362,25 @@ def posture(stream: Stream) -> dict[str, Tensor]:
     u, p = stream.uniform, {}
     p["stance"] = (u("stance") > 0.5).long() + (u("stance") > 0.86).long()
     flying, perching = p["stance"] == 2, p["stance"] == 1
-    p["pitch"] = torch.where(flying, u("pitch", -0.15, 0.3), torch.where(perching, u("pitch", 0.3, 0.85), u("pitch", 0.05, 0.55)))
+    p["pitch"] = torch.where(
+        flying,
+        u("pitch", -0.15, 0.3),
+        torch.where(perching, u("pitch", 0.3, 0.85), u("pitch", 0.05, 0.55)),
+    )
     p["neck angle"] = torch.where(flying, u("neck angle", 0.1, 0.6), u("neck angle", 0.45, 1.15))
     p["head angle"] = u("head angle", -0.5, 0.4)
     p["gape"] = torch.where(stream.chance("open", 0.25), u("gape", 0.25, 0.7), u("gape", 0.0, 0.08))
     p["tail angle"] = u("tail angle", -0.3, 0.4)
-    p["fan"] = torch.where(stream.chance("fanned", 0.35) | flying, u("fan", 0.3, 1.0), u("fan", 0.0, 0.2))
+    p["fan"] = torch.where(
+        stream.chance("fanned", 0.35) | flying, u("fan", 0.3, 1.0), u("fan", 0.0, 0.2)
+    )
     half = ~flying & stream.chance("half raised", 0.15)
-    p["wing"] = torch.where(flying, u("wing", 0.8, 1.0), torch.where(half, u("wing", 0.3, 0.7), u("wing", 0.0, 0.08)))
-    p["flap"] = torch.where(stream.chance("down beat", 0.3) & flying, u("flap", -1.2, -0.7), u("flap", 0.8, 2.0))
+    p["wing"] = torch.where(
+        flying, u("wing", 0.8, 1.0), torch.where(half, u("wing", 0.3, 0.7), u("wing", 0.0, 0.08))
+    )
+    p["flap"] = torch.where(
+        stream.chance("down beat", 0.3) & flying, u("flap", -1.2, -0.7), u("flap", 0.8, 2.0)
+    )
     p["swing near"], p["swing far"] = u("swing near", -0.3, 0.3), u("swing far", -0.3, 0.3)
     p["tuck"] = torch.where(flying, u("tuck", 0.8, 1.5), u("tuck", -0.15, 0.15))
     return p
@@ -316,7 +391,9 @@ def viewpoint(stream: Stream, flying: Tensor) -> dict[str, Tensor]:  # (B,) bool
     u, p = stream.uniform, {}
     p["fill"] = u("fill", 0.7, 0.98)
     p["x"], p["y"] = u("x", -1, 1), u("y", -1, 1)
-    p["roll"] = u("roll", -0.15, 0.15) + torch.where(flying, u("roll more", -0.25, 0.25), torch.zeros(len(stream), device=stream.device))
+    p["roll"] = u("roll", -0.15, 0.15) + torch.where(
+        flying, u("roll more", -0.25, 0.25), torch.zeros(len(stream), device=stream.device)
+    )
     p["shear"], p["squeeze"] = u("shear", -0.12, 0.12), u("squeeze", 0.85, 1.0)
     p["tilt x"], p["tilt y"] = u("tilt x", -0.15, 0.15), u("tilt y", -0.15, 0.15)
     return p
@@ -328,7 +405,10 @@ def bird_parameters(
 ) -> dict[str, Tensor]:
     "What makes one bird this bird: named (B,) numbers, all independent of the picture's size."
     kind = stream.choice("species", len(SPECIES))
-    p = {"species": kind if species is None else torch.full_like(kind, species), "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0)}
+    p = {
+        "species": kind if species is None else torch.full_like(kind, species),
+        "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0),
+    }
     p |= proportions(stream, p["species"]) | posture(stream)
     return p | viewpoint(stream, p["stance"] == 2)
 
@@ -336,28 +416,44 @@ def bird_parameters(
 def on_trunk(p: dict[str, Tensor], forward: float, down: float) -> Tensor:
     "(B,2) a step along the axes of the trunk, in bird coordinates."
     pitch = p["pitch"]
-    return turned(torch.stack([torch.full_like(pitch, forward), torch.full_like(pitch, down)], -1), -pitch)
+    return turned(
+        torch.stack([torch.full_like(pitch, forward), torch.full_like(pitch, down)], -1), -pitch
+    )
 
 
 def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
     "Trunk and tail."
-    j = {"chest": on_trunk(p, 0.2, 0.02), "rump": on_trunk(p, -0.42, -0.03), "shoulder": on_trunk(p, 0.14, -0.02), "neck": on_trunk(p, 0.3, -0.1)}
+    j = {
+        "chest": on_trunk(p, 0.2, 0.02),
+        "rump": on_trunk(p, -0.42, -0.03),
+        "shoulder": on_trunk(p, 0.14, -0.02),
+        "neck": on_trunk(p, 0.3, -0.1),
+    }
     j["tail root"] = on_trunk(p, -0.38, -0.02)
     j["tail tip"] = j["tail root"] + polar(3.14159 - p["pitch"] + p["tail angle"], p["tail"] + 0.14)
     return j
 
 # %% ../../nbs/data/20_shapes.ipynb #267d179b
-def head_joints(p: dict[str, Tensor], neck: Tensor) -> dict[str, Tensor]:  # (B,2) where it leaves the trunk
+def head_joints(
+    p: dict[str, Tensor], neck: Tensor
+) -> dict[str, Tensor]:  # (B,2) where it leaves the trunk
     "Neck, head, beak, eye and crest; *look* and *up* are directions."
     r, angle = p["head"], p["head angle"]
     head = neck + polar(-p["neck angle"] - 0.25 * p["pitch"], p["neck"] + 0.75 * r)
     look, up = polar(angle), polar(angle - 1.5708)
     gape, reach = head + (look * 0.75 + up * -0.1) * r[:, None], p["beak"] + 0.45 * r
     return {
-        "head": head, "mid neck": 0.5 * (neck + head), "look": look, "up": up, "face": head + look * (0.25 * r)[:, None],
-        "gape": gape, "upper tip": gape + polar(angle - 0.35 * p["gape"], reach),
+        "head": head,
+        "mid neck": 0.5 * (neck + head),
+        "look": look,
+        "up": up,
+        "face": head + look * (0.25 * r)[:, None],
+        "gape": gape,
+        "upper tip": gape + polar(angle - 0.35 * p["gape"], reach),
         "lower tip": gape + polar(angle + 0.65 * p["gape"] + 0.06, 0.86 * reach),
-        "crest": head + up * (0.75 * r)[:, None] + turned(look, torch.full_like(r, 0.45)) * -(1.2 * r + p["crest"])[:, None],
+        "crest": head
+        + up * (0.75 * r)[:, None]
+        + turned(look, torch.full_like(r, 0.45)) * -(1.2 * r + p["crest"])[:, None],
         "eye": head + (look * 0.36 + up * 0.22) * r[:, None],
     }
 
@@ -405,20 +501,39 @@ class Layer:
     across: Tensor  # (B,H,W) in [-1,1]
 
 # %% ../../nbs/data/20_shapes.ipynb #eca012ac
-def wing_layer(which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
+def wing_layer(
+    which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> Layer:
     spread, ends = p["wing"], (which + " wing root", which + " wing tip")
     root, tip = (j[name] for name in ends)
     _, t, _ = limb(x, y, root, tip, 1.0, 1.0)
     notches = on_grid(0.3 * spread) * (1 - wave(t * 6.0 + 0.2)) * smoothstep(t * 3 - 0.4)
-    shape = limb(x, y, root, tip, mix(0.135, 0.13, spread), 0.022, mix(0.04, 0.06, spread), mix(0.02, 0.07, spread),
-                 trailing=on_grid(mix(1.05, 1.55, spread)) * (1 - notches))
+    shape = limb(
+        x,
+        y,
+        root,
+        tip,
+        mix(0.135, 0.13, spread),
+        0.022,
+        mix(0.04, 0.06, spread),
+        mix(0.02, 0.07, spread),
+        trailing=on_grid(mix(1.05, 1.55, spread)) * (1 - notches),
+    )
     return Layer(which + " wing", WING, ends, *shape)
 
 # %% ../../nbs/data/20_shapes.ipynb #334c846f
-def leg_layer(which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
-    hip, ankle, foot, toe, heel = (j[f"{which} {joint}"] for joint in ("hip", "ankle", "foot", "toe", "heel"))
+def leg_layer(
+    which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
+) -> Layer:
+    hip, ankle, foot, toe, heel = (
+        j[f"{which} {joint}"] for joint in ("hip", "ankle", "foot", "toe", "heel")
+    )
     d, t, s = limb(x, y, hip, ankle, 0.115, 0.046)
-    for start, end, r0, r1 in ((ankle, foot, 0.042, 0.038), (foot, toe, 0.044, 0.03), (foot, heel, 0.042, 0.03)):
+    for start, end, r0, r1 in (
+        (ankle, foot, 0.042, 0.038),
+        (foot, toe, 0.044, 0.03),
+        (foot, heel, 0.042, 0.03),
+    ):
         d = torch.minimum(d, limb(x, y, start, end, r0, r1)[0])
     return Layer(which + " leg", LEGS, (which + " hip", which + " foot"), d, t, s)
 
@@ -436,12 +551,27 @@ def head_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor)
     throat = limb(x, y, j["mid neck"], j["head"], 0.4 * (r + 0.14), 0.85 * r)[0]
     skull = blend(head, throat, 0.05)
     crest = limb(x, y, j["head"] + j["up"] * (0.5 * r)[:, None], j["crest"], 0.45 * r, 0.02)[0]
-    return Layer("head", HEAD, ("head", "face"), torch.where(on_grid(p["crest"] > 0), blend(skull, crest, 0.04), skull), t, s)
+    return Layer(
+        "head",
+        HEAD,
+        ("head", "face"),
+        torch.where(on_grid(p["crest"] > 0), blend(skull, crest, 0.04), skull),
+        t,
+        s,
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #cd639cb9
 def tail_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
-    root, tip = 0.09 * mix(1.0, 1.15, p["fan"]), p["spread"] * mix(1.0, 2.0, p["fan"])  # half widths
-    return Layer("tail", TAIL, ("tail root", "tail tip"), *fan(x, y, j["tail root"], j["tail tip"], root, tip, p["fork"] * 0.35))
+    root, tip = (
+        0.09 * mix(1.0, 1.15, p["fan"]),
+        p["spread"] * mix(1.0, 2.0, p["fan"]),
+    )  # half widths
+    return Layer(
+        "tail",
+        TAIL,
+        ("tail root", "tail tip"),
+        *fan(x, y, j["tail root"], j["tail tip"], root, tip, p["fork"] * 0.35),
+    )
 
 
 def beak_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
@@ -454,12 +584,21 @@ def beak_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor)
 def bird_layers(
     p: dict[str, Tensor],
     j: dict[str, Tensor],  # joints
-    x: Tensor, y: Tensor,  # (B,H,W) bird coordinates, or (B,1,L) for single points
+    x: Tensor,
+    y: Tensor,  # (B,H,W) bird coordinates, or (B,1,L) for single points
 ) -> list[Layer]:
     "All pieces of the bird, from the back to the front."
     place = p, j, x, y
-    return [wing_layer("far", *place), leg_layer("far", *place), tail_layer(*place), leg_layer("near", *place),
-            body_layer(*place), beak_layer(*place), head_layer(*place), wing_layer("near", *place)]
+    return [
+        wing_layer("far", *place),
+        leg_layer("far", *place),
+        tail_layer(*place),
+        leg_layer("near", *place),
+        body_layer(*place),
+        beak_layer(*place),
+        head_layer(*place),
+        wing_layer("near", *place),
+    ]
 
 # %% ../../nbs/data/20_shapes.ipynb #80bd6f53
 def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tuple[Tensor, str]]:
@@ -480,8 +619,10 @@ def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tupl
         "breast": (j["chest"] + (ahead * 0.85 + below * 0.35) * 0.2 * fat, "body"),
         "crown": (j["head"] + up * 0.8 * r, "head"),
         "forehead": (j["face"] + (up * 0.55 + look * 0.45) * 0.8 * r, "head"),
-        "near eye": (j["eye"], "head"), "far eye": (j["eye"], ""),
-        "near leg": (between("near ankle", "near foot", 0.4), "near leg"), "far leg": (between("far ankle", "far foot", 0.4), "far leg"),
+        "near eye": (j["eye"], "head"),
+        "far eye": (j["eye"], ""),
+        "near leg": (between("near ankle", "near foot", 0.4), "near leg"),
+        "far leg": (between("far ankle", "far foot", 0.4), "far leg"),
         "near wing": (between("near wing root", "near wing tip", 0.4), "near wing"),
         "far wing": (between("far wing root", "far wing tip", 0.6), "far wing"),
         "nape": (j["head"] + behind * 0.7 * r + neck * 0.25 * r, "head"),
@@ -496,7 +637,9 @@ def role(name: str, facing: str) -> str:
     return name if not side else ("near " if side == facing else "far ") + thing
 
 # %% ../../nbs/data/20_shapes.ipynb #d48089c8
-def undo(matrix: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,2,2) with (B,), or (B,2,2,1,1) with (B,H,W)
+def undo(
+    matrix: Tensor, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:  # (B,2,2) with (B,), or (B,2,2,1,1) with (B,H,W)
     "The vectors that the matrix turns into (x,y), by Cramer's rule."
     (a, b), (c, d) = (row.unbind(1) for row in matrix.unbind(1))
     det = a * d - b * c
@@ -527,23 +670,44 @@ def to_picture(self: Frame, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
 
 
 @patch
-def to_object(self: Frame, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> those of the bird, face, ...
-    (x0, y0), (kx, ky), (cx, cy) = ([on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre))
+def to_object(
+    self: Frame, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> those of the bird, face, ...
+    (x0, y0), (kx, ky), (cx, cy) = (
+        [on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre)
+    )
     x, y = x - x0, y - y0
     w = 1 - kx * x - ky * y
     x, y = undo(on_grid(self.matrix), x / w, y / w)
     return x + cx, y + cy
 
 # %% ../../nbs/data/20_shapes.ipynb #81f11fbc
-EXTENT = {"chest": .27, "rump": .12, "head": .2, "upper tip": 0.0, "lower tip": 0.0, "crest": 0.0, "tail tip": .1, "near toe": .03, "far toe": .03,
-          "near wing tip": .08, "far wing tip": .08}
+EXTENT = {
+    "chest": 0.27,
+    "rump": 0.12,
+    "head": 0.2,
+    "upper tip": 0.0,
+    "lower tip": 0.0,
+    "crest": 0.0,
+    "tail tip": 0.1,
+    "near toe": 0.03,
+    "far toe": 0.03,
+    "near wing tip": 0.08,
+    "far wing tip": 0.08,
+}
 
 
 def frame_bird(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
     "Place the bird in the picture: rolled, sheared, mirrored, as large as `fill` says, now and then a little over the border."
     c, s = cos_sin(p["roll"])
     flip = p["facing"] * p["squeeze"]
-    matrix = torch.stack([torch.stack([c * flip, c * p["shear"] - s], -1), torch.stack([s * flip, s * p["shear"] + c], -1)], -2)
+    matrix = torch.stack(
+        [
+            torch.stack([c * flip, c * p["shear"] - s], -1),
+            torch.stack([s * flip, s * p["shear"] + c], -1),
+        ],
+        -2,
+    )
     points = torch.stack([j[name] for name in EXTENT], 1)
     radius = torch.tensor(list(EXTENT.values()), device=points.device)[None, :, None]
     q = (matrix[:, None] * points[:, :, None]).sum(-1)
@@ -554,7 +718,9 @@ def frame_bird(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
     centre = torch.stack(undo(matrix, *middle.unbind(-1)), -1)
     room = (1 - (high - low) * scale[:, None]) * 0.5 + 0.015
     place = 0.5 + room * torch.stack([p["x"], p["y"]], -1)
-    return Frame(matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1))
+    return Frame(
+        matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1)
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #521b29f0
 OCCLUDERS = 2
@@ -575,20 +741,36 @@ class Limbs:
         return torch.where(on_grid(self.there[:, n]), d, 9.0), t, side
 
 # %% ../../nbs/data/20_shapes.ipynb #14f4a60e
-def occluders(stream: Stream, middle: Tensor, side: Tensor) -> Limbs:  # (B,2) and (B,) of the bird, in picture coordinates
+def occluders(
+    stream: Stream, middle: Tensor, side: Tensor
+) -> Limbs:  # (B,2) and (B,) of the bird, in picture coordinates
     "Branches, leaves, reeds and blobs in front of the bird: none in half of the pictures, then one or two."
     n, u = OCCLUDERS, stream.uniform
     kind = stream.choice("occluder kind", 4, (n,))
     there = u("occluded", shape=(1,)) < torch.tensor([0.5, 0.2], device=stream.device)
-    angle = torch.where(kind == 2, u("occluder reed", 1.35, 1.8, (n,)), u("occluder angle", 0.0, 3.1416, (n,)))
-    low, high = torch.tensor([[0.6, 0.1, 0.7, 0.004], [0.9, 0.17, 0.9, 0.04]], device=stream.device)[:, kind]
+    angle = torch.where(
+        kind == 2, u("occluder reed", 1.35, 1.8, (n,)), u("occluder angle", 0.0, 3.1416, (n,))
+    )
+    low, high = torch.tensor(
+        [[0.6, 0.1, 0.7, 0.004], [0.9, 0.17, 0.9, 0.04]], device=stream.device
+    )[:, kind]
     half = mix(low, high, u("occluder half", shape=(n,)))
     thin = u("occluder width", 0.8, 1.25, (n,))
-    table = torch.tensor([[.022, .016, .004], [.012, .006, .05], [.026, .010, .0], [.075, .075, .0]], device=stream.device)[kind] * thin[..., None]
+    table = (
+        torch.tensor(
+            [[0.022, 0.016, 0.004], [0.012, 0.006, 0.05], [0.026, 0.010, 0.0], [0.075, 0.075, 0.0]],
+            device=stream.device,
+        )[kind]
+        * thin[..., None]
+    )
     bend = u("occluder bend", -0.08, 0.08, (n, 1)) * (kind != 3)[..., None]
     centre = middle[:, None] + u("occluder place", -0.42, 0.42, (n, 2)) * side[:, None, None]
     arm = polar(angle, half)
-    colour = hsv(natural_hue(u("occluder hue", 0, 0.75, (n,))), u("occluder saturation", 0.1, 0.6, (n,)), u("occluder value", 0.15, 0.8, (n,)))
+    colour = hsv(
+        natural_hue(u("occluder hue", 0, 0.75, (n,))),
+        u("occluder saturation", 0.1, 0.6, (n,)),
+        u("occluder value", 0.15, 0.8, (n,)),
+    )
     return Limbs(centre - arm, centre + arm, torch.cat([table, bend], -1), there, colour)
 
 # %% ../../nbs/data/20_shapes.ipynb #c06f8a2d
@@ -596,11 +778,21 @@ def distractors(stream: Stream, palette: Tensor, n: int = 5) -> Limbs:  # palett
     "Shapes behind the bird, some of them in its own colours."
     u = stream.uniform
     start = u("distractor place", -0.1, 1.1, (n, 2))
-    end = start + polar(u("distractor angle", 0, 6.2832, (n,)), u("distractor length", 0.05, 0.7, (n,)))
-    low, high = torch.tensor([[0.01, 0.005, 0.0, -0.1], [0.12, 0.08, 0.04, 0.1]], device=stream.device)
+    end = start + polar(
+        u("distractor angle", 0, 6.2832, (n,)), u("distractor length", 0.05, 0.7, (n,))
+    )
+    low, high = torch.tensor(
+        [[0.01, 0.005, 0.0, -0.1], [0.12, 0.08, 0.04, 0.1]], device=stream.device
+    )
     radii = mix(low, high, u("distractor radii", shape=(n, 4)))
-    own = palette.gather(1, stream.choice("distractor own", palette.shape[1], (n,))[..., None].expand(-1, -1, 3))
-    other = hsv(natural_hue(u("distractor hue", shape=(n,))), u("distractor saturation", 0.05, 0.8, (n,)), u("distractor value", 0.15, 0.9, (n,)))
+    own = palette.gather(
+        1, stream.choice("distractor own", palette.shape[1], (n,))[..., None].expand(-1, -1, 3)
+    )
+    other = hsv(
+        natural_hue(u("distractor hue", shape=(n,))),
+        u("distractor saturation", 0.05, 0.8, (n,)),
+        u("distractor value", 0.15, 0.9, (n,)),
+    )
     colour = torch.where(stream.chance("distractor like bird", 0.4, (n, 1)), own, other)
     return Limbs(start, end, radii, stream.chance("distractor", 0.35, (n,)), colour)
 
@@ -608,12 +800,23 @@ def distractors(stream: Stream, palette: Tensor, n: int = 5) -> Limbs:  # palett
 COLOURS = 6
 
 
-def bird_palette(stream: Stream, hue: Tensor, saturation: Tensor) -> Tensor:  # (B,) of the species -> (B,6,3)
+def bird_palette(
+    stream: Stream, hue: Tensor, saturation: Tensor
+) -> Tensor:  # (B,) of the species -> (B,6,3)
     "Six colours of one individual: two hues and their neighbours, from dark to light, as vivid as the species."
     u, shape = stream.uniform, (COLOURS,)
-    base = torch.where(stream.chance("typical", 0.5), hue + u("hue", -0.07, 0.07), natural_hue(u("other hue")))
-    base = base[:, None] + stream.choice("contrast", 2, shape).float() * u("contrast hue", 0.08, 0.5, (1,)) + u("hue each", -0.04, 0.04, shape)
-    s = (saturation[:, None] * u("saturation", 0.4, 1.3, (1,)) + u("saturation each", -0.2, 0.2, shape)).clamp(0, 1)
+    base = torch.where(
+        stream.chance("typical", 0.5), hue + u("hue", -0.07, 0.07), natural_hue(u("other hue"))
+    )
+    base = (
+        base[:, None]
+        + stream.choice("contrast", 2, shape).float() * u("contrast hue", 0.08, 0.5, (1,))
+        + u("hue each", -0.04, 0.04, shape)
+    )
+    s = (
+        saturation[:, None] * u("saturation", 0.4, 1.3, (1,))
+        + u("saturation each", -0.2, 0.2, shape)
+    ).clamp(0, 1)
     ladder = torch.arange(COLOURS, device=stream.device) * (0.82 / (COLOURS - 1)) + 0.12
     v = (ladder + u("value each", -0.07, 0.07, shape)).clamp(0.06, 1)
     return hsv(base, s, v)
@@ -623,13 +826,21 @@ def coat_colours(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,7,
     "The colour of each part (row 0 unused), drawn anew for each bird, so that no colour means a part."
     own = stream.choice("part colour", COLOURS, (7,))
     again = stream.choice("part colour again", COLOURS, (7,))
-    own[:, [WING, TAIL]] = torch.minimum(own, again)[:, [WING, TAIL]].clamp(max=3)  # the palette runs from dark to light:
-    own[:, BODY] = torch.maximum(own, again)[:, BODY].clamp(min=2)  # backs are often darker than bellies
-    own = torch.where(stream.chance("part like body", 0.2, (7,)), own[:, BODY:BODY + 1], own)
+    own[:, [WING, TAIL]] = torch.minimum(own, again)[:, [WING, TAIL]].clamp(
+        max=3
+    )  # the palette runs from dark to light:
+    own[:, BODY] = torch.maximum(own, again)[:, BODY].clamp(
+        min=2
+    )  # backs are often darker than bellies
+    own = torch.where(stream.chance("part like body", 0.2, (7,)), own[:, BODY : BODY + 1], own)
     colours = palette.gather(1, own[..., None].expand(-1, -1, 3))
     u = stream.uniform
-    horn = hsv(u("horn hue", 0.02, 0.16, (7,)), u("horn saturation", 0.1, 0.95, (7,)), u("horn value", 0.12, 0.95, (7,)))
-    horn = torch.where(stream.chance("legs like beak", 0.5, (1, 1)), horn[:, BEAK:BEAK + 1], horn)
+    horn = hsv(
+        u("horn hue", 0.02, 0.16, (7,)),
+        u("horn saturation", 0.1, 0.95, (7,)),
+        u("horn value", 0.12, 0.95, (7,)),
+    )
+    horn = torch.where(stream.chance("legs like beak", 0.5, (1, 1)), horn[:, BEAK : BEAK + 1], horn)
     bare = torch.zeros(7, dtype=torch.bool, device=stream.device)
     bare[[BEAK, LEGS]] = True
     return torch.where(bare[:, None] & stream.chance("horn", 0.8, (7, 1)), horn, colours)
@@ -668,12 +879,19 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_object(x, y))
     number = {layer.name: i + 1 for i, layer in enumerate(layers)}
     wanted = torch.tensor([number.get(layer, -1) for _, layer in marks.values()], device=x.device)
-    visible = (surface(scene, x, y, layers)[:, 0] == wanted) & ((places >= 0) & (places < 1)).all(-1)
+    visible = (surface(scene, x, y, layers)[:, 0] == wanted) & ((places >= 0) & (places < 1)).all(
+        -1
+    )
     names = list(marks)
-    columns = {facing: [names.index(role(name, facing)) for name in LANDMARKS] for facing in ("left", "right")}
+    columns = {
+        facing: [names.index(role(name, facing)) for name in LANDMARKS]
+        for facing in ("left", "right")
+    }
     left = scene.pose["facing"][:, None] < 0
-    return (torch.where(left[..., None], places[:, columns["left"]], places[:, columns["right"]]),
-            torch.where(left, visible[:, columns["left"]], visible[:, columns["right"]]))
+    return (
+        torch.where(left[..., None], places[:, columns["left"]], places[:, columns["right"]]),
+        torch.where(left, visible[:, columns["left"]], visible[:, columns["right"]]),
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #18908520
 def bird_scene(
@@ -687,14 +905,21 @@ def bird_scene(
     for name, value in overrides.items():
         name = name.replace("_", " ")
         require(name in pose, f"A bird has no parameter {name!r}; choose among: {', '.join(pose)}.")
-        pose[name] = torch.as_tensor(value, device=stream.device).to(pose[name].dtype).expand(len(stream)).clone()
+        pose[name] = (
+            torch.as_tensor(value, device=stream.device)
+            .to(pose[name].dtype)
+            .expand(len(stream))
+            .clone()
+        )
     joints = skeleton(pose)
     frame = frame_bird(pose, joints)
     colours = stream if colours is None else colours
     palette = bird_palette(colours, pose["hue"], pose["saturation"])
     front = occluders(stream, frame.place, pose["fill"])
     front.there = front.there & (not clear)
-    scene = Scene(stream, colours, pose, joints, frame, front, palette, torch.empty(0), torch.empty(0))
+    scene = Scene(
+        stream, colours, pose, joints, frame, front, palette, torch.empty(0), torch.empty(0)
+    )
     landmarks, visible = seen_landmarks(scene)
     return replace(scene, landmarks=landmarks, visible=visible)
 
@@ -703,6 +928,7 @@ def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     "(B,2,H,W) two patterns in [0,1] over bird coordinates, blind to parts: bars, spots, patches or a gradient."
     u, patterns = stream.uniform, []
     for k in range(2):
+
         def own(name, *a, **b):
             return on_grid(u(f"pattern {k} {name}", *a, **b))
 
@@ -713,11 +939,26 @@ def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
         along, across = x * c + y * s, y * c - x * s
         f = own("bars", 2.5, 7.0)
         bars = smoothstep((wave(along * f + low * 0.6) - own("bar share", 0.4, 0.7)) * 3 + 0.5)
-        spots = smoothstep((wave(along * f) + wave(across * f + (along * f).floor() * 0.5) - 1.45 + 0.5 * (low - 0.5)) * 4 + 0.5)
+        spots = smoothstep(
+            (
+                wave(along * f)
+                + wave(across * f + (along * f).floor() * 0.5)
+                - 1.45
+                + 0.5 * (low - 0.5)
+            )
+            * 4
+            + 0.5
+        )
         patches = smoothstep((low - own("patch share", 0.4, 0.6)) * 9 + 0.5)
         gradient = smoothstep(0.5 + across * own("slope", 1.0, 3.0) + own("offset", -0.4, 0.4))
         kind = on_grid(stream.choice(f"pattern {k} kind", 4))
-        patterns.append(torch.where(kind == 0, bars, torch.where(kind == 1, spots, torch.where(kind == 2, patches, gradient))))
+        patterns.append(
+            torch.where(
+                kind == 0,
+                bars,
+                torch.where(kind == 1, spots, torch.where(kind == 2, patches, gradient)),
+            )
+        )
     return torch.stack(patterns, 1)
 
 # %% ../../nbs/data/20_shapes.ipynb #698f4229
@@ -731,32 +972,64 @@ def ground_colours(
     hue = natural_hue(u("ground hue", 0, 1, (1,))) + u("ground hue each", -0.08, 0.08, (5,))
     hidden = stream.chance("camouflage", 0.15)[:, None]
     bird = part_light[:, None]
-    away = torch.where(bird > u("away", 0.3, 0.7, (1,)), -1.0, 1.0) * u("ground apart", 0.18, 0.5, (5,))
+    away = torch.where(bird > u("away", 0.3, 0.7, (1,)), -1.0, 1.0) * u(
+        "ground apart", 0.18, 0.5, (5,)
+    )
     value = torch.where(hidden, u("ground value", 0.2, 0.9, (5,)), bird + away).clamp(0.08, 0.95)
     colours = hsv(hue, u("ground saturation", 0.05, 0.7, (5,)) * (1.15 - 0.65 * value), value)
     own = palette.gather(1, stream.choice("ground own", COLOURS, (5,))[..., None].expand(-1, -1, 3))
     return torch.where(stream.chance("ground like bird", 0.15, (5, 1)), own, colours)
 
 # %% ../../nbs/data/20_shapes.ipynb #b4614394
-def greenery(stream: Stream, canvas: Tensor, colours: Tensor, coarse: Tensor, fine: Tensor, focus: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def greenery(
+    stream: Stream,
+    canvas: Tensor,
+    colours: Tensor,
+    coarse: Tensor,
+    fine: Tensor,
+    focus: Tensor,
+    x: Tensor,
+    y: Tensor,
+) -> Tensor:
     "Leaves and reeds over the (B,3,S,S) canvas; coarse and fine are (B,S,S) noise, focus is (B,1,1)."
     u = stream.uniform
     edge = (0.15 + 0.85 * focus) / on_grid(u("leaf edge", 0.08, 0.4))
     leaves = smoothstep((fine - on_grid(u("leaf share", 0.45, 0.75))) * edge + 0.5)
-    canvas = paint(canvas, on_grid(colours[:, 2]), leaves * on_grid(stream.chance("leaves", 0.6).float()))
+    canvas = paint(
+        canvas, on_grid(colours[:, 2]), leaves * on_grid(stream.chance("leaves", 0.6).float())
+    )
     c, s = (on_grid(v) for v in cos_sin(u("reed angle", -0.5, 0.5)))
-    stalks = wave((x * c + y * s) * on_grid(u("reeds per side", 2, 14)) + (coarse - 0.5) * on_grid(u("reed warp", 0, 3)))
+    stalks = wave(
+        (x * c + y * s) * on_grid(u("reeds per side", 2, 14))
+        + (coarse - 0.5) * on_grid(u("reed warp", 0, 3))
+    )
     reeds = smoothstep((stalks - on_grid(u("reed share", 0.4, 0.8))) * (1 + 3 * focus))
-    return paint(canvas, on_grid(colours[:, 3]), reeds * on_grid(stream.chance("reeds", 0.35).float() * u("reed strength", 0.3, 1.0)))
+    return paint(
+        canvas,
+        on_grid(colours[:, 3]),
+        reeds * on_grid(stream.chance("reeds", 0.35).float() * u("reed strength", 0.3, 1.0)),
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #00b6f5a2
-def clutter(stream: Stream, canvas: Tensor, palette: Tensor, focus: Tensor, x: Tensor, y: Tensor, pixel: float) -> Tensor:
+def clutter(
+    stream: Stream,
+    canvas: Tensor,
+    palette: Tensor,
+    focus: Tensor,
+    x: Tensor,
+    y: Tensor,
+    pixel: float,
+) -> Tensor:
     "The distractors over the (B,3,S,S) canvas, rounded by a little shading, blurred out of focus."
     shapes = distractors(stream, palette)
     soft = on_grid(stream.uniform("distractor blur", 0.0, 0.05)) + 0.12 * (1 - focus) + pixel
     for n in range(shapes.there.shape[1]):
         d, _, side = shapes.distance(n, x, y)
-        canvas = paint(canvas, on_grid(shapes.colour[:, n]) * (1.05 - 0.25 * side * side)[:, None], cover(d, soft))
+        canvas = paint(
+            canvas,
+            on_grid(shapes.colour[:, n]) * (1.05 - 0.25 * side * side)[:, None],
+            cover(d, soft),
+        )
     return canvas
 
 # %% ../../nbs/data/20_shapes.ipynb #42c18a20
@@ -764,7 +1037,8 @@ def background(
     stream: Stream,
     palette: Tensor,  # (B,6,3) of the bird
     part_light: Tensor,  # (B,) how bright the bird is; the ground is mostly darker or lighter
-    x: Tensor, y: Tensor,  # (B,S,S) picture coordinates
+    x: Tensor,
+    y: Tensor,  # (B,S,S) picture coordinates
     pixel: float,  # the width of one
 ) -> Tensor:
     "(B,3,S,S): gradients of sky and water, foliage, reeds, noise, and distracting shapes."
@@ -783,7 +1057,9 @@ def background(
     return canvas * (1 + (fine - 0.5) * on_grid(u("grain", 0.0, 0.7)) * focus)[:, None]
 
 # %% ../../nbs/data/20_shapes.ipynb #4e0bc23e
-def surroundings(scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
+def surroundings(
+    scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor
+) -> Tensor:
     "The background, and what the bird stands or perches on: (X,Y) in picture coordinates, (x,y) the same points in the bird's."
     stream, p, j = scene.stream, scene.pose, scene.joints
     u = stream.uniform
@@ -794,11 +1070,33 @@ def surroundings(scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, 
     low = torch.stack([torch.zeros_like(thick), thick + 0.02], -1)
     perch, _, side = limb(x, y, foot + low - reach, foot + low + reach, thick, thick * 0.8, 0.0)
     perch = torch.where(on_grid(p["stance"] == 1), perch, 9.0)
-    wood = hsv(natural_hue(u("wood hue", 0, 0.6)), u("wood saturation", 0.1, 0.6), u("wood value", 0.2, 0.7))
-    canvas = paint(canvas, on_grid(wood) * (1.0 - 0.35 * side - 0.2 * side * side)[:, None], cover(perch, pixel))
-    land = (y - on_grid(foot[:, 1]) + 0.02 - 0.1 * lattice_noise(u("land", shape=(8, 8)), x * 4 + 20, y * 2 + 20)) * 6
-    earth = hsv(natural_hue(u("land hue", 0, 0.8)), u("land saturation", 0.1, 0.6), u("land value", 0.25, 0.85))
-    canvas = paint(canvas, on_grid(earth), smoothstep(land) * on_grid((stream.chance("on land", 0.6) & (p["stance"] == 0)).float() * 0.75))
+    wood = hsv(
+        natural_hue(u("wood hue", 0, 0.6)),
+        u("wood saturation", 0.1, 0.6),
+        u("wood value", 0.2, 0.7),
+    )
+    canvas = paint(
+        canvas,
+        on_grid(wood) * (1.0 - 0.35 * side - 0.2 * side * side)[:, None],
+        cover(perch, pixel),
+    )
+    land = (
+        y
+        - on_grid(foot[:, 1])
+        + 0.02
+        - 0.1 * lattice_noise(u("land", shape=(8, 8)), x * 4 + 20, y * 2 + 20)
+    ) * 6
+    earth = hsv(
+        natural_hue(u("land hue", 0, 0.8)),
+        u("land saturation", 0.1, 0.6),
+        u("land value", 0.25, 0.85),
+    )
+    canvas = paint(
+        canvas,
+        on_grid(earth),
+        smoothstep(land)
+        * on_grid((stream.chance("on land", 0.6) & (p["stance"] == 0)).float() * 0.75),
+    )
     return canvas
 
 # %% ../../nbs/data/20_shapes.ipynb #382710de
@@ -806,8 +1104,13 @@ def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer],
     "A function from a layer to its (B,3,H,W) colours: the part's own, patterns that run across parts, and the lines of its feathers."
     own = scene.colours
     marks = plumage(own, x, y)
-    ink = scene.palette.gather(1, own.choice("pattern colour", COLOURS, (2,))[..., None].expand(-1, -1, 3))
-    strength = own.uniform("pattern strength", 0.15, 0.7, (2, 7)) * own.chance("pattern", 0.5, (2, 1)).float()
+    ink = scene.palette.gather(
+        1, own.choice("pattern colour", COLOURS, (2,))[..., None].expand(-1, -1, 3)
+    )
+    strength = (
+        own.uniform("pattern strength", 0.15, 0.7, (2, 7))
+        * own.chance("pattern", 0.5, (2, 1)).float()
+    )
     strength[..., [BEAK, LEGS]] = 0.0
     lines = on_grid(own.uniform("feathers", 0.15, 0.5))
 
@@ -830,26 +1133,46 @@ def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer],
 def paint_eye(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
     "Iris, pupil and glint."
     own, place, r = scene.colours, scene.joints["eye"], on_grid(scene.pose["head"])
-    iris = hsv(own.uniform("iris hue"), own.uniform("iris saturation", 0, 0.9), own.uniform("iris value", 0.3, 1.0))
+    iris = hsv(
+        own.uniform("iris hue"),
+        own.uniform("iris saturation", 0, 0.9),
+        own.uniform("iris value", 0.3, 1.0),
+    )
     dx, dy = (x - on_grid(place[:, 0])) / r, (y - on_grid(place[:, 1])) / r
-    for colour, radius, shift in ((iris, 0.26, 0.0), (0 * iris + 0.05, 0.17, 0.0), (0 * iris + 0.95, 0.055, 0.06)):
+    for colour, radius, shift in (
+        (iris, 0.26, 0.0),
+        (0 * iris + 0.05, 0.17, 0.0),
+        (0 * iris + 0.95, 0.055, 0.06),
+    ):
         away = ((dx - shift) * (dx - shift) + (dy + shift) * (dy + shift)).sqrt() - radius
         canvas = paint(canvas, on_grid(colour), cover(away * r, pixel))
     return canvas
 
 # %% ../../nbs/data/20_shapes.ipynb #a2ea5367
-def paint_bird(scene: Scene, canvas: Tensor, layers: list[Layer], base: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+def paint_bird(
+    scene: Scene,
+    canvas: Tensor,
+    layers: list[Layer],
+    base: Tensor,
+    x: Tensor,
+    y: Tensor,
+    pixel: Tensor,
+) -> tuple[Tensor, Tensor]:
     "The bird on the (B,3,S,S) canvas, and (B,S,S) where it is. `base` (B,7,3) are the parts' colours, (x,y) bird coordinates."
     p, j, u = scene.pose, scene.joints, scene.stream.uniform
     coat = dress(scene, base, x, y)
-    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.3)) * torch.stack([p["facing"], torch.ones_like(p["facing"])], -1)
+    light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.3)) * torch.stack(
+        [p["facing"], torch.ones_like(p["facing"])], -1
+    )
     rim, shadow = on_grid(u("rim", 0.1, 0.35)), on_grid(u("shadow", 0.15, 0.6))
     whole = torch.zeros_like(x, dtype=torch.bool)
     for layer in layers:
         axis = unit(j[layer.ends[1]] - j[layer.ends[0]])
         toward = axis[:, 0] * light[:, 1] - axis[:, 1] * light[:, 0]
         shade = 1.03 - rim * layer.across * layer.across + on_grid(toward) * layer.across
-        canvas = canvas * (1 - shadow * (1 - (layer.distance * 14).clamp(0, 1)) * whole)[:, None]  # on what lies behind
+        canvas = (
+            canvas * (1 - shadow * (1 - (layer.distance * 14).clamp(0, 1)) * whole)[:, None]
+        )  # on what lies behind
         canvas = paint(canvas, coat(layer) * shade[:, None], cover(layer.distance, pixel))
         whole = whole | (layer.distance < 0)
         if layer.name == "head":
@@ -861,7 +1184,10 @@ def paint_occluders(scene: Scene, canvas: Tensor, whole: Tensor, X: Tensor, Y: T
     "What stands in front of any scene with a `front`, over the (B,3,S,S) canvas; (X,Y) are picture coordinates."
     for n in range(OCCLUDERS):
         d, t, side = scene.front.distance(n, X, Y)
-        bark = on_grid(scene.front.colour[:, n]) * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]
+        bark = (
+            on_grid(scene.front.colour[:, n])
+            * (1.0 - 0.25 * side - 0.15 * side * side + 0.2 * wave(t * 5))[:, None]
+        )
         canvas = canvas * (1 - 0.35 * (1 - (d * 30).clamp(0, 1)) * whole)[:, None]
         canvas = paint(canvas, bark, cover(d, 1.0 / X.shape[-1]))
     return canvas
@@ -895,11 +1221,19 @@ def draw_birds(
     pixel = on_grid(1.0 / (scene.frame.scale * size))
     base = coat_colours(scene.colours, scene.palette)
     layers = bird_layers(scene.pose, scene.joints, x, y)
-    canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else surroundings(scene, brightness(base), X, Y, x, y, pixel)
+    canvas = (
+        torch.full((B, 3, size, size), 0.96, device=device)
+        if plain
+        else surroundings(scene, brightness(base), X, Y, x, y, pixel)
+    )
     canvas, whole = paint_bird(scene, canvas, layers, base, x, y, pixel)
     canvas = paint_occluders(scene, canvas, whole, X, Y)
-    parts = torch.tensor([0] + [layer.part for layer in layers], device=device)[surface(scene, X, Y, layers)]
-    return Drawing(canvas.clamp(0, 1) if plain else expose(stream, canvas, X, Y, size), parts, whole)
+    parts = torch.tensor([0] + [layer.part for layer in layers], device=device)[
+        surface(scene, X, Y, layers)
+    ]
+    return Drawing(
+        canvas.clamp(0, 1) if plain else expose(stream, canvas, X, Y, size), parts, whole
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #9bafd214
 def expose(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor, size: int) -> Tensor:
@@ -908,19 +1242,30 @@ def expose(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor, size: int) -> T
     angle = polar(u("lamp angle", 0, 6.2832), u("lamp", 0.0, 0.5))
     lamp = 1 + (X - 0.5) * on_grid(angle[:, 0]) + (Y - 0.5) * on_grid(angle[:, 1])
     canvas = canvas * lamp[:, None] * on_grid(u("cast", 0.85, 1.12, (3,)))
-    canvas = (canvas - 0.5) * on_grid(u("contrast", 0.7, 1.15, (1,))) + 0.5 + on_grid(u("brightness", -0.08, 0.1, (1,)))
+    canvas = (
+        (canvas - 0.5) * on_grid(u("contrast", 0.7, 1.15, (1,)))
+        + 0.5
+        + on_grid(u("brightness", -0.08, 0.1, (1,)))
+    )
     step = max(1, round(size / 64))
     w = on_grid(u("blur", 0.0, 0.22, (1,)))
     for axis in (-1, -2):
         i = torch.arange(size, device=canvas.device)
-        before, after = canvas.index_select(axis, (i - step).clamp(min=0)), canvas.index_select(axis, (i + step).clamp(max=size - 1))
+        before, after = (
+            canvas.index_select(axis, (i - step).clamp(min=0)),
+            canvas.index_select(axis, (i + step).clamp(max=size - 1)),
+        )
         canvas = canvas + (before + after - 2 * canvas) * w
-    noise = (stream.uniform(f"noise {size}", -1, 1, (size, size)) + stream.uniform(f"noise again {size}", -1, 1, (size, size)))[:, None]
+    noise = (
+        stream.uniform(f"noise {size}", -1, 1, (size, size))
+        + stream.uniform(f"noise again {size}", -1, 1, (size, size))
+    )[:, None]
     return (canvas + noise * on_grid(u("noise", 0.0, 0.035, (1,)))).clamp(0, 1)
 
 # %% ../../nbs/data/20_shapes.ipynb #c3c4654f
 def tight_boxes(masks: Tensor) -> Tensor:  # (B,H,W) bool -> (B,4)
     "The smallest box (x,y,w,h) around each mask; the whole picture where the mask is empty."
+
     def span(line):  # (B,N) bool
         n = line.shape[-1]
         at = torch.arange(n, device=line.device)
@@ -936,10 +1281,23 @@ def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -
     "A scene drawn at one size, with its annotations in pixels."
     drawing = draw_birds(scene, size, plain)
     masks = drawing.parts > 0
-    return Batch(drawing.images, names, masks, drawing.parts, scene.landmarks * size, scene.visible, tight_boxes(masks), scene.pose["species"])
+    return Batch(
+        drawing.images,
+        names,
+        masks,
+        drawing.parts,
+        scene.landmarks * size,
+        scene.visible,
+        tight_boxes(masks),
+        scene.pose["species"],
+    )
 
 # %% ../../nbs/data/20_shapes.ipynb #b8204c4d
-SPLITS = {"train": (0, 2000), "val": (1_000_000, 300), "test": (2_000_000, 500)}  # first index, number of pictures
+SPLITS = {
+    "train": (0, 2000),
+    "val": (1_000_000, 300),
+    "test": (2_000_000, 500),
+}  # first index, number of pictures
 BUDGET = 2**18  # pixels drawn at once: what stays in a processor's cache
 
 # %% ../../nbs/data/20_shapes.ipynb #fb0f794e
@@ -952,15 +1310,33 @@ class Drawn(Collection):
     budget: int = BUDGET
     foreground = "true masks"
 
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, device: torch.device | str = "cpu"):
-        require(split in self.ranges, f"The {self.noun}s have no split {split!r}; choose one of: {', '.join(self.ranges)}.")
-        require(size >= 16, f"{self.noun.capitalize()}s of {size} pixels cannot be drawn; choose a size of at least 16.")
+    def __init__(
+        self,
+        split: str = "train",
+        size: int = 64,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        require(
+            split in self.ranges,
+            f"The {self.noun}s have no split {split!r}; choose one of: {', '.join(self.ranges)}.",
+        )
+        require(
+            size >= 16,
+            f"{self.noun.capitalize()}s of {size} pixels cannot be drawn; choose a size of at least 16.",
+        )
         require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
         self.split, self.size, self.seed, self.device = split, size, seed, torch.device(device)
 
     @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             device: torch.device | str = "cpu") -> "Drawn":
+    def open(
+        cls,
+        root: str | Path | None = None,
+        split: str = "train",
+        size: int | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> "Drawn":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, device)
 
@@ -991,13 +1367,21 @@ def stream(self: Drawn, indices: Sequence[int] | Tensor) -> Stream:
     "Where the random numbers of these pictures come from."
     indices = torch.as_tensor(indices, dtype=torch.int64)
     bad = (indices < 0) | (indices >= len(self))
-    require(not bad.any(), f"There is no {self.noun} {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.")
+    require(
+        not bad.any(),
+        f"There is no {self.noun} {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.",
+    )
     return Stream(self.seed, (indices + self.ranges[self.split][0]).to(self.device))
 
 
 @patch
 def counts(self: Drawn) -> dict[str, int]:
-    return {"samples": len(self), self.grouping: len(self.category_names), "landmarks": len(self.landmark_names), "parts": len(self.part_names)}
+    return {
+        "samples": len(self),
+        self.grouping: len(self.category_names),
+        "landmarks": len(self.landmark_names),
+        "parts": len(self.part_names),
+    }
 
 # %% ../../nbs/data/20_shapes.ipynb #c10b66cb
 def join(batches: Sequence[Batch]) -> Batch:
@@ -1020,7 +1404,9 @@ def batch(self: Drawn, indices: Sequence[int], **overrides) -> Batch:
     "Pictures `indices`, drawn together."
     indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
     several = max(1, self.budget * (1 if self.device.type == "cpu" else 16) // self.size**2)
-    return join([self._draw(indices[i:i + several], **overrides) for i in range(0, len(indices), several)])
+    return join(
+        [self._draw(indices[i : i + several], **overrides) for i in range(0, len(indices), several)]
+    )
 
 
 @patch
@@ -1063,9 +1449,28 @@ class Birds(Drawn):
         return photograph(scene, self.size, names)
 
 # %% ../../nbs/data/20_shapes.ipynb #079aadd5
-NEUTRAL = {"stance": 0, "pitch": 0.4, "neck angle": 0.9, "head angle": 0.0, "gape": 0.0, "tail angle": 0.0, "fan": 0.2, "wing": 0.0, "flap": 1.4,
-           "swing near": 0.12, "swing far": -0.1, "tuck": 0.0, "fill": 0.9, "x": 0.0, "y": 0.0, "roll": 0.0, "shear": 0.0, "squeeze": 1.0,
-           "tilt x": 0.0, "tilt y": 0.0}
+NEUTRAL = {
+    "stance": 0,
+    "pitch": 0.4,
+    "neck angle": 0.9,
+    "head angle": 0.0,
+    "gape": 0.0,
+    "tail angle": 0.0,
+    "fan": 0.2,
+    "wing": 0.0,
+    "flap": 1.4,
+    "swing near": 0.12,
+    "swing far": -0.1,
+    "tuck": 0.0,
+    "fill": 0.9,
+    "x": 0.0,
+    "y": 0.0,
+    "roll": 0.0,
+    "shear": 0.0,
+    "squeeze": 1.0,
+    "tilt x": 0.0,
+    "tilt y": 0.0,
+}
 
 # %% ../../nbs/data/20_shapes.ipynb #6d13fa22
 def pose_bird(
@@ -1081,11 +1486,16 @@ def pose_bird(
     **more: float,  # any other parameter of `bird_parameters`, spaces as underscores
 ) -> Sample:
     "One bird as told: what is not given is neutral, and nothing stands in front of it."
-    require(species in SPECIES, f"There is no species {species!r}; choose one of: {', '.join(SPECIES)}.")
+    require(
+        species in SPECIES, f"There is no species {species!r}; choose one of: {', '.join(SPECIES)}."
+    )
     require(facing in ("left", "right"), f"A bird cannot face {facing!r}; choose left or right.")
     index = torch.zeros(1, dtype=torch.int64)
     settings = {k.replace(" ", "_"): v for k, v in NEUTRAL.items()} | more
-    settings |= {"species": list(SPECIES).index(species), "facing": 1.0 if facing == "right" else -1.0}
+    settings |= {
+        "species": list(SPECIES).index(species),
+        "facing": 1.0 if facing == "right" else -1.0,
+    }
     settings |= {"neck_angle": neck, "wing": wing, "tail_angle": tail}
     scene = bird_scene(Stream(seed, index), Stream(palette, index), clear=True, **settings)
     return photograph(scene, size, [f"{species} facing {facing}"], plain).samples()[0]

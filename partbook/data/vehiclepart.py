@@ -30,8 +30,11 @@ from ..files import as_path, kind_of, regular_file, shown
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #78ddd01d
 VEHICLES = ("aeroplane", "bicycle", "bus", "car", "motorbike", "train")
-_PLACES = {"photo": ("PASCAL3D+_release1.1/Images/{}_imagenet", ".JPEG"), "object": ("PASCAL3D+_release1.1/Annotations/{}_imagenet", ".mat"),
-           "parts": ("PASCAL3D+_sp/{}_imagenet/transfered", ".mat")}
+_PLACES = {
+    "photo": ("PASCAL3D+_release1.1/Images/{}_imagenet", ".JPEG"),
+    "object": ("PASCAL3D+_release1.1/Annotations/{}_imagenet", ".mat"),
+    "parts": ("PASCAL3D+_sp/{}_imagenet/transfered", ".mat"),
+}
 SHORT = 224  # pixels of a crop's shorter side
 
 
@@ -53,8 +56,10 @@ def _numbers(value: Any, where: str, columns: int) -> np.ndarray:  # (columns,) 
         numbers = np.asarray(value, dtype=np.float64).ravel()
     except (TypeError, ValueError):
         raise InputError(f"{where} is not made of numbers; copy the file again.") from None
-    require(numbers.size == columns and np.isfinite(numbers).all(),
-            f"{where} is {_short(numbers)}, not {columns} finite number{'s' * (columns > 1)}; copy the file again.")
+    require(
+        numbers.size == columns and np.isfinite(numbers).all(),
+        f"{where} is {_short(numbers)}, not {columns} finite number{'s' * (columns > 1)}; copy the file again.",
+    )
     return numbers
 
 
@@ -64,7 +69,10 @@ def _short(numbers: np.ndarray) -> str:
 
 def _field(struct: Any, name: str, where: str) -> Any:
     fields = getattr(getattr(struct, "dtype", None), "names", None) or ()
-    require(name in fields and struct.size > 0, f"{where} has no field {name!r}; it is not PASCAL3D+'s format, so copy the file again.")
+    require(
+        name in fields and struct.size > 0,
+        f"{where} has no field {name!r}; it is not PASCAL3D+'s format, so copy the file again.",
+    )
     return struct[name].flat[0]
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #3c26da02
@@ -84,16 +92,23 @@ def read_object(
     regular_file(path, "annotation file")
     record = read_variables(path, ["record"], AGAIN)["record"]
     objects = _field(record, "objects", f"{path}: record")
-    count = objects.size if getattr(objects, "dtype", None) is not None and objects.dtype.names else 0
-    require(number <= count,
-            f"{path} tells of {count} object{'s' * (count != 1)}, but the list names number {number}; objects are counted from 1, so "
-            "correct the list.")
-    own = objects.ravel()[number - 1:number]
+    count = (
+        objects.size if getattr(objects, "dtype", None) is not None and objects.dtype.names else 0
+    )
+    require(
+        number <= count,
+        f"{path} tells of {count} object{'s' * (count != 1)}, but the list names number {number}; objects are counted from 1, so "
+        "correct the list.",
+    )
+    own = objects.ravel()[number - 1 : number]
     where = f"{path}: object {number}"
     name = "".join(np.asarray(_field(own, "class", where)).ravel().astype(str))
     require(name == vehicle, f"{where} is a {name}, not a {vehicle}; correct the list.")
     corners = _numbers(_field(own, "bbox", where), f"{where}: bbox", 4)
-    require((corners[2:] > corners[:2]).all(), f"{where}: bbox {_short(corners)} has no inside (x1, y1, x2, y2 are expected); copy the file again.")
+    require(
+        (corners[2:] > corners[:2]).all(),
+        f"{where}: bbox {_short(corners)} has no inside (x1, y1, x2, y2 are expected); copy the file again.",
+    )
     return Object(corners, _noted_size(record, path))
 
 
@@ -101,7 +116,10 @@ def _noted_size(record: np.ndarray, path: Path) -> tuple[int, int] | None:
     if "size" not in record.dtype.names:
         return None
     size = _field(record, "size", f"{path}: record")
-    return tuple(int(_numbers(_field(size, side, f"{path}: size"), f"{path}: {side}", 1)[0]) for side in ("height", "width"))
+    return tuple(
+        int(_numbers(_field(size, side, f"{path}: size"), f"{path}: {side}", 1)[0])
+        for side in ("height", "width")
+    )
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #84051348
 class PartTable(NamedTuple):
@@ -129,14 +147,21 @@ def read_parts(
     "The part boxes of an object in VehicleSemanticPart. `InputError` names the file when its shape cannot be right."
     regular_file(path, "annotation file")
     anno = read_variables(path, ["anno"], AGAIN)["anno"]
-    require(anno.dtype == object and anno.ndim == 2 and anno.shape[1] >= 2,
-            f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with a row for each object and two "
-            "columns; copy the file again.")
-    require(number <= len(anno),
-            f"{path} tells of {len(anno)} object{'s' * (len(anno) != 1)}, but the list names number {number}; objects are counted "
-            "from 1, so correct the list.")
+    require(
+        anno.dtype == object and anno.ndim == 2 and anno.shape[1] >= 2,
+        f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with a row for each object and two "
+        "columns; copy the file again.",
+    )
+    require(
+        number <= len(anno),
+        f"{path} tells of {len(anno)} object{'s' * (len(anno) != 1)}, but the list names number {number}; objects are counted "
+        "from 1, so correct the list.",
+    )
     cells = anno[number - 1, 1]
-    require(getattr(cells, "dtype", None) == object, f"{path}: anno{{{number},2}} is not a cell array of parts; copy the file again.")
+    require(
+        getattr(cells, "dtype", None) == object,
+        f"{path}: anno{{{number},2}} is not a cell array of parts; copy the file again.",
+    )
     kept, odd = [np.zeros((0, 9))], 0
     for part, cell in enumerate(cells.ravel(), 1):
         if cell.size:
@@ -175,44 +200,85 @@ def photo_to_crop(corners: np.ndarray, window: tuple[int, int, int, int]) -> np.
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #7e818c44
 _SIDE = {  # parts of a vehicle seen from the side, facing left: u, v, width, height in vehicle lengths, from the front and the top
-    "car": {1: [(.10, .25, .16, .16), (.74, .25, .16, .16)], 2: [(.28, .03, .18, .13), (.50, .03, .18, .13)], 3: [(.00, .19, .06, .05)],
-            4: [(.95, .19, .05, .05)], 5: [(.32, .19, .06, .02)], 6: []},
-    "bus": {1: [(.10, .40, .12, .12), (.55, .40, .12, .12), (.72, .40, .12, .12)], 2: [(.08 + .22 * k, .04, .2, .25) for k in range(4)],
-            3: [(.00, .36, .04, .06)], 4: []},
+    "car": {
+        1: [(0.10, 0.25, 0.16, 0.16), (0.74, 0.25, 0.16, 0.16)],
+        2: [(0.28, 0.03, 0.18, 0.13), (0.50, 0.03, 0.18, 0.13)],
+        3: [(0.00, 0.19, 0.06, 0.05)],
+        4: [(0.95, 0.19, 0.05, 0.05)],
+        5: [(0.32, 0.19, 0.06, 0.02)],
+        6: [],
+    },
+    "bus": {
+        1: [(0.10, 0.40, 0.12, 0.12), (0.55, 0.40, 0.12, 0.12), (0.72, 0.40, 0.12, 0.12)],
+        2: [(0.08 + 0.22 * k, 0.04, 0.2, 0.25) for k in range(4)],
+        3: [(0.00, 0.36, 0.04, 0.06)],
+        4: [],
+    },
 }
-_BODY = {"car": [(.00, .17, 1., .18), (.22, .00, .52, .18)], "bus": [(.00, .00, 1., .47)]}
+
+
+_BODY = {
+    "car": [(0.00, 0.17, 1.0, 0.18), (0.22, 0.00, 0.52, 0.18)],
+    "bus": [(0.00, 0.00, 1.0, 0.47)],
+}
+
+
 _SYNSETS = {"car": "n02814533", "bus": "n02924116"}
 
 
-def _place(r: list[float], H: int, W: int) -> tuple[float, float, float, bool]:  # left, top, length in pixels, whether it faces right
+def _place(
+    r: list[float], H: int, W: int
+) -> tuple[float, float, float, bool]:  # left, top, length in pixels, whether it faces right
     length = (0.55 + 0.2 * r[0]) * W
     return (W - length) * r[1], (H - 0.55 * length) * (0.3 + 0.4 * r[2]), length, r[3] < 0.5
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #3b806784
 def _in_photo(box: tuple, place: tuple) -> np.ndarray:  # (4,) x1, y1, x2, y2, counted from one
     u, v, w, h = box
     left, top, length, right = place
     u = 1 - u - w if right else u
-    return np.round([left + u * length + 1, top + v * length + 1, left + (u + w) * length, top + (v + h) * length], 1)
+    return np.round(
+        [
+            left + u * length + 1,
+            top + v * length + 1,
+            left + (u + w) * length,
+            top + (v + h) * length,
+        ],
+        1,
+    )
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #78adfc3f
 def _paint(picture: np.ndarray, vehicle: str, place: tuple, colour: np.ndarray) -> None:
     "A vehicle onto (H,W,3), in place: body, windows and lights as rectangles, wheels as discs."
-    y, x = np.mgrid[:picture.shape[0], :picture.shape[1]] + 1
-    layers = [(0, box) for box in _BODY[vehicle]] + [(part, box) for part, boxes in _SIDE[vehicle].items() for box in boxes]
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]] + 1
+    layers = [(0, box) for box in _BODY[vehicle]] + [
+        (part, box) for part, boxes in _SIDE[vehicle].items() for box in boxes
+    ]
     for part, box in layers:
         x1, y1, x2, y2 = _in_photo(box, place)
         inside = (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
         if part == 1:
-            inside = ((x - (x1 + x2) / 2) / (x2 - x1)) ** 2 + ((y - (y1 + y2) / 2) / (y2 - y1)) ** 2 < 0.25
-        picture[inside] = {0: colour, 1: 0.1, 2: (0.75, 0.85, 0.9), 3: (1, 0.95, 0.6), 4: (0.8, 0.1, 0.1)}.get(part, colour * 0.6)
+            inside = ((x - (x1 + x2) / 2) / (x2 - x1)) ** 2 + (
+                (y - (y1 + y2) / 2) / (y2 - y1)
+            ) ** 2 < 0.25
+        picture[inside] = {
+            0: colour,
+            1: 0.1,
+            2: (0.75, 0.85, 0.9),
+            3: (1, 0.95, 0.6),
+            4: (0.8, 0.1, 0.1),
+        }.get(part, colour * 0.6)
 
-
-def _photo(vehicle: str, number: int, g: torch.Generator) -> tuple[np.ndarray, list[tuple]]:  # (H,W,3) bytes, places
+# %% ../../nbs/data/70_vehiclepart.ipynb #735ff803
+def _photo(
+    vehicle: str, number: int, g: torch.Generator
+) -> tuple[np.ndarray, list[tuple]]:  # (H,W,3) bytes, places
     "A photograph of one vehicle; the third is of two."
     r = torch.rand(14, generator=g).tolist()
     H, W = 150 + int(40 * r[0]), 200 + int(60 * r[1])
-    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 3, 5, generator=g), (H, W), mode="bicubic").clamp(0, 1)[0]
+    ground = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 3, 5, generator=g), (H, W), mode="bicubic"
+    ).clamp(0, 1)[0]
     picture = (0.2 * ground + 0.15 * ground.mean(0) + 0.35).permute(1, 2, 0).numpy()
     places = [_place(r[2:6], H, W)]
     if number == 3:
@@ -237,19 +303,25 @@ def _cell(items: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
     return cell.reshape(shape)
 
 
-def _part_cells(vehicle: str, place: tuple, corners: np.ndarray, size: tuple[int, int], number: int) -> np.ndarray:
+def _part_cells(
+    vehicle: str, place: tuple, corners: np.ndarray, size: tuple[int, int], number: int
+) -> np.ndarray:
     "The tables of all parts of one vehicle, with the oddities of photograph `number`."
     window, cells = crop_window(corners, size), []
     for part, boxes in _SIDE[vehicle].items():
         photo = np.array([_in_photo(box, place) for box in boxes]).reshape(-1, 4)
         if number == 4 and part == 1:
             photo[0, 3] += 30  # reaches beyond the crop
-        table = np.concatenate([photo_to_crop(photo, window).round(1), photo, np.full((len(photo), 1), part)], 1)
+        table = np.concatenate(
+            [photo_to_crop(photo, window).round(1), photo, np.full((len(photo), 1), part)], 1
+        )
         if number == 1 and part == 3:
             table = table[:, :4]  # another number of columns
         if number == 2 and part == 2:
             table[0, 8] = 1  # another part's number
-        cells.append(_matlab(table.round() if number == 5 else table) if len(table) else np.zeros((0, 0)))
+        cells.append(
+            _matlab(table.round() if number == 5 else table) if len(table) else np.zeros((0, 0))
+        )
     return _cell(cells, (len(cells), 1))
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #414e83c7
@@ -267,13 +339,28 @@ def _write_one(root: Path, vehicle: str, number: int, g: torch.Generator) -> str
         image = image.transpose(Image.Transpose.ROTATE_90)
     image.save(photo, quality=95, exif=note)
     bodies = [np.array([_in_photo(box, place) for box in _BODY[vehicle]]) for place in places]
-    corners = [np.concatenate([b[:, :2].min(0) - 2.3, b[:, 2:].max(0) + [2.3, 2.3 + 0.06 * p[2]]]) for b, p in zip(bodies, places)]
+    corners = [
+        np.concatenate([b[:, :2].min(0) - 2.3, b[:, 2:].max(0) + [2.3, 2.3 + 0.06 * p[2]]])
+        for b, p in zip(bodies, places)
+    ]
     objects = np.zeros((1, len(places)), dtype=[("class", object), ("bbox", object)])
     for k, box in enumerate(corners):
         objects[0, k] = (vehicle, box.reshape(1, 4))
-    record = {"filename": f"{name}.JPEG", "size": {"width": size[1], "height": size[0], "depth": 3}, "objects": objects}
-    savemat(root / "PASCAL3D+_release1.1" / "Annotations" / f"{vehicle}_imagenet" / f"{name}.mat", {"record": record}, do_compression=True)
-    cells = [item for place, box in zip(places, corners) for item in (box.reshape(1, 4), _part_cells(vehicle, place, box, size, number))]
+    record = {
+        "filename": f"{name}.JPEG",
+        "size": {"width": size[1], "height": size[0], "depth": 3},
+        "objects": objects,
+    }
+    savemat(
+        root / "PASCAL3D+_release1.1" / "Annotations" / f"{vehicle}_imagenet" / f"{name}.mat",
+        {"record": record},
+        do_compression=True,
+    )
+    cells = [
+        item
+        for place, box in zip(places, corners)
+        for item in (box.reshape(1, 4), _part_cells(vehicle, place, box, size, number))
+    ]
     path = root / "PASCAL3D+_sp" / f"{vehicle}_imagenet" / "transfered" / f"{name}.mat"
     savemat(path, {"anno": _cell(cells, (len(places), 2))}, do_compression=True)
     return f"{name} {len(places)}"
@@ -294,7 +381,11 @@ def write_vehiclepart_fixture(
         for split in ("train", "test"):
             path = _list_path(folder, vehicle, split)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for k, line in enumerate(lines) if (k % 4 == 3) == (split == "test")))
+            path.write_text(
+                "".join(
+                    f"{line}\n" for k, line in enumerate(lines) if (k % 4 == 3) == (split == "test")
+                )
+            )
     return folder
 
 
@@ -352,16 +443,24 @@ def _name(text: str) -> str:
 def read_lists(root: Path, vehicle: str) -> list[Row]:
     "Both lists of a vehicle. `InputError` names the list and the line, or the photograph that stands in both."
     rows: list[Row] = []
-    form = [Column("photograph", _name, "a name without a path"), Column("object", _from_one, "a whole number from 1")]
+    form = [
+        Column("photograph", _name, "a name without a path"),
+        Column("object", _from_one, "a whole number from 1"),
+    ]
     for split in ("train", "test"):
         path = _list_path(root, vehicle, split)
         require(kind_of(path) != "nothing", f"{shown(path)} is missing; {FETCH}.")
         regular_file(path, "list")
-        rows += [Row(vehicle, name, number, split == "test") for name, number in read_list(path, form, keys=2)]
+        rows += [
+            Row(vehicle, name, number, split == "test")
+            for name, number in read_list(path, form, keys=2)
+        ]
     seen = {row[:3] for row in rows if not row.test}
     both = [row for row in rows if row.test and row[:3] in seen]
-    require(not both,
-            f"{_list_path(root, vehicle, 'test')} and the list for training both name {both[0].name if both else ''}; take it out of one of them.")
+    require(
+        not both,
+        f"{_list_path(root, vehicle, 'test')} and the list for training both name {both[0].name if both else ''}; take it out of one of them.",
+    )
     return rows
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #ab881c00
@@ -443,11 +542,16 @@ def _number_parts(self: VehiclePart, vehicles: Sequence[str]) -> None:
 def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
     for vehicle in vehicles:
         for below, ending in _PLACES.values():
-            place, names = self.root / below.format(vehicle), [row.name + ending for row in self.all_rows if row.vehicle == vehicle]
+            place, names = (
+                self.root / below.format(vehicle),
+                [row.name + ending for row in self.all_rows if row.vehicle == vehicle],
+            )
             gone = missing_files(place, names)
-            require(not gone,
-                    f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the {vehicle} name, the first is "
-                    f"{gone[0] if gone else ''}; unpack the archive again, or shorten the lists.")
+            require(
+                not gone,
+                f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the {vehicle} name, the first is "
+                f"{gone[0] if gone else ''}; unpack the archive again, or shorten the lists.",
+            )
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #8b5be568
 class Stored(NamedTuple):
@@ -624,16 +728,23 @@ def _drop_bare(self: VehiclePart) -> None:
 @patch
 def _annotation(self: VehiclePart, row: Row) -> Annotation:
     "Read both files of a row and hold them against the photograph's header and the other files."
-    own, table = read_object(self._path(row, "object"), row.number, row.vehicle), read_parts(self._path(row, "parts"), row.number)
+    own, table = (
+        read_object(self._path(row, "object"), row.number, row.vehicle),
+        read_parts(self._path(row, "parts"), row.number),
+    )
     first = self.first[row.vehicle]
-    require(table.parts == self.parts[row.vehicle],
-            f"{self._path(row, 'parts')} has {table.parts} parts, but {first.name}.mat has {self.parts[row.vehicle]}; copy it again.")
+    require(
+        table.parts == self.parts[row.vehicle],
+        f"{self._path(row, 'parts')} has {table.parts} parts, but {first.name}.mat has {self.parts[row.vehicle]}; copy it again.",
+    )
     source = self._path(row, "object").name
     turn, size = self.turnings[row.vehicle].look(row, own.size, source)
     window = crop_window(own.corners, size)
-    require(window[0] < window[2] and window[1] < window[3],
-            f"{self._path(row, 'object')}: bbox {_short(own.corners)} of object {row.number} lies outside its {size[1]}x{size[0]} "
-            "photograph; copy the file again.")
+    require(
+        window[0] < window[2] and window[1] < window[3],
+        f"{self._path(row, 'object')}: bbox {_short(own.corners)} of object {row.number} lies outside its {size[1]}x{size[0]} "
+        "photograph; copy the file again.",
+    )
     return Annotation(own, table, size, turn, window)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #6e9e747c
@@ -643,24 +754,35 @@ def __getitem__(self: VehiclePart, i: int) -> Sample:
     a = self._annotation(row)
     image = read_image(self._path(row, "photo"), upright=a.turn)
     left, top, right, bottom = a.window
-    sample = Sample(image, f"{row.vehicle}/{row.name}_{row.number}", category=VEHICLES.index(row.vehicle))
+    sample = Sample(
+        image, f"{row.vehicle}/{row.name}_{row.number}", category=VEHICLES.index(row.vehicle)
+    )
     if self.crop:
         sides = crop_size(a.window)
         sample = resize(replace(sample, image=image[:, top:bottom, left:right]), sides)
         left, top, right, bottom = 0, 0, sides[1], sides[0]
-    boxes, inside = corners_to_boxes(a.table.in_crop if self.crop else a.table.in_photo, sample.size)
+    boxes, inside = corners_to_boxes(
+        a.table.in_crop if self.crop else a.table.in_photo, sample.size
+    )
     parts = a.table.numbers[inside] + self.offset[row.vehicle]
-    sample = replace(sample, box=torch.tensor([left, top, right - left, bottom - top], dtype=torch.float32),
-                     part_boxes=torch.from_numpy(boxes[inside]).float(), box_parts=torch.from_numpy(parts))
+    sample = replace(
+        sample,
+        box=torch.tensor([left, top, right - left, bottom - top], dtype=torch.float32),
+        part_boxes=torch.from_numpy(boxes[inside]).float(),
+        box_parts=torch.from_numpy(parts),
+    )
     return sample if self.size is None else resize(sample, self.size)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #9c041a99
 @patch(cls_method=True)
 def open(
     cls: VehiclePart,
-    root: str | Path | None = None,  # the folder with PASCAL3D+_release1.1 and PASCAL3D+_sp; default: the variable PARTBOOK_VEHICLEPART
+    root: str
+    | Path
+    | None = None,  # the folder with PASCAL3D+_release1.1 and PASCAL3D+_sp; default: the variable PARTBOOK_VEHICLEPART
     split: str = "train",  # "train", "test" (the data set's lists) or "all"
-    size: int | None = None,  # resize every sample SxS, which no paper does; None keeps the short side at 224
+    size: int
+    | None = None,  # resize every sample SxS, which no paper does; None keeps the short side at 224
     seed: int = 0,  # photographs do not depend on it
     categories: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
     crop: bool = True,  # to the object at short side 224 (alignment paper, Sec. 4.3); False: the whole photograph at its own size
@@ -669,8 +791,14 @@ def open(
     "Open a split. `InputError` when a list does not fit or a file is missing."
     vehicles = VEHICLES if categories == "all" else tuple(v.strip() for v in categories.split(","))
     for v in vehicles:
-        require(v in VEHICLES, f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.")
-    require(len(set(vehicles)) == len(vehicles), f"A vehicle is named twice in {categories!r}; name each once.")
+        require(
+            v in VEHICLES,
+            f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.",
+        )
+    require(
+        len(set(vehicles)) == len(vehicles),
+        f"A vehicle is named twice in {categories!r}; name each once.",
+    )
     return cls(find_vehiclepart(root), split, size, vehicles, crop, without_boxes)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #14d026c4
@@ -693,23 +821,41 @@ def remarks(self: VehiclePart) -> list[str]:
     return said
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #6064878b
-PAPER = (300, 2000)  # "about 300 to 2000 training images and similar amounts of testing images" of each vehicle
+PAPER = (
+    300,
+    2000,
+)  # "about 300 to 2000 training images and similar amounts of testing images" of each vehicle
+
+
 AGREE = 2.0  # pixels of the crop by which the two boxes of a row may differ
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #4b2f1f4f
 @patch
 def counts(self: VehiclePart) -> dict[str, int]:
     "Counts over both splits; reads every annotation and every photograph's header."
-    kinds = ("part boxes", "entries left out", "boxes without an inside, left out", "boxes cut at the border", "boxes whose two versions disagree")
+    kinds = (
+        "part boxes",
+        "entries left out",
+        "boxes without an inside, left out",
+        "boxes cut at the border",
+        "boxes whose two versions disagree",
+    )
     seen = dict.fromkeys(kinds, 0)
     bare = 0
     for row in progress(self.all_rows, "checking annotations"):
         a = self._annotation(row)
         table, sides = a.table, crop_size(a.window)
         _, inside = corners_to_boxes(table.in_crop, sides)
-        beyond = (table.in_crop[:, :2] < 0).any(1) | (table.in_crop[:, 2:] > np.array(sides[::-1]) + 1).any(1)
-        differ = np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window)).max(1, initial=0) > AGREE
-        for key, value in zip(seen, (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())):
+        beyond = (table.in_crop[:, :2] < 0).any(1) | (
+            table.in_crop[:, 2:] > np.array(sides[::-1]) + 1
+        ).any(1)
+        differ = (
+            np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window)).max(1, initial=0)
+            > AGREE
+        )
+        for key, value in zip(
+            seen, (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())
+        ):
             seen[key] += int(value)
         bare += not len(table.numbers)
     rare = {
@@ -718,10 +864,17 @@ def counts(self: VehiclePart) -> dict[str, int]:
         "photographs whose note to turn no size confirms": self._unsure(),
     }
     test = sum(row.test for row in self.all_rows)
-    return {"objects": len(self.all_rows), "train": len(self.all_rows) - test, "test": test, "vehicles": len(self.parts),
-            "parts": len(self.part_names), **seen, **{what: n for what, n in rare.items() if n}}
+    return {
+        "objects": len(self.all_rows),
+        "train": len(self.all_rows) - test,
+        "test": test,
+        "vehicles": len(self.parts),
+        "parts": len(self.part_names),
+        **seen,
+        **{what: n for what, n in rare.items() if n},
+    }
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #d371e378
 @patch
 def _unsure(self: VehiclePart) -> int:
     "How many photographs have a note to turn that no size confirms."

@@ -24,19 +24,59 @@ from torch import Tensor
 from ..core import require
 from .sample import Batch, Sample, collections
 from partbook.data.shapes import (
-    OCCLUDERS, SPLITS, Drawn, Frame, Limbs, Stream, background, bird_palette, cos_sin, cover, expose, hsv, join, lattice_noise, limb, mix,
-    natural_hue, occluders, on_grid, paint, paint_occluders, smoothstep, tight_boxes, undo, wave,
+    OCCLUDERS,
+    SPLITS,
+    Drawn,
+    Frame,
+    Limbs,
+    Stream,
+    background,
+    bird_palette,
+    cos_sin,
+    cover,
+    expose,
+    hsv,
+    join,
+    lattice_noise,
+    limb,
+    mix,
+    natural_hue,
+    occluders,
+    on_grid,
+    paint,
+    paint_occluders,
+    smoothstep,
+    tight_boxes,
+    undo,
+    wave,
 )
 
 # %% ../../nbs/data/24_vehicles.ipynb #afd1ca5e
 KINDS = ("aeroplane", "bicycle", "bus", "car", "motorbike", "train")
-PARTS = ("wheel", "window", "body", "door", "light", "front", "rear", "roof", "wing", "tail", "engine", "seat", "handlebar")
-WHEEL, WINDOW, BODY, DOOR, LIGHT, FRONT, REAR, ROOF, WING, TAIL, ENGINE, SEAT, HANDLEBAR = range(1, 14)
+PARTS = (
+    "wheel",
+    "window",
+    "body",
+    "door",
+    "light",
+    "front",
+    "rear",
+    "roof",
+    "wing",
+    "tail",
+    "engine",
+    "seat",
+    "handlebar",
+)
+WHEEL, WINDOW, BODY, DOOR, LIGHT, FRONT, REAR, ROOF, WING, TAIL, ENGINE, SEAT, HANDLEBAR = range(
+    1, 14
+)
 LANDMARKS = ("front", "rear", "top", "front wheel", "rear wheel")
 
 # %% ../../nbs/data/24_vehicles.ipynb #9eb7c739
 def polygon(
-    x: Tensor, y: Tensor,  # (B,H,W) coordinates
+    x: Tensor,
+    y: Tensor,  # (B,H,W) coordinates
     corners: Tensor,  # (B,V,2)
     round: float = 0.0,  # how far the outline is pushed outwards, which rounds its corners
 ) -> Tensor:
@@ -54,7 +94,8 @@ def polygon(
 
 # %% ../../nbs/data/24_vehicles.ipynb #f95d457b
 def facet(
-    x: Tensor, y: Tensor,  # (B,H,W)
+    x: Tensor,
+    y: Tensor,  # (B,H,W)
     corners: Tensor,  # (B,V,2) of a convex outline, clockwise on the screen
     soft: float = 0.0,  # width of the rounding at the corners
 ) -> Tensor:
@@ -62,7 +103,9 @@ def facet(
     d = None
     for i in range(corners.shape[1]):
         a, e = corners[:, i - 1], corners[:, i] - corners[:, i - 1]
-        n = torch.stack([e[:, 1], -e[:, 0]], -1) / (e * e).sum(-1, keepdim=True).sqrt().clamp(min=1e-6)
+        n = torch.stack([e[:, 1], -e[:, 0]], -1) / (e * e).sum(-1, keepdim=True).sqrt().clamp(
+            min=1e-6
+        )
         side = (x - on_grid(a[:, 0])) * on_grid(n[:, 0]) + (y - on_grid(a[:, 1])) * on_grid(n[:, 1])
         h = 0.0 if d is None or not soft else (soft - (d - side).abs()).clamp(min=0)
         d = side if d is None else torch.maximum(d, side) + h * h * (0.25 / max(soft, 1e-6))
@@ -71,7 +114,10 @@ def facet(
 # %% ../../nbs/data/24_vehicles.ipynb #60c3abc9
 def within(
     quad: Tensor,  # (B,4,2) corners: top left, top right, bottom right, bottom left
-    u0: float, v0: float, u1: float, v1: float,  # shares of its width and height
+    u0: float,
+    v0: float,
+    u1: float,
+    v1: float,  # shares of its width and height
 ) -> Tensor:  # (B,4,2)
     "A smaller quadrilateral inside a larger one."
     tl, tr, br, bl = quad.unbind(1)
@@ -102,22 +148,46 @@ class Plan:
 
     def __init__(self, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0):
         self.p, self.x, self.y, self.pixel = p, x, y, pixel
-        self.depth = torch.stack([p["width"] * p["turn"], -p["width"] * p["rise"]], -1)  # (B,2) the vector s
+        self.depth = torch.stack(
+            [p["width"] * p["turn"], -p["width"] * p["rise"]], -1
+        )  # (B,2) the vector s
         self.pieces: list[Piece] = []
         self.parts = [0]  # the part of each instance; number 0 is no instance
         self.bounds: list[Tensor] = []  # (B,N,2) points that the frame must hold
-        self.marks: dict[str, tuple[Tensor, int]] = {}  # landmark: place (B,2), instance on which it must be seen
+        self.marks: dict[
+            str, tuple[Tensor, int]
+        ] = {}  # landmark: place (B,2), instance on which it must be seen
 
     def instance(self, part: int, count: int = 1) -> int:
         "The first of `count` new instance numbers."
         self.parts += [part] * count
         return len(self.parts) - count
 
-    def add(self, number: int, distance: Tensor, along: Tensor, across: Tensor, coat: str, there: Tensor | None = None, own=None, **more) -> None:
+    def add(
+        self,
+        number: int,
+        distance: Tensor,
+        along: Tensor,
+        across: Tensor,
+        coat: str,
+        there: Tensor | None = None,
+        own=None,
+        **more,
+    ) -> None:
         "Lay a piece on top; `there` (B,) bool says which vehicles have it, `own` gives each pixel a number."
         if there is not None:
             distance = torch.where(on_grid(there), distance, 9.0)
-        self.pieces.append(Piece(number if own is None else own, self.parts[number], distance, along, across, coat, **more))
+        self.pieces.append(
+            Piece(
+                number if own is None else own,
+                self.parts[number],
+                distance,
+                along,
+                across,
+                coat,
+                **more,
+            )
+        )
 
 # %% ../../nbs/data/24_vehicles.ipynb #9f551395
 @patch
@@ -145,49 +215,96 @@ def inner(self: Plan, corners: Tensor) -> tuple[Tensor, Tensor]:
     "Coordinates (B,H,W) that run from -1 to 1 over the bounding box of the corners."
     low, high = corners.amin(1), corners.amax(1)
     m, h = (low + high) * 0.5, ((high - low) * 0.5).clamp(min=1e-3)
-    return ((self.x - on_grid(m[:, 0])) / on_grid(h[:, 0])).clamp(-1, 1), ((self.y - on_grid(m[:, 1])) / on_grid(h[:, 1])).clamp(-1, 1)
+    return ((self.x - on_grid(m[:, 0])) / on_grid(h[:, 0])).clamp(-1, 1), (
+        (self.y - on_grid(m[:, 1])) / on_grid(h[:, 1])
+    ).clamp(-1, 1)
 
 # %% ../../nbs/data/24_vehicles.ipynb #d3223f27
 @patch
-def sheet(self: Plan, number: int, corners: Tensor, coat: str, round: float = 0.0, there: Tensor | None = None, convex: bool = False) -> None:
+def sheet(
+    self: Plan,
+    number: int,
+    corners: Tensor,
+    coat: str,
+    round: float = 0.0,
+    there: Tensor | None = None,
+    convex: bool = False,
+) -> None:
     "A flat piece with the given corners (B,V,2)."
     self.bounds.append(corners)
-    d = facet(self.x, self.y, corners, round * 2) if convex else polygon(self.x, self.y, corners, round)
+    d = (
+        facet(self.x, self.y, corners, round * 2)
+        if convex
+        else polygon(self.x, self.y, corners, round)
+    )
     self.add(number, d, *self.inner(corners), coat, there)
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #9530b55c
 @patch
-def tube(self: Plan, number: int, a: Tensor, b: Tensor, r0, r1, coat: str, bulge=0.0, bend: float = 0.0, there: Tensor | None = None) -> None:
+def tube(
+    self: Plan,
+    number: int,
+    a: Tensor,
+    b: Tensor,
+    r0,
+    r1,
+    coat: str,
+    bulge=0.0,
+    bend: float = 0.0,
+    there: Tensor | None = None,
+) -> None:
     "A limb from a to b (B,2) with radii r0 and r1, numbers or (B,)."
-    r0, r1 = (torch.as_tensor(r, dtype=torch.float32, device=a.device).expand(len(a)) for r in (r0, r1))
+    r0, r1 = (
+        torch.as_tensor(r, dtype=torch.float32, device=a.device).expand(len(a)) for r in (r0, r1)
+    )
     r = torch.maximum(r0, r1)[:, None]
     self.bounds.append(torch.stack([q + o for q in (a, b) for o in (-r, r)], 1))
     d, t, s = limb(self.x, self.y, a, b, r0, r1, bulge, bend)
     self.add(number, d, t * 2 - 1, s, coat, there)
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #5722ed4e
 @patch
-def face(self: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0=0.0, u1=1.0, t0=0.0, t1=1.0) -> None:
+def face(
+    self: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0=0.0, u1=1.0, t0=0.0, t1=1.0
+) -> None:
     "What the edge from a to b (B,2) sweeps: shares u along the edge, t from the near side to the far one."
     s, e = self.depth, b - a
     shown = e[:, 0] * s[:, 1] - e[:, 1] * s[:, 0] < -1e-4
     upward = (e[:, 0] / (e * e).sum(-1).sqrt().clamp(min=1e-6)).clamp(min=0)
     quad = within(torch.stack([a + s, b + s, b, a], 1), u0, 1 - t1, u1, 1 - t0)
     self.bounds.append(quad)
-    self.add(number, facet(self.x, self.y, quad), *self.inner(quad), coat, shown, light=0.78 + 0.4 * upward)
+    self.add(
+        number,
+        facet(self.x, self.y, quad),
+        *self.inner(quad),
+        coat,
+        shown,
+        light=0.78 + 0.4 * upward,
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #0b1068d0
 @patch
 def around(self: Plan, centre: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     "Coordinates (B,H,W) in radii from a centre (B,2): right, down, away, and the cosine of the angle to the first spoke."
-    dx, dy = (self.x - on_grid(centre[:, 0])) / on_grid(r), (self.y - on_grid(centre[:, 1])) / on_grid(r)
+    dx, dy = (
+        (self.x - on_grid(centre[:, 0])) / on_grid(r),
+        (self.y - on_grid(centre[:, 1])) / on_grid(r),
+    )
     away = (dx * dx + dy * dy).sqrt()
     c, s = (on_grid(v) for v in cos_sin(self.p["spin"]))
     return dx, dy, away, (dx * c + dy * s) / away.clamp(min=1e-3)
 
 
 @patch
-def wheel(self: Plan, number: int, centre: Tensor, r: Tensor, shift: float = 0.0, thick: float = 0.12, there: Tensor | None = None) -> None:
+def wheel(
+    self: Plan,
+    number: int,
+    centre: Tensor,
+    r: Tensor,
+    shift: float = 0.0,
+    thick: float = 0.12,
+    there: Tensor | None = None,
+) -> None:
     "A tyre around a rim with five holes; `shift` and `thick` are shares of the way to the far side."
     c = centre + self.depth * shift
     self.bounds.append(torch.stack([c - r[:, None], c + r[:, None]], 1))
@@ -200,7 +317,7 @@ def wheel(self: Plan, number: int, centre: Tensor, r: Tensor, shift: float = 0.0
     hole = smoothstep((five - 0.1) * 3) * smoothstep((away - 0.22) * 8) * on_grid(self.p["holes"])
     self.add(number, (away - 0.66) * on_grid(r), hole, dy.clamp(-1, 1), "rim", there)
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #d12ac11b
 @patch
 def open_wheel(self: Plan, number: int, centre: Tensor, r: Tensor) -> None:
     "A bicycle's wheel: tyre, hub and eight spokes, the background between them."
@@ -209,12 +326,33 @@ def open_wheel(self: Plan, number: int, centre: Tensor, r: Tensor) -> None:
     for _ in range(3):
         c = 2 * c * c - 1
     spokes = smoothstep((c - 0.8 + 0.25 * (1 - away)) * 4) * 0.55
-    ring, hub = cover(((away - 0.92).abs() - 0.085) * on_grid(r), self.pixel), cover((away - 0.12) * on_grid(r), self.pixel)
-    self.add(number, (away - 1) * on_grid(r), dx.clamp(-1, 1), away, "spokes", cover=torch.maximum(torch.maximum(ring, hub), spokes))
+    ring, hub = (
+        cover(((away - 0.92).abs() - 0.085) * on_grid(r), self.pixel),
+        cover((away - 0.12) * on_grid(r), self.pixel),
+    )
+    self.add(
+        number,
+        (away - 1) * on_grid(r),
+        dx.clamp(-1, 1),
+        away,
+        "spokes",
+        cover=torch.maximum(torch.maximum(ring, hub), spokes),
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #cc7f4f6b
 @patch
-def windows(self: Plan, x0, y0, x1, y1, n: Tensor, most: int, gap: float, there: Tensor | None = None, one: bool = False) -> None:
+def windows(
+    self: Plan,
+    x0,
+    y0,
+    x1,
+    y1,
+    n: Tensor,
+    most: int,
+    gap: float,
+    there: Tensor | None = None,
+    one: bool = False,
+) -> None:
     "n (B,) windows, at most `most`, between two corners of the near side; `one` gives the whole row a single number."
     number, round = self.instance(WINDOW, 1 if one else most), 0.03
     (ax, ay), (bx, by) = (on_grid(v).unbind(1) for v in (self.at(x0, y0), self.at(x1, y1)))
@@ -224,7 +362,15 @@ def windows(self: Plan, x0, y0, x1, y1, n: Tensor, most: int, gap: float, there:
     dy = (self.y - middle).abs() - half
     h = (round - (dx - dy).abs()).clamp(min=0)
     d = torch.maximum(dx, dy) + h * h * (0.25 / round)
-    self.add(number, d, (dx / pitch).clamp(-1, 1), ((self.y - middle) / half).clamp(-1, 1), "glass", there, None if one else number + k.long())
+    self.add(
+        number,
+        d,
+        (dx / pitch).clamp(-1, 1),
+        ((self.y - middle) / half).clamp(-1, 1),
+        "glass",
+        there,
+        None if one else number + k.long(),
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #53c58263
 def far_wheels(plan: Plan, places: Sequence[float], r: Tensor) -> list[Tensor]:
@@ -251,7 +397,16 @@ def car_outline(plan: Plan) -> list[Tensor]:
     p, style = plan.p, plan.p["style"]
     screen, front = 0.44 + 0.1 * p["shape a"], 0.12 + 0.1 * p["shape b"]
     rear, base = mix(-0.40, -0.86, style), mix(-0.64, -0.97, style)
-    corners = (-0.98, 0.15), (-1.0, 0.48), (base, 0.54), (rear, 1.0), (front, 1.0), (screen, 0.56), (0.93, 0.46), (1.0, 0.15)
+    corners = (
+        (-0.98, 0.15),
+        (-1.0, 0.48),
+        (base, 0.54),
+        (rear, 1.0),
+        (front, 1.0),
+        (screen, 0.56),
+        (0.93, 0.46),
+        (1.0, 0.15),
+    )
     return list(plan.corners(*corners).unbind(1))
 
 
@@ -274,18 +429,61 @@ def car_side(plan: Plan, q: list[Tensor], body: int, roof: int, front: int, rear
     "The near side: panels, three windows, two doors with handles, lights."
     at = plan.at
     plan.sheet(body, torch.stack(q, 1), "paint", 0.03)
-    plan.sheet(roof, torch.stack([q[3], q[4], q[4] + at(0.05, -0.11), q[3] + at(-0.03, -0.11)], 1), "paint", 0.025)
-    plan.sheet(front, torch.stack([at(0.43, 0.15), at(0.43, 0.555), q[5] + at(0.01, -0.005), q[6], q[7]], 1), "paint", 0.03)
-    plan.sheet(rear, plan.corners((-0.98, 0.15), (-1.0, 0.48), (-0.64, 0.53), (-0.43, 0.55), (-0.43, 0.15)), "paint", 0.03)
+    plan.sheet(
+        roof,
+        torch.stack([q[3], q[4], q[4] + at(0.05, -0.11), q[3] + at(-0.03, -0.11)], 1),
+        "paint",
+        0.025,
+    )
+    plan.sheet(
+        front,
+        torch.stack([at(0.43, 0.15), at(0.43, 0.555), q[5] + at(0.01, -0.005), q[6], q[7]], 1),
+        "paint",
+        0.03,
+    )
+    plan.sheet(
+        rear,
+        plan.corners((-0.98, 0.15), (-1.0, 0.48), (-0.64, 0.53), (-0.43, 0.55), (-0.43, 0.15)),
+        "paint",
+        0.03,
+    )
     cabin = torch.stack([q[3], q[4], q[5], q[2]], 1)
     for u0, u1 in ((0.02, 0.305), (0.325, 0.61), (0.63, 0.985)):
-        plan.sheet(plan.instance(WINDOW), within(cabin, u0, 0.18, u1, 0.985), "glass", 0.02, convex=True)
+        plan.sheet(
+            plan.instance(WINDOW), within(cabin, u0, 0.18, u1, 0.985), "glass", 0.02, convex=True
+        )
     for x0, x1 in ((-0.43, -0.005), (0.005, 0.43)):
         door = plan.instance(DOOR)
-        plan.sheet(door, plan.corners((x0, 0.555), (x1, 0.555), (x1, 0.16), (x0, 0.16)), "paint", 0.015, convex=True)
-        plan.sheet(door, plan.corners((x0 + 0.03, 0.49), (x0 + 0.13, 0.49), (x0 + 0.13, 0.455), (x0 + 0.03, 0.455)), "dark", 0.01, convex=True)
-    plan.sheet(plan.instance(LIGHT), plan.corners((0.83, 0.46), (0.96, 0.435), (0.99, 0.33), (0.84, 0.35)), "lamp", 0.01, convex=True)
-    plan.sheet(plan.instance(LIGHT), plan.corners((-1.01, 0.50), (-0.89, 0.51), (-0.91, 0.36), (-1.02, 0.35)), "tail lamp", 0.01, convex=True)
+        plan.sheet(
+            door,
+            plan.corners((x0, 0.555), (x1, 0.555), (x1, 0.16), (x0, 0.16)),
+            "paint",
+            0.015,
+            convex=True,
+        )
+        plan.sheet(
+            door,
+            plan.corners(
+                (x0 + 0.03, 0.49), (x0 + 0.13, 0.49), (x0 + 0.13, 0.455), (x0 + 0.03, 0.455)
+            ),
+            "dark",
+            0.01,
+            convex=True,
+        )
+    plan.sheet(
+        plan.instance(LIGHT),
+        plan.corners((0.83, 0.46), (0.96, 0.435), (0.99, 0.33), (0.84, 0.35)),
+        "lamp",
+        0.01,
+        convex=True,
+    )
+    plan.sheet(
+        plan.instance(LIGHT),
+        plan.corners((-1.01, 0.50), (-0.89, 0.51), (-0.91, 0.36), (-1.02, 0.35)),
+        "tail lamp",
+        0.01,
+        convex=True,
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #8a4926e0
 def car(plan: Plan) -> None:
@@ -322,23 +520,59 @@ def glazed_door(plan: Plan, x0: float, x1: float, low: float, high: float) -> No
         plan.sheet(door, within(frame, u, 0.08, u + 0.39, 0.6), "glass", 0.01, convex=True)
 
 # %% ../../nbs/data/24_vehicles.ipynb #aba7c829
-def coach(plan: Plan, nose, top, floor: float, rows: Sequence[tuple], n: Tensor, most: int, doors: Sequence[float]) -> tuple[int, int, int, int]:
+def coach(
+    plan: Plan,
+    nose,
+    top,
+    floor: float,
+    rows: Sequence[tuple],
+    n: Tensor,
+    most: int,
+    doors: Sequence[float],
+) -> tuple[int, int, int, int]:
     "What buses and trains share. `rows` of windows are (low, high, there); returns the numbers of body, roof, front and rear."
     at = plan.at
     body, roof, front, rear = (plan.instance(part) for part in (BODY, ROOF, FRONT, REAR))
-    q = [at(-1.0, floor), at(-1.0, top), at(1.0 - nose, top), at(1.0 - 0.35 * nose, mix(floor, top, 0.45)), at(1.0, floor)]
+    q = [
+        at(-1.0, floor),
+        at(-1.0, top),
+        at(1.0 - nose, top),
+        at(1.0 - 0.35 * nose, mix(floor, top, 0.45)),
+        at(1.0, floor),
+    ]
     coach_faces(plan, q, roof, front, rear)
     plan.sheet(body, torch.stack(q, 1), "paint", 0.02)
-    plan.sheet(front, torch.stack([*q[2:], at(0.82, floor), at(0.84 - 0.6 * nose, top)], 1), "paint", 0.02)
-    plan.sheet(rear, plan.corners((-1.0, floor), (-1.0, top), (-0.9, top), (-0.9, floor)), "paint", 0.02)
-    plan.sheet(roof, plan.corners((-1.0, top), (1.0 - nose, top), (1.0 - nose, top - 0.1), (-1.0, top - 0.1)), "paint", 0.02)
+    plan.sheet(
+        front, torch.stack([*q[2:], at(0.82, floor), at(0.84 - 0.6 * nose, top)], 1), "paint", 0.02
+    )
+    plan.sheet(
+        rear, plan.corners((-1.0, floor), (-1.0, top), (-0.9, top), (-0.9, floor)), "paint", 0.02
+    )
+    plan.sheet(
+        roof,
+        plan.corners((-1.0, top), (1.0 - nose, top), (1.0 - nose, top - 0.1), (-1.0, top - 0.1)),
+        "paint",
+        0.02,
+    )
     for low, high, there in rows:
         plan.windows(-0.88, low, 0.81 - 0.6 * nose, high, n, most, 0.1, there)
     for x in doors:
         glazed_door(plan, x - 0.09, x + 0.09, floor + 0.01, rows[0][1])
     low, high = floor + 0.09, floor + 0.24
-    plan.sheet(plan.instance(LIGHT), plan.corners((0.93, high), (0.985, high), (0.995, low), (0.93, low)), "lamp", 0.012, convex=True)
-    plan.sheet(plan.instance(LIGHT), plan.corners((-1.01, high), (-0.965, high), (-0.965, low), (-1.01, low)), "tail lamp", 0.01, convex=True)
+    plan.sheet(
+        plan.instance(LIGHT),
+        plan.corners((0.93, high), (0.985, high), (0.995, low), (0.93, low)),
+        "lamp",
+        0.012,
+        convex=True,
+    )
+    plan.sheet(
+        plan.instance(LIGHT),
+        plan.corners((-1.01, high), (-0.965, high), (-0.965, low), (-1.01, low)),
+        "tail lamp",
+        0.01,
+        convex=True,
+    )
     return body, roof, front, rear
 
 # %% ../../nbs/data/24_vehicles.ipynb #909ef304
@@ -348,33 +582,82 @@ def bus(plan: Plan) -> None:
     r, double, nose = p["wheel"] * 0.16, p["style"] > 0.85, 0.05 + 0.12 * p["shape a"]
     hubs = far_wheels(plan, (-0.58, 0.42 + 0.12 * p["shape b"]), r)
     top, rows = torch.where(double, 1.4, 1.0), [(0.52, 0.88, None), (0.98, 1.26, double)]
-    body, roof, front, rear = coach(plan, nose, top, 0.13, rows, p["many"].clamp(max=2) + 3, 5, (0.74, -0.07))
+    body, roof, front, rear = coach(
+        plan, nose, top, 0.13, rows, p["many"].clamp(max=2) + 3, 5, (0.74, -0.07)
+    )
     near_wheels(plan, hubs, r, body)
     mirror = plan.at(1.03 - 0.5 * nose, 0.72)
     plan.tube(front, mirror, mirror + 0.07, 0.035, 0.03, "dark")
-    plan.marks |= {"front": (plan.at(0.97, 0.25), front), "rear": (plan.at(-0.97, 0.45), rear), "top": (plan.at(0.0, top - 0.04), roof)}
+    plan.marks |= {
+        "front": (plan.at(0.97, 0.25), front),
+        "rear": (plan.at(-0.97, 0.45), rear),
+        "top": (plan.at(0.0, top - 0.04), roof),
+    }
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #cc0d7cc3
 def train(plan: Plan) -> None:
     "A railcar on two bogies, with a pantograph."
     p = plan.p
     r, nose = p["wheel"] * 0.12, 0.2 + 0.35 * p["style"]
     hubs = far_wheels(plan, (-0.82, -0.52, 0.36, 0.66), r)
-    body, roof, front, rear = coach(plan, nose, torch.full_like(nose, 0.95), 0.2, [(0.52, 0.84, None)], p["many"].clamp(max=3) + 3, 6, (-0.37, 0.29))
-    plan.sheet(body, plan.corners((-0.3, 0.22), (0.18, 0.22), (0.18, 0.08), (-0.3, 0.08)), "dark", 0.01, convex=True)
+    body, roof, front, rear = coach(
+        plan,
+        nose,
+        torch.full_like(nose, 0.95),
+        0.2,
+        [(0.52, 0.84, None)],
+        p["many"].clamp(max=3) + 3,
+        6,
+        (-0.37, 0.29),
+    )
+    plan.sheet(
+        body,
+        plan.corners((-0.3, 0.22), (0.18, 0.22), (0.18, 0.08), (-0.3, 0.08)),
+        "dark",
+        0.01,
+        convex=True,
+    )
     for k in (0, 2):
         plan.tube(body, hubs[k], hubs[k + 1], 0.05, 0.05, "dark")
     near_wheels(plan, hubs, r)
-    for a, b in (((-0.5, 0.96), (-0.28, 1.1)), ((-0.28, 1.1), (-0.52, 1.22)), ((-0.62, 1.22), (-0.42, 1.22))):
+    for a, b in (
+        ((-0.5, 0.96), (-0.28, 1.1)),
+        ((-0.28, 1.1), (-0.52, 1.22)),
+        ((-0.62, 1.22), (-0.42, 1.22)),
+    ):
         plan.tube(roof, plan.at(*a), plan.at(*b), 0.02, 0.02, "metal")
-    plan.sheet(roof, plan.corners((0.0, 1.01), (0.3, 1.01), (0.32, 0.96), (-0.02, 0.96)), "paint", 0.015, convex=True)
-    plan.marks |= {"front": (plan.at(0.93, 0.3), front), "rear": (plan.at(-0.97, 0.45), rear), "top": (plan.at(-0.1, 0.92), roof)}
+    plan.sheet(
+        roof,
+        plan.corners((0.0, 1.01), (0.3, 1.01), (0.32, 0.96), (-0.02, 0.96)),
+        "paint",
+        0.015,
+        convex=True,
+    )
+    plan.marks |= {
+        "front": (plan.at(0.93, 0.3), front),
+        "rear": (plan.at(-0.97, 0.45), rear),
+        "top": (plan.at(-0.1, 0.92), roof),
+    }
 
 # %% ../../nbs/data/24_vehicles.ipynb #07272623
-def aerofoil(plan: Plan, number: int, x0: float, x1: float, height: float, back: Tensor | float, tip: float, t: float) -> None:
+def aerofoil(
+    plan: Plan,
+    number: int,
+    x0: float,
+    x1: float,
+    height: float,
+    back: Tensor | float,
+    tip: float,
+    t: float,
+) -> None:
     "A wing from root (x0 to x1) to tip, t widths to the far side (t > 0) or towards the viewer."
     out = plan.depth * t
-    ends = [plan.at(x0, height), plan.at(x0 - back, height + 0.05) + out, plan.at(x0 - back - tip, height + 0.05) + out, plan.at(x1, height)]
+    ends = [
+        plan.at(x0, height),
+        plan.at(x0 - back, height + 0.05) + out,
+        plan.at(x0 - back - tip, height + 0.05) + out,
+        plan.at(x1, height),
+    ]
     plan.sheet(number, torch.stack(ends, 1), "wing", 0.012)
 
 
@@ -405,21 +688,39 @@ def aeroplane(plan: Plan) -> None:
     aerofoil(plan, tails[0], -0.64, -0.92, 0.39, 0.2, 0.14, 0.42)
     jet(plan, 0.42)
     aerofoil(plan, wings[0], 0.30, -0.2, 0.29, sweep, 0.2, 1.0)
-    plan.sheet(fin, plan.corners((-0.45, 0.42), (-0.78, 0.86), (-1.0, 0.86), (-0.94, 0.4)), "wing", 0.015)
+    plan.sheet(
+        fin, plan.corners((-0.45, 0.42), (-0.78, 0.86), (-1.0, 0.86), (-0.94, 0.4)), "wing", 0.015
+    )
     landing_gear(plan, body, ~p["flying"])
     plan.tube(body, at(-0.86, 0.39), at(0.8, 0.33), 0.05, fat, "paint", bulge=0.06)
     nose, end = plan.instance(FRONT), plan.instance(REAR)
     plan.tube(nose, at(0.80, 0.332), at(0.93, 0.325), fat * 0.98, fat * 0.55, "paint")
     plan.tube(end, at(-0.99, 0.40), at(-0.8, 0.385), 0.028, 0.05, "paint")
     plan.windows(-0.5, 0.39, 0.52, 0.455, p["many"] + 6, 1, 0.4, one=True)
-    plan.sheet(plan.instance(WINDOW), plan.corners((0.70, 0.47), (0.82, 0.46), (0.92, 0.37), (0.72, 0.36)), "glass", 0.012, convex=True)
+    plan.sheet(
+        plan.instance(WINDOW),
+        plan.corners((0.70, 0.47), (0.82, 0.46), (0.92, 0.37), (0.72, 0.36)),
+        "glass",
+        0.012,
+        convex=True,
+    )
     for x in (0.62, -0.64):
         a, b = x - 0.05, x + 0.05
-        plan.sheet(plan.instance(DOOR), plan.corners((a, 0.46), (b, 0.46), (b, 0.29), (a, 0.29)), "paint", 0.012, convex=True)
+        plan.sheet(
+            plan.instance(DOOR),
+            plan.corners((a, 0.46), (b, 0.46), (b, 0.29), (a, 0.29)),
+            "paint",
+            0.012,
+            convex=True,
+        )
     jet(plan, -0.42)
     aerofoil(plan, wings[1], 0.30, -0.2, 0.29, sweep, 0.2, -1.0)
     aerofoil(plan, tails[1], -0.64, -0.92, 0.39, 0.2, 0.14, -0.42)
-    plan.marks |= {"front": (at(0.95, 0.325), nose), "rear": (at(-0.97, 0.4), end), "top": (at(-0.88, 0.82), fin)}
+    plan.marks |= {
+        "front": (at(0.95, 0.325), nose),
+        "rear": (at(-0.97, 0.4), end),
+        "top": (at(-0.88, 0.82), fin),
+    }
 
 # %% ../../nbs/data/24_vehicles.ipynb #f38dbad2
 def grip(plan: Plan, bars: int, stem: Tensor, bend: Tensor, side: float, thick: float) -> None:
@@ -435,7 +736,9 @@ def pedals(plan: Plan, frame: int, crank: Tensor) -> None:
     arm = torch.stack(cos_sin(plan.p["spin"]), -1) * 0.17
     for foot in (crank + arm, crank - arm):
         plan.tube(frame, crank, foot, 0.02, 0.02, "metal")
-        plan.tube(frame, foot + plan.at(-0.06, 0.0), foot + plan.at(0.06, 0.0), 0.022, 0.022, "dark")
+        plan.tube(
+            frame, foot + plan.at(-0.06, 0.0), foot + plan.at(0.06, 0.0), 0.022, 0.022, "dark"
+        )
 
 
 def mark_wheels(plan: Plan, numbers: Sequence[int], back: Tensor, fore: Tensor, r: Tensor) -> None:
@@ -449,14 +752,33 @@ def bicycle(plan: Plan) -> None:
     "A bicycle; the top tube is straight or low."
     p, at = plan.p, plan.at
     r = p["wheel"] * 0.3
-    frame, seat, bars, *numbers = (plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, WHEEL, WHEEL))
+    frame, seat, bars, *numbers = (
+        plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, WHEEL, WHEEL)
+    )
     back, fore = plan.hub(-0.62, r), plan.hub(0.62, r)
-    crank, saddle, head, neck = at(-0.1, 0.32), at(-0.27, 0.92 + 0.1 * p["shape a"]), at(0.37, 0.86), at(0.42, 0.74)
-    top, stem, bend = at(-0.22, 0.78 - 0.25 * p["style"].round()), at(0.33, 0.95 + 0.05 * p["shape b"]), at(0.12, -0.05)
+    crank, saddle, head, neck = (
+        at(-0.1, 0.32),
+        at(-0.27, 0.92 + 0.1 * p["shape a"]),
+        at(0.37, 0.86),
+        at(0.42, 0.74),
+    )
+    top, stem, bend = (
+        at(-0.22, 0.78 - 0.25 * p["style"].round()),
+        at(0.33, 0.95 + 0.05 * p["shape b"]),
+        at(0.12, -0.05),
+    )
     grip(plan, bars, stem, bend, 0.5, 0.03)
     for number, hub in zip(numbers, (back, fore)):
         plan.open_wheel(number, hub, r)
-    for a, b in ((crank, head), (crank, top), (top, head), (back, crank), (back, top), (fore, neck), (neck, head)):
+    for a, b in (
+        (crank, head),
+        (crank, top),
+        (top, head),
+        (back, crank),
+        (back, top),
+        (fore, neck),
+        (neck, head),
+    ):
         plan.tube(frame, a, b, 0.05, 0.05, "paint")
     plan.tube(frame, top, saddle, 0.022, 0.022, "metal")
     plan.tube(frame, head, stem, 0.024, 0.024, "metal")
@@ -468,7 +790,9 @@ def bicycle(plan: Plan) -> None:
     plan.marks["top"] = (saddle, seat)
 
 # %% ../../nbs/data/24_vehicles.ipynb #a17bbdc9
-def motorbike_frame(plan: Plan, back: Tensor, fore: Tensor, body: int, seat: int, engine: int, tail: int, front: int) -> None:
+def motorbike_frame(
+    plan: Plan, back: Tensor, fore: Tensor, body: int, seat: int, engine: int, tail: int, front: int
+) -> None:
     "Fork and mudguard, engine with exhaust, tail, tank and seat; some have a fairing with a screen."
     p, at = plan.p, plan.at
     fairing = p["style"] > 0.6
@@ -476,19 +800,40 @@ def motorbike_frame(plan: Plan, back: Tensor, fore: Tensor, body: int, seat: int
     plan.tube(front, fore + at(-0.27, 0.14), fore + at(0.22, 0.22), 0.04, 0.04, "paint", bend=-0.14)
     plan.tube(engine, back, at(-0.1, 0.38), 0.045, 0.05, "metal")
     plan.tube(tail, at(-0.88, 0.62), at(-0.38, 0.56), 0.045, 0.13, "paint")
-    plan.sheet(engine, plan.corners((-0.26, 0.52), (0.3, 0.54), (0.32, 0.26), (0.12, 0.15), (-0.24, 0.18)), "metal", 0.03)
+    plan.sheet(
+        engine,
+        plan.corners((-0.26, 0.52), (0.3, 0.54), (0.32, 0.26), (0.12, 0.15), (-0.24, 0.18)),
+        "metal",
+        0.03,
+    )
     plan.tube(engine, at(0.04, 0.36), at(0.05, 0.36), 0.09, 0.09, "dark")
     plan.tube(engine, at(0.2, 0.22), at(-0.78, 0.24), 0.035, 0.065, "metal")
-    plan.tube(body, at(-0.12, 0.6), at(0.3, 0.72), 0.1, 0.14, "paint", bulge=0.04 + 0.03 * p["shape a"])
+    plan.tube(
+        body, at(-0.12, 0.6), at(0.3, 0.72), 0.1, 0.14, "paint", bulge=0.04 + 0.03 * p["shape a"]
+    )
     plan.tube(seat, at(-0.72, 0.7), at(-0.16, 0.68), 0.06, 0.075, "seat", bend=-0.04)
-    plan.sheet(front, plan.corners((0.3, 0.95), (0.5, 0.86), (0.6, 0.68), (0.42, 0.42), (0.28, 0.6)), "paint", 0.03, fairing)
-    plan.sheet(plan.instance(WINDOW), plan.corners((0.26, 1.02), (0.44, 0.92), (0.5, 0.84), (0.34, 0.88)), "glass", 0.015, fairing)
+    plan.sheet(
+        front,
+        plan.corners((0.3, 0.95), (0.5, 0.86), (0.6, 0.68), (0.42, 0.42), (0.28, 0.6)),
+        "paint",
+        0.03,
+        fairing,
+    )
+    plan.sheet(
+        plan.instance(WINDOW),
+        plan.corners((0.26, 1.02), (0.44, 0.92), (0.5, 0.84), (0.34, 0.88)),
+        "glass",
+        0.015,
+        fairing,
+    )
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #9ae60908
 def motorbike(plan: Plan) -> None:
     "A motorbike, with a fairing or without."
     r, at = plan.p["wheel"] * 0.28, plan.at
-    body, seat, bars, engine, tail, front, *numbers = (plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, ENGINE, REAR, FRONT, WHEEL, WHEEL))
+    body, seat, bars, engine, tail, front, *numbers = (
+        plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, ENGINE, REAR, FRONT, WHEEL, WHEEL)
+    )
     back, fore, stem, bend = plan.hub(-0.62, r), plan.hub(0.64, r), at(0.36, 0.88), at(-0.1, 0.06)
     grip(plan, bars, stem, bend, 0.5, 0.03)
     for number, hub in zip(numbers, (back, fore)):
@@ -501,10 +846,19 @@ def motorbike(plan: Plan) -> None:
     plan.marks["top"] = (at(0.1, 0.74), body)
 
 # %% ../../nbs/data/24_vehicles.ipynb #84818df9
-DRAWERS = {"aeroplane": aeroplane, "bicycle": bicycle, "bus": bus, "car": car, "motorbike": motorbike, "train": train}
+DRAWERS = {
+    "aeroplane": aeroplane,
+    "bicycle": bicycle,
+    "bus": bus,
+    "car": car,
+    "motorbike": motorbike,
+    "train": train,
+}
 
 
-def vehicle_plan(kind: int, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0) -> Plan:
+def vehicle_plan(
+    kind: int, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0
+) -> Plan:
     "All pieces of a batch of one kind, at coordinates (B,H,W)."
     plan = Plan(p, x, y, pixel)
     DRAWERS[KINDS[kind]](plan)
@@ -512,22 +866,48 @@ def vehicle_plan(kind: int, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: T
 
 # %% ../../nbs/data/24_vehicles.ipynb #930e9175
 VIEWS = {  # width, lowest and highest rise, largest turn in radians
-    "aeroplane": (1.0, 0.2, 0.55, 0.4), "bicycle": (0.5, 0.0, 0.35, 0.45), "bus": (0.55, 0.0, 0.25, 0.5), "car": (0.75, 0.05, 0.3, 0.6),
-    "motorbike": (0.45, 0.0, 0.35, 0.45), "train": (0.6, 0.0, 0.3, 0.6),
+    "aeroplane": (1.0, 0.2, 0.55, 0.4),
+    "bicycle": (0.5, 0.0, 0.35, 0.45),
+    "bus": (0.55, 0.0, 0.25, 0.5),
+    "car": (0.75, 0.05, 0.3, 0.6),
+    "motorbike": (0.45, 0.0, 0.35, 0.45),
+    "train": (0.6, 0.0, 0.3, 0.6),
 }
+
+
 RANGES = {
-    "long": (0.9, 1.1), "tall": (0.88, 1.12), "wheel": (0.88, 1.12), "style": (0, 1), "shape a": (0, 1), "shape b": (0, 1), "spin": (0, 6.2832),
-    "holes": (0.2, 1), "fill": (0.84, 1.02), "x": (-1, 1), "y": (-1, 1), "roll": (-0.1, 0.1), "shear": (-0.06, 0.06), "tilt x": (-0.1, 0.1),
+    "long": (0.9, 1.1),
+    "tall": (0.88, 1.12),
+    "wheel": (0.88, 1.12),
+    "style": (0, 1),
+    "shape a": (0, 1),
+    "shape b": (0, 1),
+    "spin": (0, 6.2832),
+    "holes": (0.2, 1),
+    "fill": (0.84, 1.02),
+    "x": (-1, 1),
+    "y": (-1, 1),
+    "roll": (-0.1, 0.1),
+    "shear": (-0.06, 0.06),
+    "tilt x": (-0.1, 0.1),
     "tilt y": (-0.12, 0.12),
 }
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #8bcd1348
 def vehicle_parameters(stream: Stream, kind: int) -> dict[str, Tensor]:
     "Named (B,) numbers, all independent of the picture's size."
     u, (width, low, high, turn) = stream.uniform, VIEWS[KINDS[kind]]
     p = {name: u(name, *limits) for name, limits in RANGES.items()}
-    p |= {"facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0), "yaw": u("yaw", -turn, turn), "width": width * u("width", 0.9, 1.1)}
-    p |= {"rise": u("rise", low, high), "many": stream.choice("many", 5).float(), "flying": torch.zeros_like(p["style"], dtype=torch.bool)}
+    p |= {
+        "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0),
+        "yaw": u("yaw", -turn, turn),
+        "width": width * u("width", 0.9, 1.1),
+    }
+    p |= {
+        "rise": u("rise", low, high),
+        "many": stream.choice("many", 5).float(),
+        "flying": torch.zeros_like(p["style"], dtype=torch.bool),
+    }
     if KINDS[kind] == "aeroplane":
         p["flying"] = p["style"] <= 0.5
         p["roll"] = p["roll"] + torch.where(p["flying"], u("roll more", -0.35, 0.25), 0.0)
@@ -546,14 +926,22 @@ def frame_vehicle(p: dict[str, Tensor], bounds: Tensor) -> Frame:  # bounds (B,N
     "Place the vehicle in the picture: rolled, mirrored, as large as `fill` says, now and then a little over the border."
     c, s = cos_sin(p["roll"])
     flip = p["facing"] * p["squeeze"]
-    matrix = torch.stack([torch.stack([c * flip, c * p["shear"] - s], -1), torch.stack([s * flip, s * p["shear"] + c], -1)], -2)
+    matrix = torch.stack(
+        [
+            torch.stack([c * flip, c * p["shear"] - s], -1),
+            torch.stack([s * flip, s * p["shear"] + c], -1),
+        ],
+        -2,
+    )
     q = (matrix[:, None] * bounds[:, :, None]).sum(-1)
     low, high = q.amin(1), q.amax(1)
     scale = p["fill"] / (high - low).amax(-1)
     centre = torch.stack(undo(matrix, *(0.5 * (low + high)).unbind(-1)), -1)
     room = (1 - (high - low) * scale[:, None]) * 0.5 + 0.015
     place = 0.5 + room * torch.stack([p["x"], p["y"]], -1)
-    return Frame(matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1))
+    return Frame(
+        matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1)
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #f8e67b37
 @dataclass
@@ -581,7 +969,9 @@ def front_most(front: Limbs, plan: Plan, X: Tensor, Y: Tensor) -> Tensor:
     return top
 
 # %% ../../nbs/data/24_vehicles.ipynb #37b1685c
-def find_landmarks(kind: int, pose: dict[str, Tensor], frame: Frame, front: Limbs, plan: Plan) -> tuple[Tensor, Tensor]:
+def find_landmarks(
+    kind: int, pose: dict[str, Tensor], frame: Frame, front: Limbs, plan: Plan
+) -> tuple[Tensor, Tensor]:
     "(B,5,2) places in the picture, and (B,5) whether the instance in front there is the landmark's own."
     places = frame.to_picture(torch.stack([plan.marks[name][0] for name in LANDMARKS], 1))
     x, y = places[:, None, :, 0], places[:, None, :, 1]
@@ -589,47 +979,94 @@ def find_landmarks(kind: int, pose: dict[str, Tensor], frame: Frame, front: Limb
     wanted = torch.tensor([plan.marks[name][1] for name in LANDMARKS], device=x.device)
     return places, (top == wanted) & ((places >= 0) & (places < 1)).all(-1)
 
-
-def vehicle_ride(stream: Stream, kind: int, colours: Stream | None = None, clear: bool = False, **overrides: float | Tensor) -> Ride:
+# %% ../../nbs/data/24_vehicles.ipynb #664c29b5
+def vehicle_ride(
+    stream: Stream,
+    kind: int,
+    colours: Stream | None = None,
+    clear: bool = False,
+    **overrides: float | Tensor,
+) -> Ride:
     "Draw the parameters (or take `overrides`, spaces as underscores), place the vehicle, and find its landmarks."
     pose = vehicle_parameters(stream, kind)
     for name, value in overrides.items():
         name = name.replace("_", " ")
-        require(name in pose, f"A vehicle has no parameter {name!r}; choose among: {', '.join(pose)}.")
-        pose[name] = torch.as_tensor(value, device=stream.device).to(pose[name].dtype).expand(len(stream)).clone()
+        require(
+            name in pose, f"A vehicle has no parameter {name!r}; choose among: {', '.join(pose)}."
+        )
+        pose[name] = (
+            torch.as_tensor(value, device=stream.device)
+            .to(pose[name].dtype)
+            .expand(len(stream))
+            .clone()
+        )
     pose = turn_round(pose)
     nowhere = torch.zeros(len(stream), 1, 1, device=stream.device)
     plan = vehicle_plan(kind, pose, nowhere, nowhere)
     frame = frame_vehicle(pose, torch.cat(plan.bounds, 1))
     colours = stream if colours is None else colours
-    palette = bird_palette(colours, natural_hue(colours.uniform("vehicle hue")), colours.uniform("vehicle saturation", 0.1, 1.0))
+    palette = bird_palette(
+        colours,
+        natural_hue(colours.uniform("vehicle hue")),
+        colours.uniform("vehicle saturation", 0.1, 1.0),
+    )
     front = occluders(stream, frame.place, pose["fill"])
     front.there = front.there & (not clear)
-    return Ride(kind, stream, colours, pose, frame, front, palette, *find_landmarks(kind, pose, frame, front, plan))
+    return Ride(
+        kind,
+        stream,
+        colours,
+        pose,
+        frame,
+        front,
+        palette,
+        *find_landmarks(kind, pose, frame, front, plan),
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #9797749f
 def paints(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,14,3)
     "The paint of each part (row 0: of the stripe), drawn anew for each vehicle, so that no colour means a part."
     P, C = len(PARTS) + 1, palette.shape[1]
-    own = torch.maximum(stream.choice("part colour", C, (P,)), stream.choice("part colour again", C, (P,))).clamp(min=1)  # from dark to light
-    own = torch.where(stream.chance("part like body", 0.55, (P,)), own[:, BODY:BODY + 1], own)
+    own = torch.maximum(
+        stream.choice("part colour", C, (P,)), stream.choice("part colour again", C, (P,))
+    ).clamp(min=1)  # from dark to light
+    own = torch.where(stream.chance("part like body", 0.55, (P,)), own[:, BODY : BODY + 1], own)
     return palette.gather(1, own[..., None].expand(-1, -1, 3))
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #ba926a84
 def tones(stream: Stream, base: Tensor) -> dict[str, Tensor]:
     "Colours (B,3,1,1) of what is not painted."
     u = stream.uniform
 
     def drawn(name, saturation, low, high):
-        return on_grid(hsv(natural_hue(u(name + " hue")), u(name + " saturation", 0, saturation), u(name + " value", low, high)))
+        return on_grid(
+            hsv(
+                natural_hue(u(name + " hue")),
+                u(name + " saturation", 0, saturation),
+                u(name + " value", low, high),
+            )
+        )
 
     rim, leather = drawn("rim", 0.3, 0.45, 0.95), drawn("leather", 0.6, 0.08, 0.5)
     return {
-        "glass": drawn("glass", 0.5, 0.05, 0.3), "sky": drawn("sky in glass", 0.4, 0.45, 0.85), "rubber": drawn("rubber", 0.2, 0.05, 0.18),
-        "rim": torch.where(on_grid(stream.chance("painted rim", 0.25, (1,))), on_grid(base[:, WHEEL]), rim),
-        "steel": drawn("steel", 0.25, 0.25, 0.9), "lamp": drawn("lamp", 0.5, 0.75, 1.0),
-        "leather": torch.where(on_grid(stream.chance("dark seat", 0.5, (1,))), leather, on_grid(base[:, SEAT])),
-        "tail lamp": on_grid(hsv(u("tail lamp hue", -0.03, 0.06), u("tail lamp saturation", 0.6, 1), u("tail lamp value", 0.5, 1))),
+        "glass": drawn("glass", 0.5, 0.05, 0.3),
+        "sky": drawn("sky in glass", 0.4, 0.45, 0.85),
+        "rubber": drawn("rubber", 0.2, 0.05, 0.18),
+        "rim": torch.where(
+            on_grid(stream.chance("painted rim", 0.25, (1,))), on_grid(base[:, WHEEL]), rim
+        ),
+        "steel": drawn("steel", 0.25, 0.25, 0.9),
+        "lamp": drawn("lamp", 0.5, 0.75, 1.0),
+        "leather": torch.where(
+            on_grid(stream.chance("dark seat", 0.5, (1,))), leather, on_grid(base[:, SEAT])
+        ),
+        "tail lamp": on_grid(
+            hsv(
+                u("tail lamp hue", -0.03, 0.06),
+                u("tail lamp saturation", 0.6, 1),
+                u("tail lamp value", 0.5, 1),
+            )
+        ),
     }
 
 # %% ../../nbs/data/24_vehicles.ipynb #7796b687
@@ -637,8 +1074,12 @@ def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Pie
     "A function from a painted piece to its colours (B,3,H,W)."
     u = stream.uniform
     shoulder, half = on_grid(u("stripe at", -0.75, -0.15)), on_grid(u("stripe wide", 0.03, 0.12))
-    stripe = smoothstep((half - (y - shoulder).abs()) * 40) * on_grid(stream.chance("stripe", 0.3).float())
-    dirt = (lattice_noise(u("dirt", shape=(16, 16)), x * 5 + 40, y * 5 + 40) - 0.5) * on_grid(u("dirty", 0.0, 0.4))
+    stripe = smoothstep((half - (y - shoulder).abs()) * 40) * on_grid(
+        stream.chance("stripe", 0.3).float()
+    )
+    dirt = (lattice_noise(u("dirt", shape=(16, 16)), x * 5 + 40, y * 5 + 40) - 0.5) * on_grid(
+        u("dirty", 0.0, 0.4)
+    )
     gloss = on_grid(u("gloss", 0.05, 0.35))
 
     def coat(piece: Piece) -> Tensor:
@@ -651,7 +1092,9 @@ def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Pie
     return coat
 
 # %% ../../nbs/data/24_vehicles.ipynb #f4fab012
-def coats(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> dict[str, Callable[[Piece], Tensor]]:
+def coats(
+    stream: Stream, base: Tensor, x: Tensor, y: Tensor
+) -> dict[str, Callable[[Piece], Tensor]]:
     "What each material looks like: functions from a piece to its colours (B,3,H,W). (x,y) are the vehicle's coordinates."
     tone, u, paintwork = tones(stream, base), stream.uniform, painted(stream, base, x, y)
     streaks = wave((x + y * 0.8) * on_grid(u("streaks", 0.8, 2.0)) + on_grid(u("streak at")))
@@ -665,17 +1108,31 @@ def coats(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> dict[str, Calla
 
     def steel(piece):
         a = piece.across
-        return tone["steel"] * (1.1 - 0.4 * a * a + 0.25 * smoothstep(1 - (a + 0.3).abs() * 4))[:, None]
+        return (
+            tone["steel"]
+            * (1.1 - 0.4 * a * a + 0.25 * smoothstep(1 - (a + 0.3).abs() * 4))[:, None]
+        )
 
     def plate(piece):
         letters = (piece.along * 4).floor().remainder(2) * (piece.across.abs() < 0.5)
         return (0.85 - 0.3 * letters)[:, None].expand(-1, 3, -1, -1)
 
     return {
-        "paint": paintwork, "wing": paintwork, "glass": glass, "metal": steel, "plate": plate, "tyre": shaded("rubber", 1.05, 0.2),
-        "rim": lambda piece: tone["rim"] * ((1.05 - 0.25 * piece.across) * (1 - 0.75 * piece.along))[:, None],
-        "spokes": lambda piece: torch.where((piece.across > 0.83)[:, None], tone["rubber"], tone["rim"]),
-        "seat": shaded("leather", 1.1, 0.25), "lamp": shaded("lamp", 1.0, 0.2), "tail lamp": shaded("tail lamp", 1.0, 0.2),
+        "paint": paintwork,
+        "wing": paintwork,
+        "glass": glass,
+        "metal": steel,
+        "plate": plate,
+        "tyre": shaded("rubber", 1.05, 0.2),
+        "rim": lambda piece: (
+            tone["rim"] * ((1.05 - 0.25 * piece.across) * (1 - 0.75 * piece.along))[:, None]
+        ),
+        "spokes": lambda piece: torch.where(
+            (piece.across > 0.83)[:, None], tone["rubber"], tone["rim"]
+        ),
+        "seat": shaded("leather", 1.1, 0.25),
+        "lamp": shaded("lamp", 1.0, 0.2),
+        "tail lamp": shaded("tail lamp", 1.0, 0.2),
         "dark": shaded("rubber", 0.8, 0.0),
     }
 
@@ -684,28 +1141,54 @@ def sky(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, y: Tensor, horizon: Te
     "A sky with clouds over the (B,3,S,S) canvas, above the horizon (B,1,1), half of the time; always for those who fly."
     stream, u = ride.stream, ride.stream.uniform
     there = on_grid((stream.chance("open sky", 0.5) | ride.pose["flying"]).float())
-    hue = torch.where(stream.chance("blue", 0.6), u("sky hue", 0.52, 0.66), natural_hue(u("sky any")))
+    hue = torch.where(
+        stream.chance("blue", 0.6), u("sky hue", 0.52, 0.66), natural_hue(u("sky any"))
+    )
     zenith = hsv(hue, u("sky saturation", 0.0, 0.6), u("sky value", 0.35, 1.0))
     haze = hsv(hue + 0.02, u("sky pale", 0.0, 0.3), u("sky low", 0.5, 1.0))
     cloud = lattice_noise(u("cloud", shape=(12, 12)), X * 4 + 10, Y * 7 + 10) * 0.6
     cloud = cloud + lattice_noise(u("cloud again", shape=(16, 16)), X * 9, Y * 15) * 0.4
     air = mix(on_grid(zenith), on_grid(haze), smoothstep(Y)[:, None])
-    air = paint(air, on_grid(0 * haze + 0.95), smoothstep((cloud - on_grid(u("cloudy", 0.45, 0.8))) * 5) * 0.8)
+    air = paint(
+        air,
+        on_grid(0 * haze + 0.95),
+        smoothstep((cloud - on_grid(u("cloudy", 0.45, 0.8))) * 5) * 0.8,
+    )
     return paint(canvas, air, smoothstep((horizon - y) * 12 + 0.5) * there)
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #8a095ef4
 def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tensor:
     "Fronts with rows of windows, in two of five pictures that are not taken in the air."
     stream, u = ride.stream, ride.stream.uniform
-    left, wide, high = u("house x", -0.2, 1.0, (n,)), u("house wide", 0.12, 0.4, (n,)), u("house high", 0.3, 1.0, (n,))
-    there = (stream.chance("house", 0.5, (n,)) & stream.chance("town", 0.4, (1,)) & ~ride.pose["flying"][:, None]).float()
-    wall = hsv(natural_hue(u("house hue", shape=(n,))), u("house saturation", 0, 0.5, (n,)), u("house value", 0.2, 0.9, (n,)))
-    rows, columns, pane = u("house rows", 6, 14, (n,)), stream.choice("house columns", 4, (n,)).float() + 2, u("house pane", -0.5, 0.7, (n,))
+    left, wide, high = (
+        u("house x", -0.2, 1.0, (n,)),
+        u("house wide", 0.12, 0.4, (n,)),
+        u("house high", 0.3, 1.0, (n,)),
+    )
+    there = (
+        stream.chance("house", 0.5, (n,))
+        & stream.chance("town", 0.4, (1,))
+        & ~ride.pose["flying"][:, None]
+    ).float()
+    wall = hsv(
+        natural_hue(u("house hue", shape=(n,))),
+        u("house saturation", 0, 0.5, (n,)),
+        u("house value", 0.2, 0.9, (n,)),
+    )
+    rows, columns, pane = (
+        u("house rows", 6, 14, (n,)),
+        stream.choice("house columns", 4, (n,)).float() + 2,
+        u("house pane", -0.5, 0.7, (n,)),
+    )
     for k in range(n):
         fx, fy = (X - on_grid(left[:, k])) / on_grid(wide[:, k]), Y - 1 + on_grid(high[:, k])
-        holes = smoothstep((wave(fx * on_grid(columns[:, k])) - 0.4) * 4) * smoothstep((wave(fy * on_grid(rows[:, k])) - 0.4) * 4)
+        holes = smoothstep((wave(fx * on_grid(columns[:, k])) - 0.4) * 4) * smoothstep(
+            (wave(fy * on_grid(rows[:, k])) - 0.4) * 4
+        )
         inside = ((fx > 0) & (fx < 1) & (fy > 0)).float() * on_grid(there[:, k])
-        canvas = paint(canvas, on_grid(wall[:, k]) * (1 - holes * on_grid(pane[:, k]))[:, None], inside)
+        canvas = paint(
+            canvas, on_grid(wall[:, k]) * (1 - holes * on_grid(pane[:, k]))[:, None], inside
+        )
     return canvas
 
 # %% ../../nbs/data/24_vehicles.ipynb #6a39c32a
@@ -713,39 +1196,69 @@ def road(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor, horizon: Tensor) -> T
     "Rough ground below the horizon, and a marking, for those who do not fly. (x,y) are the vehicle's coordinates."
     stream, u = ride.stream, ride.stream.uniform
     grounded = on_grid((~ride.pose["flying"]).float())
-    land = hsv(natural_hue(u("land hue", 0, 0.8)), u("land saturation", 0.0, 0.5), u("land value", 0.2, 0.85))
-    rough = (lattice_noise(u("rough", shape=(32, 32)), x * 14 + 40, y * 30 + 90) - 0.5) * on_grid(u("roughness", 0.05, 0.5))
+    land = hsv(
+        natural_hue(u("land hue", 0, 0.8)),
+        u("land saturation", 0.0, 0.5),
+        u("land value", 0.2, 0.85),
+    )
+    rough = (lattice_noise(u("rough", shape=(32, 32)), x * 14 + 40, y * 30 + 90) - 0.5) * on_grid(
+        u("roughness", 0.05, 0.5)
+    )
     soil = on_grid(land) * (0.85 + 0.25 * (y - horizon).clamp(min=0) + rough)[:, None]
     canvas = paint(canvas, soil, smoothstep((y - horizon) * 14 + 0.5) * grounded)
     dashes = 0.3 + 0.7 * wave(x * on_grid(stream.choice("dashed", 2).float() * 1.3))
     marking = smoothstep((0.02 - (y - on_grid(u("kerb", 0.12, 0.4))).abs()) * dashes * 60 + 0.2)
-    return paint(canvas, on_grid(0 * land + 0.9), marking * on_grid(stream.chance("marked", 0.5).float()) * grounded * 0.7)
+    return paint(
+        canvas,
+        on_grid(0 * land + 0.9),
+        marking * on_grid(stream.chance("marked", 0.5).float()) * grounded * 0.7,
+    )
 
-
+# %% ../../nbs/data/24_vehicles.ipynb #52034b19
 def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "The shadow under a vehicle; sleepers and rails under a train."
     p, stream = ride.pose, ride.stream
     sx, sy = on_grid(p["width"] * p["turn"]), on_grid(-p["width"] * p["rise"])
     if KINDS[ride.kind] == "train":
         t = (y - 0.03) / sy.clamp(max=-0.03)  # 0 at the near rail, 1 at the far one
-        sleepers = smoothstep((wave((x - sx * t) * 5) - 0.45) * 5) * smoothstep((t + 0.6) * 6) * smoothstep((1.5 - t) * 6)
+        sleepers = (
+            smoothstep((wave((x - sx * t) * 5) - 0.45) * 5)
+            * smoothstep((t + 0.6) * 6)
+            * smoothstep((1.5 - t) * 6)
+        )
         canvas = canvas * (1 - 0.55 * sleepers)[:, None]
-        steel = on_grid(hsv(*(stream.uniform(f"rail {c}", *r) for c, r in (("hue", (0, 0.6)), ("saturation", (0, 0.3)), ("value", (0.3, 0.8))))))
+        steel = on_grid(
+            hsv(
+                *(
+                    stream.uniform(f"rail {c}", *r)
+                    for c, r in (("hue", (0, 0.6)), ("saturation", (0, 0.3)), ("value", (0.3, 0.8)))
+                )
+            )
+        )
         for d in (y - 0.02, y - 0.02 - sy * 0.8):
             canvas = paint(canvas, steel, smoothstep((0.022 - d.abs()) * 60))
         return canvas
     dx, dy = x - 0.5 * sx, y - 0.4 * sy
     wide, deep = on_grid(p["long"]) * 1.05 + 0.3 * sx.abs(), 0.05 + 0.6 * sy.abs()
     blot = smoothstep((1 - (dx * dx / (wide * wide) + dy * dy / (deep * deep))) * 1.2)
-    return canvas * (1 - on_grid(stream.uniform("shade under", 0.2, 0.65) * (~p["flying"]).float()) * blot)[:, None]
+    return (
+        canvas
+        * (1 - on_grid(stream.uniform("shade under", 0.2, 0.65) * (~p["flying"]).float()) * blot)[
+            :, None
+        ]
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #94e44222
 def scenery(ride: Ride, base: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "(B,3,S,S) all that is behind the vehicle. (X,Y) are picture coordinates, (x,y) the same points in the vehicle's."
     weights = base.new_tensor([0.3, 0.6, 0.1])
     body = base[:, BODY] * weights
-    canvas = background(ride.stream, ride.palette, body[:, 0] + body[:, 1] + body[:, 2], X, Y, 1.0 / X.shape[-1])
-    horizon = on_grid(ride.stream.uniform("horizon", 0.1, 0.7) * torch.where(ride.pose["flying"], 1.5, -1.0))
+    canvas = background(
+        ride.stream, ride.palette, body[:, 0] + body[:, 1] + body[:, 2], X, Y, 1.0 / X.shape[-1]
+    )
+    horizon = on_grid(
+        ride.stream.uniform("horizon", 0.1, 0.7) * torch.where(ride.pose["flying"], 1.5, -1.0)
+    )
     canvas = houses(ride, sky(ride, canvas, X, Y, y, horizon), X, Y)
     return footing(ride, road(ride, canvas, x, y, horizon), x, y)
 
@@ -755,12 +1268,19 @@ LEAST = 1 / 1024  # share of the picture that an instance must cover to have a b
 
 def paint_vehicle(ride: Ride, plan: Plan, canvas: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
     "The vehicle on the (B,3,S,S) canvas, and (B,S,S) where it is."
-    material, crease = coats(ride.colours, base, plan.x, plan.y), on_grid(ride.stream.uniform("crease", 0.3, 0.65))
+    material, crease = (
+        coats(ride.colours, base, plan.x, plan.y),
+        on_grid(ride.stream.uniform("crease", 0.3, 0.65)),
+    )
     whole = torch.zeros_like(plan.x, dtype=torch.bool)
     for piece in plan.pieces:
         light = on_grid(piece.light)[:, None] if isinstance(piece.light, Tensor) else piece.light
         canvas = canvas * (1 - crease * (1 - (piece.distance * 30).clamp(0, 1)) * whole)[:, None]
-        canvas = paint(canvas, material[piece.coat](piece) * light, cover(piece.distance, plan.pixel) * piece.cover)
+        canvas = paint(
+            canvas,
+            material[piece.coat](piece) * light,
+            cover(piece.distance, plan.pixel) * piece.cover,
+        )
         whole = whole | (piece.distance < 0)
     return canvas, whole
 
@@ -773,9 +1293,17 @@ def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, T
     x, y = ride.frame.to_object(X, Y)
     base = paints(ride.colours, ride.palette)
     plan = vehicle_plan(ride.kind, ride.pose, x, y, on_grid(1.0 / (ride.frame.scale * size)))
-    canvas = torch.full((B, 3, size, size), 0.96, device=device) if plain else scenery(ride, base, X, Y, x, y)
+    canvas = (
+        torch.full((B, 3, size, size), 0.96, device=device)
+        if plain
+        else scenery(ride, base, X, Y, x, y)
+    )
     canvas = paint_occluders(ride, *paint_vehicle(ride, plan, canvas, base), X, Y)
-    return canvas.clamp(0, 1) if plain else expose(ride.stream, canvas, X, Y, size), front_most(ride.front, plan, X, Y), plan.parts
+    return (
+        canvas.clamp(0, 1) if plain else expose(ride.stream, canvas, X, Y, size),
+        front_most(ride.front, plan, X, Y),
+        plan.parts,
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #b41ca95d
 def instance_boxes(
@@ -788,7 +1316,7 @@ def instance_boxes(
     seen = masks.flatten(2).sum(-1) >= LEAST * S * S
     boxes = tight_boxes(masks.flatten(0, 1)).view(B, n, 4)
     labels = torch.where(seen, torch.tensor(parts[1:], device=top.device), len(PARTS) + 1)
-    order = labels.argsort(dim=1, stable=True)[:, :int(seen.sum(1).max())]
+    order = labels.argsort(dim=1, stable=True)[:, : int(seen.sum(1).max())]
     labels = labels.gather(1, order)
     there = labels <= len(PARTS)
     return boxes.gather(1, order[..., None].expand(-1, -1, 4)) * there[..., None], labels * there
@@ -799,14 +1327,27 @@ def photograph(ride: Ride, size: int, names: list[str], plain: bool = False) -> 
     images, top, numbers = draw_vehicles(ride, size, plain)
     parts = torch.tensor(numbers, device=top.device)[top]
     kinds = torch.full((len(names),), ride.kind, device=top.device)
-    return Batch(images, names, parts > 0, parts, ride.landmarks * size, ride.visible, tight_boxes(parts > 0), kinds, *instance_boxes(top, numbers))
+    return Batch(
+        images,
+        names,
+        parts > 0,
+        parts,
+        ride.landmarks * size,
+        ride.visible,
+        tight_boxes(parts > 0),
+        kinds,
+        *instance_boxes(top, numbers),
+    )
 
 # %% ../../nbs/data/24_vehicles.ipynb #3b31895f
 def select(batch: Batch, rows: Sequence[int]) -> Batch:
     "The batch in another order, or a part of it, its list of boxes no longer than needed."
     index = torch.tensor(rows, device=batch.images.device)
     chosen = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    chosen = {k: v if v is None else [v[i] for i in rows] if k == "names" else v[index] for k, v in chosen.items()}
+    chosen = {
+        k: v if v is None else [v[i] for i in rows] if k == "names" else v[index]
+        for k, v in chosen.items()
+    }
     n = int((chosen["box_parts"] > 0).sum(1).max())
     return Batch(**chosen | {k: chosen[k][:, :n] for k in ("part_boxes", "box_parts")})
 
@@ -815,22 +1356,40 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
 class Vehicles(Drawn):
     "Vehicles drawn on the fly with every truth known. The same seed, index, size and category give the same bits, alone or in any batch."
 
-    summary = "drawn vehicles: part boxes, 13 parts, 5 landmarks, masks, boxes; cars, or any of 6 kinds"
+    summary = (
+        "drawn vehicles: part boxes, 13 parts, 5 landmarks, masks, boxes; cars, or any of 6 kinds"
+    )
     noun = "vehicle"
     ranges, splits = SPLITS, tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = KINDS
 
-    def __init__(self, split: str = "train", size: int = 64, seed: int = 0, categories: str = "car", device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        split: str = "train",
+        size: int = 64,
+        seed: int = 0,
+        categories: str = "car",
+        device: torch.device | str = "cpu",
+    ):
         super().__init__(split, size, seed, device)
-        require(categories in (*KINDS, "all"), f"There are no vehicles of the category {categories!r}; choose one of: {', '.join(KINDS)}, or all.")
+        require(
+            categories in (*KINDS, "all"),
+            f"There are no vehicles of the category {categories!r}; choose one of: {', '.join(KINDS)}, or all.",
+        )
         self.categories = categories
 
     @classmethod
-    def open(cls, root: str | Path | None = None, split: str = "train", size: int | None = None, seed: int = 0,
-             categories: str = "car",  # one kind, or "all" (feature alignment, 4.4.1, learns and evaluates one kind at a time)
-             device: torch.device | str = "cpu") -> "Vehicles":
+    def open(
+        cls,
+        root: str | Path | None = None,
+        split: str = "train",
+        size: int | None = None,
+        seed: int = 0,
+        categories: str = "car",  # one kind, or "all" (feature alignment, 4.4.1, learns and evaluates one kind at a time)
+        device: torch.device | str = "cpu",
+    ) -> "Vehicles":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, categories, device)
 
@@ -858,7 +1417,11 @@ def called(self: Vehicles, scene: Ride) -> str:
 def kinds(self: Vehicles, indices: Sequence[int]) -> list[int]:
     "The kind of each vehicle, 0..5."
     stream = self.stream(indices)
-    return stream.choice("kind", len(KINDS)).tolist() if self.categories == "all" else [KINDS.index(self.categories)] * len(stream)
+    return (
+        stream.choice("kind", len(KINDS)).tolist()
+        if self.categories == "all"
+        else [KINDS.index(self.categories)] * len(stream)
+    )
 
 
 @patch
@@ -867,13 +1430,34 @@ def batch(self: Vehicles, indices: Sequence[int]) -> Batch:
     indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
     kinds = self.kinds(indices)
     order = sorted(range(len(indices)), key=lambda i: kinds[i])
-    drawn = join([Drawn.batch(self, [indices[i] for i in order if kinds[i] == kind], kind=kind) for kind in sorted(set(kinds))])
+    drawn = join(
+        [
+            Drawn.batch(self, [indices[i] for i in order if kinds[i] == kind], kind=kind)
+            for kind in sorted(set(kinds))
+        ]
+    )
     place = {row: i for i, row in enumerate(order)}
     return select(drawn, [place[i] for i in range(len(indices))])
 
 # %% ../../nbs/data/24_vehicles.ipynb #b3e92f8f
-NEUTRAL = {"yaw": 0.4, "rise": 0.2, "style": 0.3, "shape_a": 0.5, "shape_b": 0.5, "long": 1.0, "tall": 1.0, "wheel": 1.0, "many": 1, "fill": 0.92,
-           "x": 0.0, "y": 0.0, "roll": 0.0, "shear": 0.0, "tilt_x": 0.0, "tilt_y": 0.0}
+NEUTRAL = {
+    "yaw": 0.4,
+    "rise": 0.2,
+    "style": 0.3,
+    "shape_a": 0.5,
+    "shape_b": 0.5,
+    "long": 1.0,
+    "tall": 1.0,
+    "wheel": 1.0,
+    "many": 1,
+    "fill": 0.92,
+    "x": 0.0,
+    "y": 0.0,
+    "roll": 0.0,
+    "shear": 0.0,
+    "tilt_x": 0.0,
+    "tilt_y": 0.0,
+}
 
 
 def pose_vehicle(
@@ -890,5 +1474,7 @@ def pose_vehicle(
     require(facing in ("left", "right"), f"A vehicle cannot face {facing!r}; choose left or right.")
     index = torch.zeros(1, dtype=torch.int64)
     settings = NEUTRAL | {"flying": False, "facing": 1.0 if facing == "right" else -1.0} | more
-    ride = vehicle_ride(Stream(seed, index), KINDS.index(kind), Stream(palette, index), clear=True, **settings)
+    ride = vehicle_ride(
+        Stream(seed, index), KINDS.index(kind), Stream(palette, index), clear=True, **settings
+    )
     return photograph(ride, size, [f"{kind} facing {facing}"], plain).samples()[0]

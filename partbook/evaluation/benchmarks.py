@@ -24,7 +24,15 @@ from torch import Tensor
 from ..core import InputError, generator, pick_device, require
 from ..data.cub import find_cub, read_annotations
 from ..data.pictures import image_size
-from .landmarks import LandmarkRegression, box_frame, interocular, landmark_error, mean_landmark, midpoint, one_landmark
+from partbook.evaluation.landmarks import (
+    LandmarkRegression,
+    box_frame,
+    interocular,
+    landmark_error,
+    mean_landmark,
+    midpoint,
+    one_landmark,
+)
 from .overlap import Contingency, update_from_pixels
 from .results import append_row, print_table
 
@@ -39,7 +47,9 @@ def resident_megabytes() -> float:
     try:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10
+        )
     except ImportError:
         return float("nan")
 
@@ -50,12 +60,17 @@ def stream(
     size: int = 8,  # label maps in a batch
     K: int = 8,
     device: torch.device | str = "cpu",
-) -> tuple[Contingency, float]:  # the table, and the highest memory in megabytes seen after any batch
+) -> tuple[
+    Contingency, float
+]:  # the table, and the highest memory in megabytes seen after any batch
     "Evaluate `batches` batches of random label maps in the pixel form."
     table, peak = Contingency(K + 1, K + 1, device), 0.0
     for i in range(batches):
         g = generator(i, device)
-        labels, parts = (torch.randint(0, K + 1, (size, side, side), generator=g, device=device) for _ in range(2))
+        labels, parts = (
+            torch.randint(0, K + 1, (size, side, side), generator=g, device=device)
+            for _ in range(2)
+        )
         update_from_pixels(table, labels, parts)
         peak = max(peak, resident_megabytes())
     return table, peak
@@ -67,11 +82,23 @@ def memory_benchmark(
     **options: Any,  # side, size, K of `stream`
 ) -> dict[str, Any]:
     "Peak memory of a short and of a ten times longer evaluation."
-    chosen = {name: p.default for name, p in inspect.signature(stream).parameters.items() if name in ("side", "size", "K")} | options
+    chosen = {
+        name: p.default
+        for name, p in inspect.signature(stream).parameters.items()
+        if name in ("side", "size", "K")
+    } | options
     stream(2, device=device, **chosen)  # the first batches load libraries
-    (short, low), (long, high) = (stream(n, device=device, **chosen) for n in (batches, 10 * batches))
-    return {"benchmark": "streaming memory", "pixels": len(long), "pixels_short": len(short), "peak_mb": high, "peak_mb_short": low,
-            "settings": {"batches": batches, **chosen}}
+    (short, low), (long, high) = (
+        stream(n, device=device, **chosen) for n in (batches, 10 * batches)
+    )
+    return {
+        "benchmark": "streaming memory",
+        "pixels": len(long),
+        "pixels_short": len(short),
+        "peak_mb": high,
+        "peak_mb_short": low,
+        "settings": {"batches": batches, **chosen},
+    }
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #88a9a66b
 def timed(call: Callable[[], Any], repeats: int = 1) -> tuple[Any, float]:
@@ -96,7 +123,9 @@ def overlap_benchmark(
 
     g = generator(seed)
     true = torch.randint(0, P, (labels,), generator=g)
-    pred = torch.where(torch.rand(labels, generator=g) < 0.5, true % K, torch.randint(0, K, (labels,), generator=g))
+    pred = torch.where(
+        torch.rand(labels, generator=g) < 0.5, true % K, torch.randint(0, K, (labels,), generator=g)
+    )
 
     def ours(p, t):
         table = Contingency(K, P, p.device).update(p, t)
@@ -106,10 +135,21 @@ def overlap_benchmark(
     ours(*(v[:1000] for v in here))
     (nmi, ari), fast = timed(lambda: ours(*here), repeats=5)
     p, t = pred.numpy(), true.numpy()
-    (sk_nmi, sk_ari), slow = timed(lambda: (normalized_mutual_info_score(t, p), adjusted_rand_score(t, p)))
-    return {"benchmark": "NMI and ARI", "labels": labels, "seconds_ours": fast, "seconds_sklearn": slow, "ratio": slow / fast,
-            "difference": max(abs(nmi - sk_nmi), abs(ari - sk_ari)), "nmi": nmi, "ari": float(ari),
-            "settings": {"labels": labels, "K": K, "P": P}, "seed": seed}
+    (sk_nmi, sk_ari), slow = timed(
+        lambda: (normalized_mutual_info_score(t, p), adjusted_rand_score(t, p))
+    )
+    return {
+        "benchmark": "NMI and ARI",
+        "labels": labels,
+        "seconds_ours": fast,
+        "seconds_sklearn": slow,
+        "ratio": slow / fast,
+        "difference": max(abs(nmi - sk_nmi), abs(ari - sk_ari)),
+        "nmi": nmi,
+        "ari": float(ari),
+        "settings": {"labels": labels, "K": K, "P": P},
+        "seed": seed,
+    }
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #0a5b4297
 def landmark_check(
@@ -120,17 +160,36 @@ def landmark_check(
 
     def load(name):
         path = Path(folder) / f"{name}.mat"
-        require(path.is_file(), f"{path} is missing; it belongs to the four check files of SCOPS' repository (folder evaluation).")
+        require(
+            path.is_file(),
+            f"{path} is missing; it belongs to the four check files of SCOPS' repository (folder evaluation).",
+        )
         try:
             return torch.from_numpy(loadmat(path)[name].astype(np.float64))
         except Exception as error:  # scipy raises a dozen kinds for broken files
-            raise InputError(f"{path} is not one of SCOPS' check files ({type(error).__name__}: {error}).") from None
+            raise InputError(
+                f"{path} is not one of SCOPS' check files ({type(error).__name__}: {error})."
+            ) from None
 
-    train, test = ((load(f"{split}_pred_kp"), load(f"{split}_gt_kp")) for split in ("train", "test"))
+    train, test = (
+        (load(f"{split}_pred_kp"), load(f"{split}_gt_kp")) for split in ("train", "test")
+    )
     scale = interocular(test[1], 0, 1)
-    return [{"benchmark": "SCOPS landmark check", "method": name, "source": "recomputed", "settings": {"standardise": standardise},
-             "landmark_error": landmark_error(LandmarkRegression(standardise).fit(*train).predict(test[0]), test[1], None, scale)}
-            for name, standardise in (("standardised, or with an offset", True), ("through the origin", False))]
+    return [
+        {
+            "benchmark": "SCOPS landmark check",
+            "method": name,
+            "source": "recomputed",
+            "settings": {"standardise": standardise},
+            "landmark_error": landmark_error(
+                LandmarkRegression(standardise).fit(*train).predict(test[0]), test[1], None, scale
+            ),
+        }
+        for name, standardise in (
+            ("standardised, or with an offset", True),
+            ("through the origin", False),
+        )
+    ]
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #3c1d79b7
 def public_frame(
@@ -155,13 +214,22 @@ def _birds(root: str | Path, categories: tuple[int, ...]) -> tuple:
     folder = find_cub(root)
     a = read_annotations(folder)
     rows = np.flatnonzero(np.isin(a.classes, categories))
-    require(len(rows) > 0, f"{folder}: none of the categories {categories} is listed in image_class_labels.txt.")
-    sizes = torch.tensor([image_size(folder / "images" / a.files[i]) for i in rows], dtype=torch.float64)
-    points, boxes, visible, training, classes = (torch.from_numpy(v[rows]) for v in (a.points, a.boxes, a.visible, a.training, a.classes))
+    require(
+        len(rows) > 0,
+        f"{folder}: none of the categories {categories} is listed in image_class_labels.txt.",
+    )
+    sizes = torch.tensor(
+        [image_size(folder / "images" / a.files[i]) for i in rows], dtype=torch.float64
+    )
+    points, boxes, visible, training, classes = (
+        torch.from_numpy(v[rows]) for v in (a.points, a.boxes, a.visible, a.training, a.classes)
+    )
     return points, boxes, sizes, visible, training, classes, a.landmark_names.index("throat")
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #4b802674
-def _guesses(points: Tensor, sizes: Tensor, visible: Tensor, throat: int, as_published: bool) -> dict[str, Tensor]:
+def _guesses(
+    points: Tensor, sizes: Tensor, visible: Tensor, throat: int, as_published: bool
+) -> dict[str, Tensor]:
     return {
         "image midpoint": midpoint(sizes, as_published),
         "mean of true landmarks": mean_landmark(points, visible, as_published),
@@ -170,23 +238,35 @@ def _guesses(points: Tensor, sizes: Tensor, visible: Tensor, throat: int, as_pub
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #f56290ae
 def cub_baselines(
-    root: str | Path,  # the CUB_200_2011 folder; only its lists and the size of each picture are read
+    root: str
+    | Path,  # the CUB_200_2011 folder; only its lists and the size of each picture are read
     categories: tuple[int, ...] = (1, 2, 3),  # fitted on together, tested one by one
 ) -> list[dict[str, Any]]:
     "Landmark error of the trivial baselines on CUB, as described and as published."
     points, boxes, sizes, visible, training, classes, throat = _birds(root, categories)
     result = []
-    for source, published in (("recomputed, as described", False), ("recomputed, as published (inferred)", True)):
+    for source, published in (
+        ("recomputed, as described", False),
+        ("recomputed, as published (inferred)", True),
+    ):
         p, b, s = public_frame(points, boxes, sizes) if published else (points, boxes, sizes)
         centre, l = box_frame(midpoint(s), b)[:, 0], box_frame(p, b)
         for name, guess in _guesses(p, s, visible, throat, published).items():
             c = box_frame(guess, b)
-            fitted = LandmarkRegression().fit(c[training], l[training], visible[training], centre[training])
-            row = {"benchmark": "CUB landmark regression", "method": name, "source": source,
-                   "settings": {"categories": list(categories), "as_published": published}}
+            fitted = LandmarkRegression().fit(
+                c[training], l[training], visible[training], centre[training]
+            )
+            row = {
+                "benchmark": "CUB landmark regression",
+                "method": name,
+                "source": source,
+                "settings": {"categories": list(categories), "as_published": published},
+            }
             for k in categories:
                 test = ~training & (classes == k)
-                row[f"cub_{k:03}"] = landmark_error(fitted.predict(c[test], centre[test]), l[test], visible[test] & fitted.known)
+                row[f"cub_{k:03}"] = landmark_error(
+                    fitted.predict(c[test], centre[test]), l[test], visible[test] & fitted.known
+                )
             result.append(row)
     return result
 
@@ -195,8 +275,17 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     "A table for each kind of benchmark."
     for kind in dict.fromkeys(r["benchmark"] for r in rows):
         print(f"\n{kind}")
-        print_table([{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items() if k not in ("benchmark", "settings", "seed")}
-                     for r in rows if r["benchmark"] == kind])
+        print_table(
+            [
+                {
+                    k: f"{v:.6g}" if isinstance(v, float) else v
+                    for k, v in r.items()
+                    if k not in ("benchmark", "settings", "seed")
+                }
+                for r in rows
+                if r["benchmark"] == kind
+            ]
+        )
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #76fb491f
 class FolderName(str):
@@ -217,16 +306,31 @@ def command_line(program: str, typed: Sequence[str], given: argparse.Namespace) 
 def common_options(parser: argparse.ArgumentParser, repeats: int | None = None) -> None:
     "The options that every benchmark has."
     if repeats:
-        parser.add_argument("--repeats", type=int, default=repeats, help=f"runs to take the median of (default {repeats})")
+        parser.add_argument(
+            "--repeats",
+            type=int,
+            default=repeats,
+            help=f"runs to take the median of (default {repeats})",
+        )
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, ... (default cpu)")
-    parser.add_argument("--write", action="store_true", help="append the rows to the results folder")
-    parser.add_argument("--results", type=FolderName, metavar="FOLDER", default="results", help="where to (default: results)")
+    parser.add_argument(
+        "--write", action="store_true", help="append the rows to the results folder"
+    )
+    parser.add_argument(
+        "--results",
+        type=FolderName,
+        metavar="FOLDER",
+        default="results",
+        help="where to (default: results)",
+    )
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #e20f17a4
 def benchmark_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,  # None: those of this process
-    measure: Callable[[argparse.Namespace], tuple[str, list[dict[str, Any]]]],  # the file and its rows, with "settings" and "seed" if there are any
+    measure: Callable[
+        [argparse.Namespace], tuple[str, list[dict[str, Any]]]
+    ],  # the file and its rows, with "settings" and "seed" if there are any
 ) -> int:
     "Measure, print the rows, and with --write add them to results/. Wrong input: one sentence, status 2."
     typed = list(sys.argv[1:] if arguments is None else arguments)
@@ -237,8 +341,15 @@ def benchmark_command(
         show(rows)
         for row in rows if given.write else ():
             measured = {k: v for k, v in row.items() if k not in ("settings", "seed")}
-            append_row(Path(given.results) / name, measured, settings=row.get("settings"), seed=row.get("seed"), seconds=row.get("seconds"),
-                       command=command_line(parser.prog, typed, given), device=given.device)
+            append_row(
+                Path(given.results) / name,
+                measured,
+                settings=row.get("settings"),
+                seed=row.get("seed"),
+                seconds=row.get("seconds"),
+                command=command_line(parser.prog, typed, given),
+                device=given.device,
+            )
         return 0
     except InputError as error:
         print(error, file=sys.stderr)
@@ -246,14 +357,35 @@ def benchmark_command(
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #401a618a
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m partbook.evaluation.benchmarks", description="Measure the metrics of partbook.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partbook.evaluation.benchmarks",
+        description="Measure the metrics of partbook.",
+    )
     commands = parser.add_subparsers(dest="what", required=True)
-    overlap = commands.add_parser("overlap", help="NMI and ARI against scikit-learn, and the memory of a long evaluation")
-    overlap.add_argument("--labels", type=int, default=20_000_000, help="how many labels to compare (default 20 million)")
-    overlap.add_argument("--batches", type=int, default=20, help="batches of the short memory run (the long one has ten times as many)")
-    landmarks = commands.add_parser("landmarks", help="the published check points, and the trivial baselines on real birds")
-    landmarks.add_argument("--check", type=FolderName, metavar="FOLDER", help="folder with SCOPS' four check files")
-    landmarks.add_argument("--cub", type=FolderName, metavar="FOLDER", help="the CUB_200_2011 folder")
+    overlap = commands.add_parser(
+        "overlap", help="NMI and ARI against scikit-learn, and the memory of a long evaluation"
+    )
+    overlap.add_argument(
+        "--labels",
+        type=int,
+        default=20_000_000,
+        help="how many labels to compare (default 20 million)",
+    )
+    overlap.add_argument(
+        "--batches",
+        type=int,
+        default=20,
+        help="batches of the short memory run (the long one has ten times as many)",
+    )
+    landmarks = commands.add_parser(
+        "landmarks", help="the published check points, and the trivial baselines on real birds"
+    )
+    landmarks.add_argument(
+        "--check", type=FolderName, metavar="FOLDER", help="folder with SCOPS' four check files"
+    )
+    landmarks.add_argument(
+        "--cub", type=FolderName, metavar="FOLDER", help="the CUB_200_2011 folder"
+    )
     for command in (overlap, landmarks):
         common_options(command)
     return parser
@@ -263,9 +395,17 @@ def measure_metrics(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]
     "The file the rows belong in, and the rows."
     if given.what == "overlap":
         require(given.labels > 0 and given.batches > 0, "--labels and --batches must be positive.")
-        return "benchmarks.csv", [memory_benchmark(given.batches, given.device), overlap_benchmark(given.labels, device=given.device)]
-    require(given.check or given.cub, "There is nothing to do: give --check FOLDER, --cub FOLDER, or both.")
-    return "landmarks.csv", (landmark_check(given.check) if given.check else []) + (cub_baselines(given.cub) if given.cub else [])
+        return "benchmarks.csv", [
+            memory_benchmark(given.batches, given.device),
+            overlap_benchmark(given.labels, device=given.device),
+        ]
+    require(
+        given.check or given.cub,
+        "There is nothing to do: give --check FOLDER, --cub FOLDER, or both.",
+    )
+    return "landmarks.csv", (landmark_check(given.check) if given.check else []) + (
+        cub_baselines(given.cub) if given.cub else []
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

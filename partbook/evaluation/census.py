@@ -36,12 +36,26 @@ def confidence(
 class Census:
     "In how many pictures each part occurs, and with how many pixels."
 
-    def __init__(self, parts: int, device: torch.device | str = "cpu", least: float = LEAST, rare: float = RARE, belief: float = BELIEF):
+    def __init__(
+        self,
+        parts: int,
+        device: torch.device | str = "cpu",
+        least: float = LEAST,
+        rare: float = RARE,
+        belief: float = BELIEF,
+    ):
         require(parts >= 1, f"A census of {parts} parts cannot be taken; it needs one at least.")
-        require(0 <= least < 1 and 0 <= rare < 1, f"least and rare are shares from 0 to 1, not {least} and {rare}.")
+        require(
+            0 <= least < 1 and 0 <= rare < 1,
+            f"least and rare are shares from 0 to 1, not {least} and {rare}.",
+        )
         self.parts, self.least, self.rare, self.belief = parts, least, rare, belief
-        self.pixels = torch.zeros(parts, dtype=torch.int64, device=device)  # of part k, where it occurs
-        self.pictures = torch.zeros(parts, dtype=torch.int64, device=device)  # in which part k occurs
+        self.pixels = torch.zeros(
+            parts, dtype=torch.int64, device=device
+        )  # of part k, where it occurs
+        self.pictures = torch.zeros(
+            parts, dtype=torch.int64, device=device
+        )  # in which part k occurs
         self.empty = torch.zeros((), dtype=torch.int64, device=device)  # pictures without any part
         self.seen = 0  # pictures
 
@@ -54,15 +68,24 @@ def update(
 ) -> Census:
     "Count one batch. `InputError` for labels that are no labels."
     whole = isinstance(labels, Tensor) and labels.ndim == 3 and not labels.is_floating_point()
-    require(whole, "A census counts integer labels of shape (B,H,W); take the labels of part maps first.")
+    require(
+        whole,
+        "A census counts integer labels of shape (B,H,W); take the labels of part maps first.",
+    )
     B, K, device = len(labels), self.parts, self.pixels.device
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
-    require(0 <= low and high <= K, f"Labels run from {low} to {high}, but this census is of the parts 1 to {K}; 0 is background.")
+    require(
+        0 <= low and high <= K,
+        f"Labels run from {low} to {high}, but this census is of the parts 1 to {K}; 0 is background.",
+    )
     place = labels.to(device).long().flatten(1) + (K + 1) * torch.arange(B, device=device)[:, None]
     n = torch.bincount(place.flatten(), minlength=B * (K + 1)).view(B, K + 1)[:, 1:]
     occurs = (n > 0) & (n >= self.least * n.sum(1, keepdim=True))
     if confident is not None:
-        require(tuple(confident.shape) == (B, K), f"Confidence must have shape {(B, K)}, not {tuple(confident.shape)}.")
+        require(
+            tuple(confident.shape) == (B, K),
+            f"Confidence must have shape {(B, K)}, not {tuple(confident.shape)}.",
+        )
         occurs &= confident.to(device) >= self.belief
     self.pixels += (n * occurs).sum(0)
     self.pictures += occurs.sum(0)
@@ -74,7 +97,10 @@ def update(
 @patch
 def merge(self: Census, other: Census) -> Census:
     "Add another census of the same parts, of other pictures."
-    require(self.parts == other.parts, f"A census of {self.parts} parts and one of {other.parts} cannot be merged; they count different things.")
+    require(
+        self.parts == other.parts,
+        f"A census of {self.parts} parts and one of {other.parts} cannot be merged; they count different things.",
+    )
     for name in ("pixels", "pictures", "empty"):
         getattr(self, name).add_(getattr(other, name).to(self.pixels.device))
     self.seen += other.seen
@@ -92,7 +118,9 @@ def shares(self: Census) -> list[float]:
 def dead(self: Census) -> list[int]:
     "The parts, numbered from 1, that occur in too few pictures."
     require(self.seen > 0, "The census has seen no picture; update it first.")
-    return [k for k, n in enumerate(self.pictures.tolist(), 1) if n == 0 or n < self.rare * self.seen]
+    return [
+        k for k, n in enumerate(self.pictures.tolist(), 1) if n == 0 or n < self.rare * self.seen
+    ]
 
 # %% ../../nbs/evaluation/35_census.ipynb #d355ddef
 def effective_parts(
@@ -116,7 +144,11 @@ ONE = 1.5  # fewer effective parts than this are one part
 @patch(as_prop=True)
 def swallower(self: Census) -> int | None:
     "The part that has nearly everything, or None."
-    return None if self.parts == 1 or not 0 < self.effective < ONE else 1 + max(range(self.parts), key=self.shares.__getitem__)
+    return (
+        None
+        if self.parts == 1 or not 0 < self.effective < ONE
+        else 1 + max(range(self.parts), key=self.shares.__getitem__)
+    )
 
 # %% ../../nbs/evaluation/35_census.ipynb #f2c10655
 def listed(numbers: Sequence[int]) -> str:
@@ -132,11 +164,22 @@ def __str__(self: Census) -> str:
     if int(self.empty) == self.seen:
         return f"All {self.parts} parts are dead: nothing is labelled in any {of}."
     gone = [k for k in dead if not many[k - 1]]
-    named = ", ".join([f"{listed(gone)} (no picture)"] * bool(gone) + [f"{k} (in {many[k - 1]} {of})" for k in dead if many[k - 1]])
+    named = ", ".join(
+        [f"{listed(gone)} (no picture)"] * bool(gone)
+        + [f"{k} (in {many[k - 1]} {of})" for k in dead if many[k - 1]]
+    )
     verb = "is" if len(dead) == 1 else "are"
-    life = f"{len(dead)} of {self.parts} parts {verb} dead: {named}" if dead else f"All {self.parts} parts are alive"
+    life = (
+        f"{len(dead)} of {self.parts} parts {verb} dead: {named}"
+        if dead
+        else f"All {self.parts} parts are alive"
+    )
     k = self.swallower
-    worth = f"part {k} has {100 * self.shares[k - 1]:.0f} % of the pixels" if k else f"they are worth {self.effective:.1f} equal ones"
+    worth = (
+        f"part {k} has {100 * self.shares[k - 1]:.0f} % of the pixels"
+        if k
+        else f"they are worth {self.effective:.1f} equal ones"
+    )
     return f"{life}; {worth}."
 
 # %% ../../nbs/evaluation/35_census.ipynb #855c0736
@@ -173,7 +216,10 @@ class PartsAlive(Protocol):
     "How many parts are alive, and how many equal ones they are worth."
 
     source = "this book, evaluation/35_census: no paper counts its parts"
-    crop, points = "cropped to the true box where the collection asks for it", "pixels of parts that occur, by the method's own labels"
+    crop, points = (
+        "cropped to the true box where the collection asks for it",
+        "pixels of parts that occur, by the method's own labels",
+    )
     units = "numbers of parts, not percent"
     order, headline = 9, ("parts_alive", "parts_effective")
 

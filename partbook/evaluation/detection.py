@@ -50,7 +50,9 @@ def true_positives(
     "Each detection claims the truth it fits best; the first claim to a truth counts (Everingham et al. 2010, Sec. 4.2)."
     best, j = closeness.max(-1)
     claims = (best > threshold if strict else best >= threshold) & (best > -torch.inf)
-    earlier = torch.ones(j.shape[2], j.shape[2], dtype=torch.bool, device=j.device).tril(-1)[:, :, None]
+    earlier = torch.ones(j.shape[2], j.shape[2], dtype=torch.bool, device=j.device).tril(-1)[
+        :, :, None
+    ]
     same = (j[:, :, :, None] == j[:, :, None]) & claims[:, :, None]
     return claims & ~(same & earlier).any(3)
 
@@ -80,12 +82,21 @@ def average_precision(
     rule: str = "all",  # "all": VOC 2010 and later; "eleven": VOC 2007; "none": without interpolation
 ) -> Tensor:  # (...,P) in [0,1]; NaN for a part without truths
     "Average precision of each list of detections for each part (Everingham et al. 2010)."
-    require(rule in RULES, f"There is no rule {rule!r} for average precision; choose one of: {', '.join(RULES)}.")
+    require(
+        rule in RULES,
+        f"There is no rule {rule!r} for average precision; choose one of: {', '.join(RULES)}.",
+    )
     if scores.shape[-1] == 0:
-        return torch.where(positives > 0, 0.0, torch.nan).double().expand(*hits.shape[:-2], hits.shape[-1])
+        return (
+            torch.where(positives > 0, 0.0, torch.nan)
+            .double()
+            .expand(*hits.shape[:-2], hits.shape[-1])
+        )
     precision, recall, hits = precision_recall(scores, hits, positives)
     if rule == "eleven":
-        area = torch.stack([torch.where(recall >= i / 10, precision, 0.0).amax(-2) for i in range(11)]).mean(0)
+        area = torch.stack(
+            [torch.where(recall >= i / 10, precision, 0.0).amax(-2) for i in range(11)]
+        ).mean(0)
     else:
         height = precision if rule == "none" else precision.flip(-2).cummax(-2).values.flip(-2)
         area = (hits * height).sum(-2) / positives
@@ -96,12 +107,21 @@ def average_precision(
 def peaks(
     maps: Tensor,  # (B,K,h,w) part maps, not negative
     most: int = 3,  # D, detections kept in each map
-    box: Tensor | None = None,  # (2,) or (B,2) width and height of a detection's box, in cells; one cell by default
+    box: Tensor
+    | None = None,  # (2,) or (B,2) width and height of a detection's box, in cells; one cell by default
     overlap: float = 0.3,  # IoU of two boxes above which the weaker is dropped
-) -> tuple[Tensor, Tensor]:  # scores (B,K,D), falling, -inf where a map has no more peaks; points (B,K,D,2) (x,y) in cells
+) -> tuple[
+    Tensor, Tensor
+]:  # scores (B,K,D), falling, -inf where a map has no more peaks; points (B,K,D,2) (x,y) in cells
     "Local maxima above zero after non-maximum suppression."
-    require(maps.ndim == 4 and maps.numel() > 0, f"Part maps must have shape (B,K,h,w), not {tuple(maps.shape)}.")
-    require(most >= 1 and 0 <= overlap < 1, f"`most` is {most} and `overlap` {overlap}; at least one peak can be kept, and an overlap lies in [0,1).")
+    require(
+        maps.ndim == 4 and maps.numel() > 0,
+        f"Part maps must have shape (B,K,h,w), not {tuple(maps.shape)}.",
+    )
+    require(
+        most >= 1 and 0 <= overlap < 1,
+        f"`most` is {most} and `overlap` {overlap}; at least one peak can be kept, and an overlap lies in [0,1).",
+    )
     h, w = maps.shape[2:]
     box = (maps.new_ones(2) if box is None else box.to(maps)).expand(len(maps), 2)[:, None, None]
     local = (maps == F.max_pool2d(maps, 3, 1, 1)) & (maps > 0)
@@ -113,7 +133,12 @@ def peaks(
         scores.append(score)
         points.append(point + 0.5)
         if len(scores) < most:
-            x, y = ((box[..., a] - (torch.arange(n, device=maps.device) - point[..., a, None]).abs()).clamp(min=0) for a, n in ((0, w), (1, h)))
+            x, y = (
+                (
+                    box[..., a] - (torch.arange(n, device=maps.device) - point[..., a, None]).abs()
+                ).clamp(min=0)
+                for a, n in ((0, w), (1, h))
+            )
             near = y[..., None] * x[..., None, :] > shared(overlap) * box.prod(-1)[..., None]
             left = left.masked_fill(near, -torch.inf)
     return torch.stack(scores, -1), torch.stack(points, -2)
@@ -124,7 +149,8 @@ class ScoredHits:
 
     def __init__(
         self,
-        channel: Tensor | None = None,  # (P,) the channel of each part, -1 for none; None keeps all pairs
+        channel: Tensor
+        | None = None,  # (P,) the channel of each part, -1 for none; None keeps all pairs
     ):
         self.channel, self.positives = channel, torch.zeros((), dtype=torch.int64)
         self._scores, self._hits = [], []
@@ -139,7 +165,10 @@ class ScoredHits:
         if self.channel is not None:
             k = self.channel.to(scores.device)
             scores = scores[:, k].masked_fill((k < 0)[:, None], -torch.inf)
-            hits = hits[:, k, :, torch.arange(len(k), device=k.device)].movedim(0, 1)[..., None] & (k >= 0)[:, None, None]
+            hits = (
+                hits[:, k, :, torch.arange(len(k), device=k.device)].movedim(0, 1)[..., None]
+                & (k >= 0)[:, None, None]
+            )
         self._scores.append(scores.cpu())
         self._hits.append(hits.cpu())
         self.positives = self.positives + positives.cpu().long().sum(0)
@@ -161,7 +190,12 @@ def ap(self: ScoredHits, rule: str = "all", budget: int = 2**22) -> Tensor:
     if self.channel is not None:
         return average_precision(scores, hits, self.positives[:, None], rule)[:, 0]
     several = max(1, budget // max(1, hits[0].numel()))
-    return torch.cat([average_precision(s, t, self.positives, rule) for s, t in zip(scores.split(several), hits.split(several))])
+    return torch.cat(
+        [
+            average_precision(s, t, self.positives, rule)
+            for s, t in zip(scores.split(several), hits.split(several))
+        ]
+    )
 
 # %% ../../nbs/evaluation/45_detection.ipynb #549ff6c0
 def assign(
@@ -186,13 +220,18 @@ def framed(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     short: float = 224.0,  # pixels of the frame's short side
-) -> Iterator[tuple[Batch, Tensor]]:  # batches of SxS pictures; width and height of their frames (B,2)
+) -> Iterator[
+    tuple[Batch, Tensor]
+]:  # batches of SxS pictures; width and height of their frames (B,2)
     "Cropped to the true box where the collection asks for it, as `object_view`."
     pictures = cropped(collection) if collection.crop_to_box else collection
     for start in range(0, len(pictures), batch_size):
         samples = pictures.take(range(start, min(start + batch_size, len(pictures))))
         sides = torch.tensor([s.size[::-1] for s in samples], dtype=torch.float32)
-        yield collate([resize(s, size) for s in samples]).to(device), (short * sides / sides.amin(1, keepdim=True)).to(device)
+        yield (
+            collate([resize(s, size) for s in samples]).to(device),
+            (short * sides / sides.amin(1, keepdim=True)).to(device),
+        )
 
 # %% ../../nbs/evaluation/45_detection.ipynb #da408fa1
 @torch.no_grad()
@@ -202,7 +241,7 @@ def foreground_maps(
     foreground: bool = True,  # whether a mask may stand in for a missing background channel
 ) -> Tensor:  # (B,K,h,w)
     "Part maps without the background."
-    maps = method.part_maps(batch.images)[:, -method.parts:]
+    maps = method.part_maps(batch.images)[:, -method.parts :]
     if foreground and not method.has_background and batch.masks is not None:
         maps = maps * F.interpolate(batch.masks[:, None].float(), maps.shape[-2:], mode="area")
     return maps
@@ -217,7 +256,9 @@ def averaged(
     return F.avg_pool2d(maps, 2 * radius + 1, 1, radius) if radius else maps
 
 # %% ../../nbs/evaluation/45_detection.ipynb #294c7a62
-Detector = Callable[[Batch, Tensor], tuple[Tensor, Tensor]]  # a batch and its frames (B,2) to scores (B,K,D), falling, and points (B,K,D,2) in the frame
+Detector = Callable[
+    [Batch, Tensor], tuple[Tensor, Tensor]
+]  # a batch and its frames (B,2) to scores (B,K,D), falling, and points (B,K,D,2) in the frame
 
 
 @dataclass
@@ -241,7 +282,9 @@ class Detection(Protocol):
         "Width and height of a detection; None: a single cell."
         return None
 
-    def match(self, points: Tensor, batch: Batch, frame: Tensor, like: Collection) -> tuple[Tensor, Tensor]:
+    def match(
+        self, points: Tensor, batch: Batch, frame: Tensor, like: Collection
+    ) -> tuple[Tensor, Tensor]:
         "Detections (B,K,D,2) to hits (B,K,D,P); and how many truths there are (B,P). `like` has the names of the parts."
         raise NotImplementedError(f"{type(self).__name__} must define match")
 
@@ -279,7 +322,9 @@ class Detected:
     def curve(self, p: int) -> tuple[Tensor, Tensor]:
         "Recall and precision of part `p` after each detection, best score first."
         scores, hits = self.scored.collected()
-        precision, recall, _ = precision_recall(scores[p], hits[p], self.scored.positives[p:p + 1])
+        precision, recall, _ = precision_recall(
+            scores[p], hits[p], self.scored.positives[p : p + 1]
+        )
         n = int(scores[p].isfinite().sum())
         return recall[:n, 0], precision[:n, 0]
 
@@ -301,7 +346,11 @@ def measure(
 
     def score(collection, what, channel=None):
         kept = ScoredHits(channel)
-        for batch, frame in progress(framed(collection, size, batch_size, device, self.short), what, total=-(-len(collection) // batch_size)):
+        for batch, frame in progress(
+            framed(collection, size, batch_size, device, self.short),
+            what,
+            total=-(-len(collection) // batch_size),
+        ):
             scores, points = detect(batch, frame)
             kept.update(scores, *self.match(points, batch, frame, test))
         return kept
@@ -312,9 +361,20 @@ def measure(
 
 # %% ../../nbs/evaluation/45_detection.ipynb #f429ca19
 @patch
-def evaluate(self: Detection, method: Method, train: Collection, test: Collection, device: torch.device | str = "cpu", batch_size: int = 32) -> dict[str, float]:
+def evaluate(
+    self: Detection,
+    method: Method,
+    train: Collection,
+    test: Collection,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> dict[str, float]:
     "Mean average precision, in percent."
-    return {self.headline[0]: self.measure(self.detector(method), train, test, method.settings.size, device, batch_size).mean}
+    return {
+        self.headline[0]: self.measure(
+            self.detector(method), train, test, method.settings.size, device, batch_size
+        ).mean
+    }
 
 # %% ../../nbs/evaluation/45_detection.ipynb #d18b51fd
 UNITS = ("box", "image", "eyes")
@@ -327,16 +387,27 @@ def unit_of(
     eyes: tuple[int, int] | None = None,  # indices of the two landmarks
 ) -> Tensor:  # (B,2) pixels of the frame, one for each axis
     "What distances are measured in. `InputError` where the picture has none."
-    require(unit in UNITS, f"There is no unit {unit!r} of distance; choose one of: {', '.join(UNITS)}.")
+    require(
+        unit in UNITS, f"There is no unit {unit!r} of distance; choose one of: {', '.join(UNITS)}."
+    )
     scale = frame / frame.new_tensor(batch.images.shape[:1:-1])
     if unit == "box":
-        require(batch.boxes is not None, "The unit is the box, but these pictures have none; choose unit='image'.")
+        require(
+            batch.boxes is not None,
+            "The unit is the box, but these pictures have none; choose unit='image'.",
+        )
         return box_scale(batch.boxes) * scale
     if unit == "image":
         return frame
-    require(eyes is not None, "The unit is the distance between the eyes, but the collection does not say which landmarks are eyes; choose another unit.")
+    require(
+        eyes is not None,
+        "The unit is the distance between the eyes, but the collection does not say which landmarks are eyes; choose another unit.",
+    )
     distance = interocular(batch.landmarks * scale[:, None], *eyes)
-    require(bool((distance > 0).all()), "The unit is the distance between the eyes, but in some picture they coincide; choose another unit.")
+    require(
+        bool((distance > 0).all()),
+        "The unit is the distance between the eyes, but in some picture they coincide; choose another unit.",
+    )
     return distance[:, None].expand(-1, 2)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #115e7441
@@ -347,22 +418,35 @@ class LandmarkDetection(Detection):
 
     most: int = 1
     threshold: float = 0.1
-    unit: str | None = None  # "box", "image", "eyes"; None: the box where there is one, else the picture
+    unit: str | None = (
+        None  # "box", "image", "eyes"; None: the box where there is one, else the picture
+    )
 
     source = "Guo et al. 2020 (feature alignment), Sec. 4.4: mean average precision with an L2 distance threshold of 0.1"
-    crop, points = "cropped to the true box where the collection asks for it", "visible landmarks; one detection of each channel in each picture"
+    crop, points = (
+        "cropped to the true box where the collection asks for it",
+        "visible landmarks; one detection of each channel in each picture",
+    )
     units = "percent: mean over landmarks of average precision"
     needs, order, headline, on_request = ("landmarks",), 4, ("map_l2",), True
 
     def parts_of(self, collection):
-        return tuple(collection.landmark_names) or tuple(f"landmark {i}" for i in range(len(collection[0].landmarks)))
+        return tuple(collection.landmark_names) or tuple(
+            f"landmark {i}" for i in range(len(collection[0].landmarks))
+        )
 
     def match(self, points, batch, frame, like):
-        unit = unit_of(batch, frame, self.unit or ("image" if batch.boxes is None else "box"), like.eyes)
+        unit = unit_of(
+            batch, frame, self.unit or ("image" if batch.boxes is None else "box"), like.eyes
+        )
         true = batch.landmarks * (frame / frame.new_tensor(batch.images.shape[:1:-1]))[:, None]
-        distance = ((points[:, :, :, None] - true[:, None, None]) / unit[:, None, None, None]).norm(dim=-1)
+        distance = ((points[:, :, :, None] - true[:, None, None]) / unit[:, None, None, None]).norm(
+            dim=-1
+        )
         closeness = (-distance).masked_fill(~batch.visible[:, None, None], -torch.inf)
-        return true_positives(closeness[..., None], -self.threshold, strict=False), batch.visible.long()
+        return true_positives(
+            closeness[..., None], -self.threshold, strict=False
+        ), batch.visible.long()
 
 # %% ../../nbs/evaluation/45_detection.ipynb #fe52f2d5
 def clipped(
@@ -386,8 +470,13 @@ def best_iou(
     if frame is None:
         return iou(torch.cat([middle - r, torch.full_like(middle, side)], -1), boxes)
     left, right = (high - r).clamp(0, r), torch.minimum(torch.maximum(low + r, frame - r), frame)
-    places = torch.stack([middle, left, right, torch.zeros_like(low), frame.expand_as(low)], -2)  # (...,5,2)
-    x, y = places[..., :, None, 0].expand(*places.shape[:-1], 5), places[..., None, :, 1].expand(*places.shape[:-1], 5)
+    places = torch.stack(
+        [middle, left, right, torch.zeros_like(low), frame.expand_as(low)], -2
+    )  # (...,5,2)
+    x, y = (
+        places[..., :, None, 0].expand(*places.shape[:-1], 5),
+        places[..., None, :, 1].expand(*places.shape[:-1], 5),
+    )
     corner = torch.stack([x, y], -1).flatten(-3, -2) - r  # (...,25,2)
     found = clipped(torch.cat([corner, torch.full_like(corner, side)], -1), frame[..., None, :])
     return iou(found, boxes[..., None, :]).amax(-1)
@@ -397,16 +486,28 @@ def by_part(
     part_boxes: Tensor,  # (B,N,4)
     box_parts: Tensor,  # (B,N) int64 1..P; 0 where there is no box
     P: int,
-) -> tuple[Tensor, Tensor]:  # (B,P,J,4) boxes, and (B,P,J) whether there is one; J: most instances of a part in a picture
+) -> tuple[
+    Tensor, Tensor
+]:  # (B,P,J,4) boxes, and (B,P,J) whether there is one; J: most instances of a part in a picture
     "Part boxes sorted by part. `InputError` for a part number above P."
     most = int(box_parts.max()) if box_parts.numel() else 0
-    require(most <= P, f"A part box is of part {most}, but the collection names only {P} parts; correct part_names or box_parts.")
+    require(
+        most <= P,
+        f"A part box is of part {most}, but the collection names only {P} parts; correct part_names or box_parts.",
+    )
     B = len(part_boxes)
     one = F.one_hot(box_parts, P + 1)
     J = max(1, int(one[..., 1:].sum(1).max())) if box_parts.numel() else 1
     instance = (one.cumsum(1) - 1).gather(2, box_parts[..., None])[..., 0].clamp(max=J - 1)
-    boxes, there = part_boxes.new_zeros(B, P + 1, J, 4), torch.zeros(B, P + 1, J, dtype=torch.bool, device=part_boxes.device)
-    where = (torch.arange(B, device=part_boxes.device)[:, None].expand_as(box_parts), box_parts, instance)
+    boxes, there = (
+        part_boxes.new_zeros(B, P + 1, J, 4),
+        torch.zeros(B, P + 1, J, dtype=torch.bool, device=part_boxes.device),
+    )
+    where = (
+        torch.arange(B, device=part_boxes.device)[:, None].expand_as(box_parts),
+        box_parts,
+        instance,
+    )
     boxes[where], there[where] = part_boxes, True
     return boxes[:, 1:], there[:, 1:]
 
@@ -425,12 +526,18 @@ class PartDetection(Detection):
     clip: bool = True  # whether boxes are cut at the border before they are compared
 
     source = "Guo et al. 2020 (feature alignment), Sec. 4.3 and 4.4: mean average precision at IoU 0.5, boxes of 100x100 pixels at short side 224"
-    crop, points = "cropped to the true box where the collection asks for it, short side 224", "every annotated part box; each is found once"
+    crop, points = (
+        "cropped to the true box where the collection asks for it, short side 224",
+        "every annotated part box; each is found once",
+    )
     units = "percent: mean over parts of average precision"
     needs, order, headline = ("part_boxes",), 5, ("map_iou",)
 
     def __post_init__(self):
-        require(self.truth in TRUTHS, f"There is no truth {self.truth!r}; choose one of: {', '.join(TRUTHS)}.")
+        require(
+            self.truth in TRUTHS,
+            f"There is no truth {self.truth!r}; choose one of: {', '.join(TRUTHS)}.",
+        )
 
     def parts_of(self, collection):
         return tuple(collection.part_names)
@@ -442,7 +549,9 @@ class PartDetection(Detection):
         true, there = self.truths(batch, frame, len(self.parts_of(like)))
         boxes = torch.cat([points - self.side / 2, torch.full_like(points, self.side)], -1)
         boxes = clipped(boxes, frame[:, None, None]) if self.clip else boxes
-        overlap = iou(boxes[:, :, :, None, None], true[:, None, None]).masked_fill(~there[:, None, None], -torch.inf)
+        overlap = iou(boxes[:, :, :, None, None], true[:, None, None]).masked_fill(
+            ~there[:, None, None], -torch.inf
+        )
         return true_positives(overlap, self.threshold), there.sum(-1)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #545c2245
@@ -458,7 +567,9 @@ def truths(self: PartDetection, batch: Batch, frame: Tensor, P: int) -> tuple[Te
 
 
 @patch
-def ceiling(self: PartDetection, collection: Collection) -> Tensor:  # (P,), NaN for a part without boxes
+def ceiling(
+    self: PartDetection, collection: Collection
+) -> Tensor:  # (P,), NaN for a part without boxes
     "The share of true boxes that a box of fixed size can match at all."
     P, can, number = len(self.parts_of(collection)), 0, 0
     for batch, frame in framed(collection, 16, short=self.short):
@@ -486,35 +597,54 @@ def detection_baselines(
 
     def random(batch, frame):
         points = torch.rand(len(frame), 1, protocol.most, 2, generator=g)
-        scores = torch.rand(len(frame), 1, protocol.most, generator=g).sort(-1, descending=True).values
+        scores = (
+            torch.rand(len(frame), 1, protocol.most, generator=g).sort(-1, descending=True).values
+        )
         return scores.to(frame), points.to(frame) * frame[:, None, None]
 
     def usual(batch, frame):
-        return frame.new_ones(len(frame), len(where), 1), (where.to(frame) * frame[:, None])[:, :, None]
+        return frame.new_ones(len(frame), len(where), 1), (where.to(frame) * frame[:, None])[
+            :, :, None
+        ]
 
     rows = {"image midpoint": midpoint, "random points": random, "mean true position": usual}
-    return {name: {protocol.headline[0]: protocol.measure(detect, train, test, size).mean} for name, detect in rows.items()}
+    return {
+        name: {protocol.headline[0]: protocol.measure(detect, train, test, size).mean}
+        for name, detect in rows.items()
+    }
 
 # %% ../../nbs/evaluation/45_detection.ipynb #447f77b9
-def mean_positions(protocol: Detection, collection: Collection, size: int = 64) -> Tensor:  # (P,2) as shares of the frame
+def mean_positions(
+    protocol: Detection, collection: Collection, size: int = 64
+) -> Tensor:  # (P,2) as shares of the frame
     "Where each part is on average; the middle for a part that never occurs."
-    some = View(collection, indices=range(0, len(collection), -(-len(collection) // protocol.pictures)))
+    some = View(
+        collection, indices=range(0, len(collection), -(-len(collection) // protocol.pictures))
+    )
     total, count = 0, 0
     for batch, frame in framed(some, size, 64, short=protocol.short):
         points, there = protocol.centres(batch, frame, collection)
-        total = total + (points / frame[:, None, None]).masked_fill(~there[..., None], 0).sum((0, 2))
+        total = total + (points / frame[:, None, None]).masked_fill(~there[..., None], 0).sum(
+            (0, 2)
+        )
         count = count + there.sum((0, 2))
     return torch.where(count[:, None] > 0, total / count[:, None], 0.5)
 
 
 @patch
-def centres(self: PartDetection, batch: Batch, frame: Tensor, like: Collection) -> tuple[Tensor, Tensor]:
+def centres(
+    self: PartDetection, batch: Batch, frame: Tensor, like: Collection
+) -> tuple[Tensor, Tensor]:
     "Middles of true boxes (B,P,J,2) in the frame, and whether there is one (B,P,J)."
     true, there = self.truths(batch, frame, len(self.parts_of(like)))
     return true[..., :2] + true[..., 2:] / 2, there
 
 
 @patch
-def centres(self: LandmarkDetection, batch: Batch, frame: Tensor, like: Collection) -> tuple[Tensor, Tensor]:
+def centres(
+    self: LandmarkDetection, batch: Batch, frame: Tensor, like: Collection
+) -> tuple[Tensor, Tensor]:
     "Landmarks (B,L,1,2) in the frame, and whether they are visible (B,L,1)."
-    return (batch.landmarks * (frame / frame.new_tensor(batch.images.shape[:1:-1]))[:, None])[:, :, None], batch.visible[..., None]
+    return (batch.landmarks * (frame / frame.new_tensor(batch.images.shape[:1:-1]))[:, None])[
+        :, :, None
+    ], batch.visible[..., None]

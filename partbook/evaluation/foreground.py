@@ -34,7 +34,10 @@ def whole_pictures(collection: Collection) -> Collection:
     first, masks = {}, {}
     for i in progress(range(len(collection)), "pictures"):
         s = collection[i]
-        require(s.mask is not None, f"Sample {s.name!r} has no mask; a foreground is measured on collections that have true ones.")
+        require(
+            s.mask is not None,
+            f"Sample {s.name!r} has no mask; a foreground is measured on collections that have true ones.",
+        )
         key = s.image.numpy().tobytes()
         first.setdefault(key, i)
         masks[key] = masks.get(key, False) | s.mask
@@ -55,10 +58,16 @@ def guesses(
     fitting: Collection,  # pictures of one size to fit to; their masks are not looked at
     extractor: Any,
     device: torch.device | str = "cpu",
-) -> dict[str, tuple[Callable[[Tensor], Tensor], str]]:  # name -> (images -> maps or masks, in words)
+) -> dict[
+    str, tuple[Callable[[Tensor], Tensor], str]
+]:  # name -> (images -> maps or masks, in words)
     "All ways to guess a foreground, the trivial ones last."
-    found = {name: foregrounds[name].fitted(fitting, extractor, device) for name in foregrounds.names()}
-    return {name: (estimate.saliency, estimate.how) for name, estimate in found.items()} | {name: (guess, name) for name, guess in TRIVIAL.items()}
+    found = {
+        name: foregrounds[name].fitted(fitting, extractor, device) for name in foregrounds.names()
+    }
+    return {name: (estimate.saliency, estimate.how) for name, estimate in found.items()} | {
+        name: (guess, name) for name, guess in TRIVIAL.items()
+    }
 
 # %% ../../nbs/evaluation/60_foreground.ipynb #669fc66b
 @torch.no_grad()
@@ -82,55 +91,104 @@ def measure_foregrounds(
             errors.append(map_error(soft, batch.masks))
             names += batch.names
         iou, mae = torch.cat(scores), torch.cat(errors)
-        rows.append({"method": name, "iou": float(iou.mean()), "mae": float(mae.mean()), "iou_median": float(iou.median()),
-                     "pictures": len(iou), "ms_per_picture": 1e3 * seconds / len(iou), "source": how})
+        rows.append(
+            {
+                "method": name,
+                "iou": float(iou.mean()),
+                "mae": float(mae.mean()),
+                "iou_median": float(iou.median()),
+                "pictures": len(iou),
+                "ms_per_picture": 1e3 * seconds / len(iou),
+                "source": how,
+            }
+        )
         if len(iou) <= each:
             rows[-1] |= {"names": names, "each": [round(v, 1) for v in iou.tolist()]}
     return rows
 
 # %% ../../nbs/evaluation/60_foreground.ipynb #4d329834
-WHOLE_OPTIONS = {"pascal": dict(lists="Segmentation", categories="all", unit="image", area=0.0, min_parts=0, mask="object")}
+WHOLE_OPTIONS = {
+    "pascal": dict(
+        lists="Segmentation", categories="all", unit="image", area=0.0, min_parts=0, mask="object"
+    )
+}
 
 
-def open_pictures(name: str, root: str | None, size: int, count: int) -> tuple[Collection, Collection]:
+def open_pictures(
+    name: str, root: str | None, size: int, count: int
+) -> tuple[Collection, Collection]:
     "Pictures to fit to and pictures to measure on, SxS, each picture once."
     cls, found = collections[name], []
     splits = ("all",) if name == "pascal" else ("train", "test")
     for split in splits:
-        collection = cls.open(root, split, **WHOLE_OPTIONS.get(name, {}), **({} if root else {"size": size}))
+        collection = cls.open(
+            root, split, **WHOLE_OPTIONS.get(name, {}), **({} if root else {"size": size})
+        )
         some = View(collection, indices=range(min(count, len(collection))))
         found.append(resized(whole_pictures(some), size))
     return found[0], found[-1]
 
 # %% ../../nbs/evaluation/60_foreground.ipynb #eff7193f
 def build_parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m partbook.evaluation.foreground", description="Measure guessed foregrounds against true masks.")
-    p.add_argument("--data", default="birds", metavar="NAME", help="a collection with masks (default: birds)")
+    p = argparse.ArgumentParser(
+        prog="python -m partbook.evaluation.foreground",
+        description="Measure guessed foregrounds against true masks.",
+    )
+    p.add_argument(
+        "--data", default="birds", metavar="NAME", help="a collection with masks (default: birds)"
+    )
     p.add_argument("--root", metavar="PATH", help="where it lies on disk, if it is not embedded")
-    p.add_argument("--features", default="equivariant", metavar="NAME", help="of the guesses from features (default: equivariant)")
+    p.add_argument(
+        "--features",
+        default="equivariant",
+        metavar="NAME",
+        help="of the guesses from features (default: equivariant)",
+    )
     p.add_argument("--weights", metavar="FILE", help="weights for the features")
-    p.add_argument("--size", type=int, metavar="S", help="pictures are SxS (default: what suits the features)")
-    p.add_argument("--count", type=int, default=300, metavar="N", help="at most so many pictures of each split (default: 300)")
+    p.add_argument(
+        "--size", type=int, metavar="S", help="pictures are SxS (default: what suits the features)"
+    )
+    p.add_argument(
+        "--count",
+        type=int,
+        default=300,
+        metavar="N",
+        help="at most so many pictures of each split (default: 300)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     p.add_argument("--record", metavar="CSV", help="append a row for each guess to a results file")
     return p
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #9325ff81
 def main(argv: Sequence[str] | None = None) -> int:
     "Measure, print, record. Returns the exit status: 2 for wrong input."
     args, start = build_parser().parse_args(argv), time.perf_counter()
     try:
-        require(args.size is None or args.size >= 16, f"--size is {args.size} pixels; at least 16 are needed.")
+        require(
+            args.size is None or args.size >= 16,
+            f"--size is {args.size} pixels; at least 16 are needed.",
+        )
         require(args.count >= 1, f"--count is {args.count}; at least one picture is needed.")
         device = pick_device(args.device)
         extractor = load_extractor(args.features, args.weights, device=device)
         size = args.size or extractor.default_size
-        rows = measure_foregrounds(*open_pictures(args.data, args.root, size, args.count), extractor, device)
+        rows = measure_foregrounds(
+            *open_pictures(args.data, args.root, size, args.count), extractor, device
+        )
         print_table(rows, ["method", "iou", "mae", "iou_median", "pictures", "ms_per_picture"])
-        command = " ".join(["python -m partbook.evaluation.foreground", *(sys.argv[1:] if argv is None else argv)])
+        command = " ".join(
+            ["python -m partbook.evaluation.foreground", *(sys.argv[1:] if argv is None else argv)]
+        )
         for row in rows if args.record else ():
-            append_row(args.record, {"collection": args.data, "benchmark": "foreground", "features": args.features} | row, {"size": size, "count": args.count},
-                       seconds=time.perf_counter() - start, command=command, device=device)
+            append_row(
+                args.record,
+                {"collection": args.data, "benchmark": "foreground", "features": args.features}
+                | row,
+                {"size": size, "count": args.count},
+                seconds=time.perf_counter() - start,
+                command=command,
+                device=device,
+            )
         return 0
     except InputError as error:
         print(f"partbook: {error}", file=sys.stderr)

@@ -26,12 +26,20 @@ def _batch_moments(x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
 # %% ../../nbs/evaluation/20_landmarks.ipynb #2c82e2e5
 def _merge_moments(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (n, mx, my, xx, xy), (m, nx, ny, yy, yz) = one, two
-    require(mx.shape == nx.shape and my.shape == ny.shape, "Batches of one regression must have the same numbers of parts and landmarks.")
+    require(
+        mx.shape == nx.shape and my.shape == ny.shape,
+        "Batches of one regression must have the same numbers of parts and landmarks.",
+    )
     total = (n + m).clamp(min=1)
     share, weight = (m / total)[:, None], (n * m / total)[:, None, None]
     gx, gy = nx - mx, ny - my
-    return (n + m, mx + share * gx, my + share * gy,
-            xx + yy + weight * gx[:, :, None] * gx[:, None], xy + yz + weight * gx[:, :, None] * gy[:, None])
+    return (
+        n + m,
+        mx + share * gx,
+        my + share * gy,
+        xx + yy + weight * gx[:, :, None] * gx[:, None],
+        xy + yz + weight * gx[:, :, None] * gy[:, None],
+    )
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #51349f11
 def _solve(moments: tuple[Tensor, ...], standardise: bool, cutoff: float) -> tuple[Tensor, Tensor]:
@@ -42,14 +50,22 @@ def _solve(moments: tuple[Tensor, ...], standardise: bool, cutoff: float) -> tup
         xy = xy + n[:, None, None] * mx[:, :, None] * my[:, None]
     count = n.clamp(min=1)[:, None]
     deviation = (xx.diagonal(dim1=1, dim2=2) / count).sqrt()
-    deviation = torch.where(deviation > 1e-10 * (1 + mx.abs()), deviation, 1.0)  # a centre that never moves predicts nothing
+    deviation = torch.where(
+        deviation > 1e-10 * (1 + mx.abs()), deviation, 1.0
+    )  # a centre that never moves predicts nothing
     scale = deviation[:, :, None] * deviation[:, None] * count[..., None]
-    W = torch.linalg.pinv(xx / scale, hermitian=True, rtol=cutoff) @ (xy / (deviation * count)[..., None]) / deviation[..., None]
+    W = (
+        torch.linalg.pinv(xx / scale, hermitian=True, rtol=cutoff)
+        @ (xy / (deviation * count)[..., None])
+        / deviation[..., None]
+    )
     return W, (my - (mx[:, None] @ W)[:, 0] if standardise else torch.zeros_like(my))
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #e1723848
 def _double(x: Tensor) -> Tensor:
-    return x.cpu().double() if x.device.type == "mps" else x.double()  # Apple's devices have no float64
+    return (
+        x.cpu().double() if x.device.type == "mps" else x.double()
+    )  # Apple's devices have no float64
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #54e6d81c
 def fill_absent(
@@ -59,10 +75,16 @@ def fill_absent(
     "Put absent parts at the image midpoint. `InputError` when there are some and no midpoint is given."
     absent = ~centres.isfinite().all(-1, keepdim=True)
     if midpoint is None:
-        require(not bool(absent.any()), f"{int(absent.sum())} part centres are absent (not finite); give the image midpoint, where they are put.")
+        require(
+            not bool(absent.any()),
+            f"{int(absent.sum())} part centres are absent (not finite); give the image midpoint, where they are put.",
+        )
         return centres
     middle = torch.as_tensor(midpoint, dtype=centres.dtype, device=centres.device)
-    require(middle.shape in ((2,), (len(centres), 2)), f"The midpoint must have shape (2,) or ({len(centres)},2), not {tuple(middle.shape)}.")
+    require(
+        middle.shape in ((2,), (len(centres), 2)),
+        f"The midpoint must have shape (2,) or ({len(centres)},2), not {tuple(middle.shape)}.",
+    )
     return torch.where(absent, middle.expand(len(centres), 2)[:, None], centres)
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #274d29f1
@@ -80,21 +102,38 @@ class LandmarkRegression:
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #3aadc664
 def _found(value) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )
 
 
 def _check_centres(centres: Tensor) -> None:
-    require(isinstance(centres, Tensor) and centres.ndim == 3 and centres.shape[2] == 2 and centres.is_floating_point(),
-            f"Part centres must be floats of shape (N,K,2), not {_found(centres)}.")
-    require(len(centres) > 0 and centres.shape[1] > 0, f"There are no part centres to learn from: their shape is {tuple(centres.shape)}.")
+    require(
+        isinstance(centres, Tensor)
+        and centres.ndim == 3
+        and centres.shape[2] == 2
+        and centres.is_floating_point(),
+        f"Part centres must be floats of shape (N,K,2), not {_found(centres)}.",
+    )
+    require(
+        len(centres) > 0 and centres.shape[1] > 0,
+        f"There are no part centres to learn from: their shape is {tuple(centres.shape)}.",
+    )
 
 
 def _check_pair(centres: Tensor, landmarks: Tensor, visible: Tensor | None) -> None:
     _check_centres(centres)
-    require(isinstance(landmarks, Tensor) and landmarks.ndim == 3 and landmarks.shape[2] == 2 and len(landmarks) == len(centres),
-            f"Landmarks must have shape ({len(centres)},L,2), one set for each picture, not {_found(landmarks)}.")
-    require(visible is None or (visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool),
-            f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {_found(visible)}.")
+    require(
+        isinstance(landmarks, Tensor)
+        and landmarks.ndim == 3
+        and landmarks.shape[2] == 2
+        and len(landmarks) == len(centres),
+        f"Landmarks must have shape ({len(centres)},L,2), one set for each picture, not {_found(landmarks)}.",
+    )
+    require(
+        visible is None or (visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool),
+        f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {_found(visible)}.",
+    )
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #2e872e89
 @patch
@@ -108,9 +147,15 @@ def update(
     "Learn from one more batch. The order and size of batches do not matter."
     _check_pair(centres, landmarks, visible)
     x = _double(fill_absent(centres, midpoint).flatten(1))
-    v = torch.ones(landmarks.shape[:2], dtype=torch.bool, device=landmarks.device) if visible is None else visible
-    require(bool(landmarks[v].isfinite().all()),
-            "A landmark marked visible has coordinates that are not finite; mark it hidden or remove the picture.")
+    v = (
+        torch.ones(landmarks.shape[:2], dtype=torch.bool, device=landmarks.device)
+        if visible is None
+        else visible
+    )
+    require(
+        bool(landmarks[v].isfinite().all()),
+        "A landmark marked visible has coordinates that are not finite; mark it hidden or remove the picture.",
+    )
     y, v = _double(torch.where(v[..., None], landmarks, 0)), _double(v)
     for chunk in zip(*(z.split(self.CHUNK) for z in (x, y, v))):
         new = _batch_moments(*chunk)
@@ -121,7 +166,11 @@ def update(
 # %% ../../nbs/evaluation/20_landmarks.ipynb #f0a121bd
 @patch
 def fit(
-    self: LandmarkRegression, centres: Tensor, landmarks: Tensor, visible: Tensor | None = None, midpoint: Tensor | None = None
+    self: LandmarkRegression,
+    centres: Tensor,
+    landmarks: Tensor,
+    visible: Tensor | None = None,
+    midpoint: Tensor | None = None,
 ) -> LandmarkRegression:
     "Forget earlier pictures and learn from these; arguments as `update`."
     self._moments = None
@@ -131,7 +180,10 @@ def fit(
 @patch(as_prop=True)
 def seen(self: LandmarkRegression) -> Tensor:
     "(L,) in how many pictures each landmark was visible."
-    require(self._moments is not None, "The landmark regression has seen no picture; call fit or update first.")
+    require(
+        self._moments is not None,
+        "The landmark regression has seen no picture; call fit or update first.",
+    )
     return self._moments[0].long()
 
 
@@ -154,7 +206,10 @@ def predict(
     W, t = self._solved
     _check_centres(centres)
     x = _double(fill_absent(centres, midpoint).flatten(1))
-    require(x.shape[1] == W.shape[1], f"The regression was fitted on {W.shape[1] // 2} parts, not on {x.shape[1] // 2}.")
+    require(
+        x.shape[1] == W.shape[1],
+        f"The regression was fitted on {W.shape[1] // 2} parts, not on {x.shape[1] // 2}.",
+    )
     return torch.where(known[:, None], torch.einsum("nd,lde->nle", x, W) + t, torch.nan)
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #44c61ec0
@@ -171,7 +226,10 @@ def box_scale(
     boxes: Tensor,  # (N,4) (x,y,w,h)
 ) -> Tensor:  # (N,2)
     "Width and height of each box: the birds' unit of error, one for each axis."
-    require(boxes.ndim == 2 and boxes.shape[1] == 4, f"Boxes must have shape (N,4), not {tuple(boxes.shape)}.")
+    require(
+        boxes.ndim == 2 and boxes.shape[1] == 4,
+        f"Boxes must have shape (N,4), not {tuple(boxes.shape)}.",
+    )
     return boxes[:, 2:]
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #9f0cd30d
@@ -183,10 +241,15 @@ def _unit(
     N = len(used)
     s = torch.ones(N, 1, device=used.device) if scale is None else scale.to(used.device)
     s = s[:, None] if s.ndim == 1 else s
-    require(s.shape in ((N, 1), (N, 2)), f"The scale must have shape ({N},) or ({N},2), not {tuple(s.shape)}.")
+    require(
+        s.shape in ((N, 1), (N, 2)),
+        f"The scale must have shape ({N},) or ({N},2), not {tuple(s.shape)}.",
+    )
     bad = (~(s > 0) | ~s.isfinite()).any(1) & used
     if bad.any():
-        raise InputError(f"The scale of picture {int(bad.nonzero()[0])} is not a positive number; its eyes coincide or its box is empty.")
+        raise InputError(
+            f"The scale of picture {int(bad.nonzero()[0])} is not a positive number; its eyes coincide or its box is empty."
+        )
     return s
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #35ac5971
@@ -194,7 +257,10 @@ class LandmarkErrors:
     "Mean normalised distance over all visible landmarks, batch by batch, in percent."
 
     def __init__(self):
-        self.total, self.count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)  # (L,) each, once there was a batch
+        self.total, self.count = (
+            torch.zeros((), dtype=torch.float64),
+            torch.zeros((), dtype=torch.int64),
+        )  # (L,) each, once there was a batch
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #74be7890
 @patch
@@ -206,16 +272,29 @@ def update(
     scale: Tensor | None = None,  # (N,), or (N,2), one for each axis; 1 by default
 ) -> LandmarkErrors:
     "Add one batch."
-    require(pred.shape == true.shape and pred.ndim == 3 and pred.shape[2] == 2,
-            f"Predicted landmarks {tuple(pred.shape)} and true ones {tuple(true.shape)} must have one shape (N,L,2).")
-    v = torch.ones(pred.shape[:2], dtype=torch.bool, device=pred.device) if visible is None else visible
-    require(v.shape == pred.shape[:2] and v.dtype == torch.bool, f"Visibility must be boolean of shape {tuple(pred.shape[:2])}, not {_found(v)}.")
-    distance = ((_double(pred) - _double(true)) / _double(_unit(scale, v.any(1).to(pred.device)))[:, None]).norm(dim=-1)
+    require(
+        pred.shape == true.shape and pred.ndim == 3 and pred.shape[2] == 2,
+        f"Predicted landmarks {tuple(pred.shape)} and true ones {tuple(true.shape)} must have one shape (N,L,2).",
+    )
+    v = (
+        torch.ones(pred.shape[:2], dtype=torch.bool, device=pred.device)
+        if visible is None
+        else visible
+    )
+    require(
+        v.shape == pred.shape[:2] and v.dtype == torch.bool,
+        f"Visibility must be boolean of shape {tuple(pred.shape[:2])}, not {_found(v)}.",
+    )
+    distance = (
+        (_double(pred) - _double(true)) / _double(_unit(scale, v.any(1).to(pred.device)))[:, None]
+    ).norm(dim=-1)
     v = v.to(distance.device)
     lost = (~distance.isfinite() & v).any(0)
     if lost.any():
-        raise InputError(f"Landmark {int(lost.nonzero()[0])} is visible here but was never visible in training, "
-                         "so it has no prediction; leave it out (see `LandmarkRegression.known`).")
+        raise InputError(
+            f"Landmark {int(lost.nonzero()[0])} is visible here but was never visible in training, "
+            "so it has no prediction; leave it out (see `LandmarkRegression.known`)."
+        )
     self.total = self.total + torch.where(v, distance, 0).sum(0)
     self.count = self.count + v.sum(0)
     return self
@@ -224,7 +303,10 @@ def update(
 @patch
 def percent(self: LandmarkErrors) -> float:
     "Over all visible landmarks. `InputError` when there were none."
-    require(bool(self.count.sum() > 0), "No visible landmark was measured, so there is no landmark error.")
+    require(
+        bool(self.count.sum() > 0),
+        "No visible landmark was measured, so there is no landmark error.",
+    )
     return float(100 * self.total.sum() / self.count.sum())
 
 
@@ -234,7 +316,9 @@ def per_landmark(self: LandmarkErrors) -> Tensor:
     return 100 * self.total / self.count
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #d0faccd3
-def landmark_error(pred: Tensor, true: Tensor, visible: Tensor | None = None, scale: Tensor | None = None) -> float:
+def landmark_error(
+    pred: Tensor, true: Tensor, visible: Tensor | None = None, scale: Tensor | None = None
+) -> float:
     "Mean distance over the visible landmarks, in percent of `scale`; arguments as `LandmarkErrors.update`."
     return LandmarkErrors().update(pred, true, visible, scale).percent()
 
@@ -273,4 +357,6 @@ def one_landmark(
     as_published: bool = False,  # where hidden, it lies at the image's corner (0,0)
 ) -> Tensor:  # (N,1,2); NaN where hidden
     "Trivial baseline: one true landmark as the only part centre."
-    return torch.where(visible[:, i, None], landmarks[:, i], 0.0 if as_published else torch.nan)[:, None]
+    return torch.where(visible[:, i, None], landmarks[:, i], 0.0 if as_published else torch.nan)[
+        :, None
+    ]

@@ -25,8 +25,13 @@ class Contingency:
         n_true: int,  # true labels are 0..n_true-1: P+1 with background
         device: torch.device | str = "cpu",
     ):
-        require(n_pred >= 1 and n_true >= 1, f"A contingency table needs at least one label on each side, not {n_pred} x {n_true}.")
-        self.table = torch.zeros(n_pred, n_true, dtype=torch.int64, device=device)  # (n_pred, n_true) counts
+        require(
+            n_pred >= 1 and n_true >= 1,
+            f"A contingency table needs at least one label on each side, not {n_pred} x {n_true}.",
+        )
+        self.table = torch.zeros(
+            n_pred, n_true, dtype=torch.int64, device=device
+        )  # (n_pred, n_true) counts
 
     def nmi(self) -> float:
         "Normalised mutual information, a fraction."
@@ -53,11 +58,16 @@ def __repr__(self: Contingency) -> str:
 # %% ../../nbs/evaluation/10_overlap.ipynb #7aa7c22b
 def _check_range(word: str, labels: Tensor, n: int) -> None:
     low, high = torch.stack(labels.aminmax()).tolist()
-    require(low >= 0 and high < n, f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
-                                   f"make it larger, or mask out labels that do not count.")
+    require(
+        low >= 0 and high < n,
+        f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
+        f"make it larger, or mask out labels that do not count.",
+    )
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #9d92d245
-def _histogram(pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_true: int) -> Tensor:
+def _histogram(
+    pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_true: int
+) -> Tensor:
     "(n_pred, n_true) counts of the pairs in flat labels."
     if where is not None:
         pred, true = pred.masked_fill(~where, 0), true.masked_fill(~where, 0)
@@ -66,7 +76,9 @@ def _histogram(pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_
     cell = torch.add(true.long(), pred.long(), alpha=n_true)
     if where is not None:
         cell = cell.masked_fill(~where, n_pred * n_true)
-    return torch.bincount(cell, minlength=n_pred * n_true + 1)[:n_pred * n_true].view(n_pred, n_true)
+    return torch.bincount(cell, minlength=n_pred * n_true + 1)[: n_pred * n_true].view(
+        n_pred, n_true
+    )
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #0f2e0614
 BLOCK = 1 << 14  # points counted at once on a processor: small enough to stay in its cache
@@ -77,13 +89,18 @@ def _blocks(pred: Tensor, true: Tensor, where: Tensor | None):
     n = flat[0].numel()
     block = BLOCK if flat[0].device.type == "cpu" else max(n, 1)
     for start in range(0, n, block):
-        yield tuple(None if v is None else v[start:start + block] for v in flat)
+        yield tuple(None if v is None else v[start : start + block] for v in flat)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #a7b24c05
 def _check_labels(word: str, labels: Tensor) -> None:
-    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    whole = isinstance(labels, Tensor) and not (
+        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    )
     found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-    require(whole, f"The {word} labels must be a tensor of integers, not {found}; take the argmax of part maps first.")
+    require(
+        whole,
+        f"The {word} labels must be a tensor of integers, not {found}; take the argmax of part maps first.",
+    )
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #3ca6d868
 @patch
@@ -96,10 +113,14 @@ def update(
     "Count one batch. `InputError` (and no change) for wrong shapes, types or labels out of range."
     _check_labels("predicted", pred)
     _check_labels("true", true)
-    require(pred.shape == true.shape,
-            f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} must have one shape; resize or crop them alike.")
-    require(where is None or (where.shape == pred.shape and where.dtype == torch.bool),
-            "The mask of counted points must be boolean and of the labels' shape.")
+    require(
+        pred.shape == true.shape,
+        f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} must have one shape; resize or crop them alike.",
+    )
+    require(
+        where is None or (where.shape == pred.shape and where.dtype == torch.bool),
+        "The mask of counted points must be boolean and of the labels' shape.",
+    )
     new = torch.zeros_like(self.table)
     for block in _blocks(pred, true, where):
         new += _histogram(*(None if v is None else v.to(new.device) for v in block), *new.shape)
@@ -110,26 +131,39 @@ def update(
 @patch
 def merge(self: Contingency, other: Contingency) -> Contingency:
     "Add the counts of another table of the same labels (another batch, process or machine)."
-    require(self.table.shape == other.table.shape,
-            f"Tables of {tuple(self.table.shape)} and {tuple(other.table.shape)} labels cannot be merged; they count different things.")
+    require(
+        self.table.shape == other.table.shape,
+        f"Tables of {tuple(self.table.shape)} and {tuple(other.table.shape)} labels cannot be merged; they count different things.",
+    )
     self.table += other.table.to(self.table.device)
     return self
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #0f4d75ca
 def _counts(table, allow_empty: bool = False) -> np.ndarray:
     counts = table.detach().cpu().numpy() if isinstance(table, Tensor) else np.asarray(table)
-    require(counts.ndim == 2 and counts.size > 0, f"A contingency table has two dimensions, not shape {counts.shape}.")
-    require(np.issubdtype(counts.dtype, np.integer), f"A contingency table holds integer counts, not {counts.dtype}.")
+    require(
+        counts.ndim == 2 and counts.size > 0,
+        f"A contingency table has two dimensions, not shape {counts.shape}.",
+    )
+    require(
+        np.issubdtype(counts.dtype, np.integer),
+        f"A contingency table holds integer counts, not {counts.dtype}.",
+    )
     require(bool((counts >= 0).all()), "A contingency table holds counts, but some are negative.")
-    require(allow_empty or bool(counts.any()),
-            "The contingency table is empty: no point was counted; check that masks, visibility or true parts are not all off.")
+    require(
+        allow_empty or bool(counts.any()),
+        "The contingency table is empty: no point was counted; check that masks, visibility or true parts are not all off.",
+    )
     return counts
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #9d1766a3
 @patch(cls_method=True)
 def from_table(cls: Contingency, table: Tensor) -> Contingency:
     "Wrap counts that already exist."
-    counts = torch.as_tensor(_counts(table, allow_empty=True), device=table.device if isinstance(table, Tensor) else "cpu")
+    counts = torch.as_tensor(
+        _counts(table, allow_empty=True),
+        device=table.device if isinstance(table, Tensor) else "cpu",
+    )
     new = cls(*counts.shape, device=counts.device)
     new.table += counts
     return new
@@ -179,9 +213,13 @@ def ari(
 ) -> float:
     "Adjusted Rand index, a fraction in (-1,1]; exact at any number of points."
     n = _counts(table).astype(object)  # Python integers
-    S, A, B, M = (int(_pairs(x).sum()) for x in (n, n.sum(1), n.sum(0), np.array([n.sum()], dtype=object)))
+    S, A, B, M = (
+        int(_pairs(x).sum()) for x in (n, n.sum(1), n.sum(0), np.array([n.sum()], dtype=object))
+    )
     top, bottom = 2 * (S * M - A * B), (A + B) * M - 2 * A * B
-    return top / bottom if bottom else 1.0  # zero only when both partitions are one class, or both all singletons
+    return (
+        top / bottom if bottom else 1.0
+    )  # zero only when both partitions are one class, or both all singletons
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #b4a5de3a
 def purity(
@@ -213,9 +251,14 @@ def _nearest(index: Tensor, n: int, N: int) -> Tensor:
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #d30873ef
 def _check_points(landmarks: Tensor, B: int) -> None:
-    require(isinstance(landmarks, Tensor) and landmarks.ndim == 3 and landmarks.shape[2] == 2 and len(landmarks) == B,
-            f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, "
-            f"not {tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__}.")
+    require(
+        isinstance(landmarks, Tensor)
+        and landmarks.ndim == 3
+        and landmarks.shape[2] == 2
+        and len(landmarks) == B,
+        f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, "
+        f"not {tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__}.",
+    )
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #8a7b760d
 def labels_at(
@@ -243,13 +286,17 @@ def maps_at(
     require(maps.ndim == 4, f"Part maps must have shape (B,K,h,w), not {tuple(maps.shape)}.")
     x, y = _pixel(landmarks, size).to(maps.dtype).unbind(-1)
     grid = torch.stack([(2 * x + 1) / size[1], (2 * y + 1) / size[0]], -1) - 1
-    return F.grid_sample(maps, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0].transpose(1, 2)
+    return F.grid_sample(
+        maps, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False
+    )[:, :, 0].transpose(1, 2)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #30575e7d
 def _read(labels, landmarks, visible, size):
     _check_points(landmarks, len(labels))
-    require(visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool,
-            f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {visible.dtype} {tuple(visible.shape)}.")
+    require(
+        visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool,
+        f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {visible.dtype} {tuple(visible.shape)}.",
+    )
     read = labels if labels.shape == visible.shape else labels_at(labels, landmarks, size)
     return read, torch.arange(1, visible.shape[1] + 1, device=read.device).expand_as(visible)
 
@@ -259,7 +306,9 @@ def keypoint_labels(
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
     visible: Tensor,  # (B,L) bool
     size: tuple[int, int] | None = None,  # (H,W); the labels' own by default
-) -> tuple[Tensor, Tensor]:  # predicted label and landmark number (1..L), each (M,) for the M visible landmarks
+) -> tuple[
+    Tensor, Tensor
+]:  # predicted label and landmark number (1..L), each (M,) for the M visible landmarks
     "The points of the keypoint form."
     read, number = _read(labels, landmarks, visible, size)
     return read[visible], number[visible]
@@ -284,10 +333,14 @@ def update_from_pixels(
     mask: Tensor | None = None,  # (B,H,W) bool: count only these pixels
 ) -> Contingency:
     "Count the pixels of a batch at the resolution of the truth."
-    require(labels.ndim == 3 and parts.ndim == 3 and len(labels) == len(parts),
-            f"Label maps {tuple(labels.shape)} and true parts {tuple(parts.shape)} must be (B,h,w) and (B,H,W) of the same B.")
+    require(
+        labels.ndim == 3 and parts.ndim == 3 and len(labels) == len(parts),
+        f"Label maps {tuple(labels.shape)} and true parts {tuple(parts.shape)} must be (B,h,w) and (B,H,W) of the same B.",
+    )
     if labels.shape != parts.shape:
         (h, w), (H, W) = labels.shape[1:], parts.shape[1:]
-        rows, columns = (_nearest(torch.arange(N, device=labels.device), n, N) for n, N in ((h, H), (w, W)))
+        rows, columns = (
+            _nearest(torch.arange(N, device=labels.device), n, N) for n, N in ((h, H), (w, W))
+        )
         labels = labels[:, rows[:, None], columns]
     return table.update(labels, parts, where=mask)

@@ -18,7 +18,15 @@ from ..core import Registry, progress, require
 from ..data.loading import loaded
 from ..data.saliency import centre_box, grey_guess
 from ..data.sample import Batch, Collection, View, cropped, resize, resized
-from .landmarks import LandmarkErrors, LandmarkRegression, box_scale, interocular, mean_landmark, midpoint, one_landmark
+from partbook.evaluation.landmarks import (
+    LandmarkErrors,
+    LandmarkRegression,
+    box_scale,
+    interocular,
+    mean_landmark,
+    midpoint,
+    one_landmark,
+)
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
 from ..methods.method import Method
 from ..parts.crf import CRFSettings, refine
@@ -35,6 +43,7 @@ def object_view(
 
 def whole_view(collection: Collection, size: int) -> View:
     "Uncropped pictures, resized SxS. Without masks, the inside of the true box stands in for the foreground."
+
     def change(s):
         s = resize(s, size)
         if s.mask is None and s.box is not None:
@@ -56,7 +65,7 @@ def inside_box(
 # %% ../../nbs/evaluation/40_protocols.ipynb #611cf60b
 protocols = Registry("protocol", "partbook.evaluation")
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #5a7f310d
 class Protocol:
     "Base of all protocols: subclass, register a name, say the source, what is needed, and how to evaluate."
 
@@ -66,21 +75,34 @@ class Protocol:
     units: str = ""  # of the metrics
     needs: tuple[str, ...] = ()  # fields a sample must have
     order: int = 0  # where several fit, the lowest gives a collection its headline metrics
-    headline: tuple[str, ...] = ()  # the metrics it returns; protocols that share one are alternatives
-    on_request: bool = False  # only when asked for by name, because it says little about most methods
+    headline: tuple[
+        str, ...
+    ] = ()  # the metrics it returns; protocols that share one are alternatives
+    on_request: bool = (
+        False  # only when asked for by name, because it says little about most methods
+    )
 
     def fits(self, collection: Collection) -> bool:
         "Whether the collection has what the protocol needs."
         sample = collection[0]
         return all(getattr(sample, field) is not None for field in self.needs)
 
-    def evaluate(self, method: Method, train: Collection, test: Collection, device: torch.device | str = "cpu", batch_size: int = 32) -> dict[str, float]:
+    def evaluate(
+        self,
+        method: Method,
+        train: Collection,
+        test: Collection,
+        device: torch.device | str = "cpu",
+        batch_size: int = 32,
+    ) -> dict[str, float]:
         "Metrics by name, in percent."
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
 
     def stream(self, view: Collection, device, batch_size: int, what: str):
         "Batches with progress."
-        return progress(loaded(view, batch_size, device=device), what, total=-(-len(view) // batch_size))
+        return progress(
+            loaded(view, batch_size, device=device), what, total=-(-len(view) // batch_size)
+        )
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #34635178
 def default_protocols(collection: Collection) -> list[str]:
@@ -88,7 +110,11 @@ def default_protocols(collection: Collection) -> list[str]:
     chosen, taken = [], set()
     for name in sorted(protocols.names(), key=lambda n: protocols[n].order):
         protocol = protocols[name]()
-        if not protocol.on_request and protocol.fits(collection) and not taken & set(protocol.headline):
+        if (
+            not protocol.on_request
+            and protocol.fits(collection)
+            and not taken & set(protocol.headline)
+        ):
             chosen.append(name)
             taken |= set(protocol.headline)
     return chosen
@@ -98,10 +124,16 @@ def check_fits(protocol: Protocol, collection: Collection) -> None:
     "`InputError` that names the missing annotation."
     sample = collection[0]
     missing = [f for f in protocol.needs if getattr(sample, f) is None]
-    require(not missing, f"The protocol {protocol.registered_name!r} needs {missing[0] if missing else ''} annotations, which the collection does not have; "
-                         f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.")
-    require(protocol.fits(collection), f"The protocol {protocol.registered_name!r} does not fit the collection: what it needs is not there, or not true ({protocol.units}); "
-                                       f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.")
+    require(
+        not missing,
+        f"The protocol {protocol.registered_name!r} needs {missing[0] if missing else ''} annotations, which the collection does not have; "
+        f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.",
+    )
+    require(
+        protocol.fits(collection),
+        f"The protocol {protocol.registered_name!r} does not fit the collection: what it needs is not there, or not true ({protocol.units}); "
+        f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.",
+    )
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #0f4d10c6
 OVERLAP = ("fg_nmi", "fg_ari", "nmi", "ari", "purity")
@@ -111,15 +143,23 @@ OVERLAP = ("fg_nmi", "fg_ari", "nmi", "ari", "purity")
 class PixelOverlap(Protocol):
     "NMI and ARI over the pixels of true part masks."
 
-    source = "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
-    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels of true parts; full: all pixels", "percent"
+    source = (
+        "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
+    )
+    crop, points, units = (
+        "cropped to the true box where the collection asks for it",
+        "all pixels of true parts; full: all pixels",
+        "percent",
+    )
     needs, order, headline = ("parts",), 1, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         K, P = method.parts, len(test.part_names)
         inner, full = (Contingency(K + 1, P + 1, device) for _ in range(2))
-        for batch in self.stream(object_view(test, method.settings.size), device, batch_size, "evaluating on pixels"):
+        for batch in self.stream(
+            object_view(test, method.settings.size), device, batch_size, "evaluating on pixels"
+        ):
             foreground, whole = method_labels(method, batch)
             update_from_pixels(inner, foreground, batch.parts, batch.parts > 0)
             update_from_pixels(full, whole, batch.parts)
@@ -129,7 +169,9 @@ class PixelOverlap(Protocol):
 def method_labels(
     method: Method,
     batch: Batch,
-) -> tuple[Tensor, Tensor]:  # both (B,H,W): the best part everywhere; and with background, the method's own or the mask's
+) -> tuple[
+    Tensor, Tensor
+]:  # both (B,H,W): the best part everywhere; and with background, the method's own or the mask's
     "The two label maps that overlap metrics are computed from."
     with torch.no_grad():
         logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
@@ -142,7 +184,13 @@ def method_labels(
 def overlap_metrics(inner: Contingency, full: Contingency) -> dict[str, float]:
     "The headline metrics from the foreground table and the full one. Purity is that of the foreground."
     fg, whole = inner.scores("fg_"), full.scores()
-    return {"fg_nmi": fg["fg_nmi"], "fg_ari": fg["fg_ari"], "nmi": whole["nmi"], "ari": whole["ari"], "purity": fg["fg_purity"]}
+    return {
+        "fg_nmi": fg["fg_nmi"],
+        "fg_ari": fg["fg_ari"],
+        "nmi": whole["nmi"],
+        "ari": whole["ari"],
+        "purity": fg["fg_purity"],
+    }
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #34f70487
 @protocols.register("landmark-overlap")
@@ -150,19 +198,29 @@ class LandmarkOverlap(Protocol):
     "NMI and ARI over visible landmarks."
 
     source = "Choudhury et al. 2021, Sec. 4.1 (visible landmarks; FG: cropped to the true box; full: uncropped)"
-    crop, points, units = "FG: the true box; full: whole pictures", "visible landmarks of all test pictures at once", "percent"
+    crop, points, units = (
+        "FG: the true box; full: whole pictures",
+        "visible landmarks of all test pictures at once",
+        "percent",
+    )
     needs, order, headline = ("landmarks", "box"), 2, OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         size, shape = method.settings.size, (method.parts + 1, len(test.landmark_names) + 1)
         inner, inclusive, full = (Contingency(*shape, device) for _ in range(3))
-        for batch in self.stream(resized(cropped(test), size), device, batch_size, "evaluating in the box"):
+        for batch in self.stream(
+            resized(cropped(test), size), device, batch_size, "evaluating in the box"
+        ):
             foreground, whole = method_labels(method, batch)
             update_from_keypoints(inner, foreground, batch.landmarks, batch.visible)
             update_from_keypoints(inclusive, whole, batch.landmarks, batch.visible)
-        for batch in self.stream(whole_view(test, size), device, batch_size, "evaluating on whole pictures"):
-            update_from_keypoints(full, method_labels(method, batch)[1], batch.landmarks, batch.visible)
+        for batch in self.stream(
+            whole_view(test, size), device, batch_size, "evaluating on whole pictures"
+        ):
+            update_from_keypoints(
+                full, method_labels(method, batch)[1], batch.landmarks, batch.visible
+            )
         return overlap_metrics(inner, full) | {"fg_ari_inclusive": 100 * inclusive.ari()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #7a46267a
@@ -172,9 +230,11 @@ def centres_in_view(
     batch: Batch,
 ) -> Tensor:  # (B,K,2) pixels of the view; NaN for a part that is absent
     "Soft part centres (SCOPS 1), inside the mask where there is one."
-    maps = method.part_maps(batch.images)[:, -method.parts:]
+    maps = method.part_maps(batch.images)[:, -method.parts :]
     if batch.masks is not None:
-        maps = maps * torch.nn.functional.interpolate(batch.masks[:, None].float(), maps.shape[-2:], mode="area")
+        maps = maps * torch.nn.functional.interpolate(
+            batch.masks[:, None].float(), maps.shape[-2:], mode="area"
+        )
     centres = part_centres(maps, tuple(batch.images.shape[-2:]))
     return centres.masked_fill((maps.sum((2, 3)) <= 1e-6)[..., None], torch.nan)
 
@@ -182,7 +242,9 @@ def centres_in_view(
 def frame_of(batch: Batch, eyes: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
     "Width and height of the view (B,2), and the unit of error: inter-ocular distance (B,) or box size (B,2)."
     H, W = batch.images.shape[-2:]
-    view = torch.tensor([W, H], dtype=torch.float32, device=batch.images.device).expand(len(batch), 2)
+    view = torch.tensor([W, H], dtype=torch.float32, device=batch.images.device).expand(
+        len(batch), 2
+    )
     return view, interocular(batch.landmarks, *eyes) if eyes else box_scale(batch.boxes)
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #1cdc5d90
@@ -191,22 +253,39 @@ class LandmarkError(Protocol):
     "Landmarks by linear regression from part centres."
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.1 and 4.2: linear regression from part centres, normalised L2"
-    crop, points = "cropped to the true box where the collection asks for it", "landmarks visible inside the crop"
+    crop, points = (
+        "cropped to the true box where the collection asks for it",
+        "landmarks visible inside the crop",
+    )
     units = "percent of the inter-ocular distance, or of the box's width and height, axis by axis"
     needs, order, headline = ("landmarks",), 3, ("landmark_error",)
 
     def fits(self, collection: Collection) -> bool:
-        return super().fits(collection) and (collection.eyes is not None or collection[0].box is not None)
+        return super().fits(collection) and (
+            collection.eyes is not None or collection[0].box is not None
+        )
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         regression, size = LandmarkRegression(), method.settings.size
         for batch in self.stream(object_view(train, size), device, batch_size, "fitting landmarks"):
-            regression.update(centres_in_view(method, batch), batch.landmarks, batch.visible, frame_of(batch, test.eyes)[0] / 2)
+            regression.update(
+                centres_in_view(method, batch),
+                batch.landmarks,
+                batch.visible,
+                frame_of(batch, test.eyes)[0] / 2,
+            )
         errors = LandmarkErrors()
-        for batch in self.stream(object_view(test, size), device, batch_size, "measuring landmarks"):
+        for batch in self.stream(
+            object_view(test, size), device, batch_size, "measuring landmarks"
+        ):
             view, scale = frame_of(batch, test.eyes)
-            errors.update(regression.predict(centres_in_view(method, batch), view / 2), batch.landmarks, batch.visible, scale)
+            errors.update(
+                regression.predict(centres_in_view(method, batch), view / 2),
+                batch.landmarks,
+                batch.visible,
+                scale,
+            )
         return {"landmark_error": errors.percent()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #13a6905c
@@ -219,20 +298,37 @@ def annotation_baselines(
     "Landmark error of the image midpoint, of the mean of the true landmarks, and of one true landmark."
     if not LandmarkError().fits(test):
         return {}
-    i = test.landmark_names.index(landmark) if landmark in test.landmark_names else len(test.landmark_names) - 1
+    i = (
+        test.landmark_names.index(landmark)
+        if landmark in test.landmark_names
+        else len(test.landmark_names) - 1
+    )
     guesses = {
-        "image midpoint": lambda b: midpoint(torch.tensor(b.images.shape[-2:], dtype=torch.float32).expand(len(b), 2)),
+        "image midpoint": lambda b: midpoint(
+            torch.tensor(b.images.shape[-2:], dtype=torch.float32).expand(len(b), 2)
+        ),
         "mean of true landmarks": lambda b: mean_landmark(b.landmarks, b.visible),
         f"true {test.landmark_names[i]} alone": lambda b: one_landmark(b.landmarks, b.visible, i),
     }
-    fits, errors = {n: LandmarkRegression() for n in guesses}, {n: LandmarkErrors() for n in guesses}
-    for batch in progress(loaded(object_view(train, size), 64), "trivial baselines", total=-(-len(train) // 64)):
+    fits, errors = (
+        {n: LandmarkRegression() for n in guesses},
+        {n: LandmarkErrors() for n in guesses},
+    )
+    for batch in progress(
+        loaded(object_view(train, size), 64), "trivial baselines", total=-(-len(train) // 64)
+    ):
         for name, guess in guesses.items():
-            fits[name].update(guess(batch), batch.landmarks, batch.visible, frame_of(batch, test.eyes)[0] / 2)
-    for batch in progress(loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)):
+            fits[name].update(
+                guess(batch), batch.landmarks, batch.visible, frame_of(batch, test.eyes)[0] / 2
+            )
+    for batch in progress(
+        loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)
+    ):
         view, scale = frame_of(batch, test.eyes)
         for name, guess in guesses.items():
-            errors[name].update(fits[name].predict(guess(batch), view / 2), batch.landmarks, batch.visible, scale)
+            errors[name].update(
+                fits[name].predict(guess(batch), view / 2), batch.landmarks, batch.visible, scale
+            )
     return {name: {"landmark_error": e.percent()} for name, e in errors.items()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #4b9c542a
@@ -249,7 +345,9 @@ def refined_labels(
     crf: CRFSettings,
 ) -> Tensor:  # (B,H,W)
     "Labels after a CRF whose widths are carried to the images' size."
-    return argmax_labels(refine(method.shares(logits), images, crf.at(max(images.shape[-2:]))), has_background=True)
+    return argmax_labels(
+        refine(method.shares(logits), images, crf.at(max(images.shape[-2:]))), has_background=True
+    )
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #915998f0
 @protocols.register("co-segmentation")
@@ -257,16 +355,27 @@ class CoSegmentation(Protocol):
     "IoU of the union of all parts with the true mask, without and with a CRF, and that of everything."
 
     source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask, without and with a dense CRF"
-    crop, points, units = "cropped to the true box where the collection asks for it", "all pixels, picture by picture, against the collection's foreground", "percent"
+    crop, points, units = (
+        "cropped to the true box where the collection asks for it",
+        "all pixels, picture by picture, against the collection's foreground",
+        "percent",
+    )
     needs, order, headline, on_request = ("mask",), 6, ("iou",), True
     crf = CRFSettings()
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         sums, count = torch.zeros(3, device=device), 0
-        for batch in self.stream(object_view(test, method.settings.size), device, batch_size, "evaluating the union of parts"):
+        for batch in self.stream(
+            object_view(test, method.settings.size),
+            device,
+            batch_size,
+            "evaluating the union of parts",
+        ):
             found, refined = self.unions(method, batch)
-            sums += torch.stack([mask_iou(m, batch.masks).sum() for m in (found, refined, torch.ones_like(found))])
+            sums += torch.stack(
+                [mask_iou(m, batch.masks).sum() for m in (found, refined, torch.ones_like(found))]
+            )
             count += len(batch)
         return dict(zip(("iou", "iou_crf", "iou_everything"), (sums / count).tolist()))
 
@@ -282,7 +391,10 @@ class CoSegmentation(Protocol):
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #cf0e9fa6
 TRIVIAL: dict[str, Callable[[Tensor], Tensor]] = {  # images (B,3,H,W) -> masks (B,H,W)
-    "centre box": centre_box, "Otsu on grey": grey_guess, "everything": lambda images: torch.ones_like(images[:, 0], dtype=torch.bool)}
+    "centre box": centre_box,
+    "Otsu on grey": grey_guess,
+    "everything": lambda images: torch.ones_like(images[:, 0], dtype=torch.bool),
+}
 
 
 def mask_baselines(
@@ -293,8 +405,12 @@ def mask_baselines(
     if test[0].mask is None:
         return {}
     sums, count = torch.zeros(len(TRIVIAL)), 0
-    for batch in progress(loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)):
-        sums += torch.stack([mask_iou(guess(batch.images), batch.masks).sum() for guess in TRIVIAL.values()])
+    for batch in progress(
+        loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)
+    ):
+        sums += torch.stack(
+            [mask_iou(guess(batch.images), batch.masks).sum() for guess in TRIVIAL.values()]
+        )
         count += len(batch)
     return {name: {"iou": v} for name, v in zip(TRIVIAL, (sums / count).tolist())}
 
@@ -304,15 +420,23 @@ class RegionGrouping(Protocol):
     "NMI and ARI over visible landmarks of whole pictures, with the method's own background as one more cluster."
 
     source = "Huang and Li 2020; van der Klis et al. 2023 (PDiscoNet): visible landmarks, whole pictures, the model's own background"
-    crop, points, units = "whole pictures", "visible landmarks of all test pictures at once", "percent"
+    crop, points, units = (
+        "whole pictures",
+        "visible landmarks of all test pictures at once",
+        "percent",
+    )
     needs, order, headline, on_request = ("landmarks",), 5, ("nmi_own", "ari_own"), True
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         table = Contingency(method.parts + 1, len(test.landmark_names) + 1, device)
-        for batch in self.stream(resized(test, method.settings.size), device, batch_size, "evaluating on whole pictures"):
+        for batch in self.stream(
+            resized(test, method.settings.size), device, batch_size, "evaluating on whole pictures"
+        ):
             with torch.no_grad():
-                labels = method.read_labels(upsample(method.logits(batch.images), tuple(batch.images.shape[-2:])))
+                labels = method.read_labels(
+                    upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+                )
             update_from_keypoints(table, labels, batch.landmarks, batch.visible)
         scores = table.scores()
         return {"nmi_own": scores["nmi"], "ari_own": scores["ari"]}

@@ -32,8 +32,12 @@ def coarse_maps(
 ) -> Tensor:  # (B,K+1,H,W)
     "Part maps as a segmenter would give them."
     inside = one_hot_maps(labels, K)
-    maps = F.interpolate(torch.cat([1 - inside.sum(1, keepdim=True), inside], 1), (cells, cells), mode="area")
-    scores = (maps + 0.05).log() + noise * torch.randn(maps.shape, generator=generator(seed)).to(maps)
+    maps = F.interpolate(
+        torch.cat([1 - inside.sum(1, keepdim=True), inside], 1), (cells, cells), mode="area"
+    )
+    scores = (maps + 0.05).log() + noise * torch.randn(maps.shape, generator=generator(seed)).to(
+        maps
+    )
     return upsample(scores, tuple(labels.shape[-2:])).softmax(1)
 
 
@@ -43,62 +47,126 @@ def birds_of(count: int, size: int, device: torch.device | str = "cpu") -> tuple
     return batch.images, coarse_maps(batch.parts, 6)
 
 # %% ../../nbs/evaluation/65_refinement.ipynb #9846e181
-def photographs_of(root: str, count: int, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def photographs_of(
+    root: str, count: int, size: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     "Pictures and maps of two labels, of the photographs of a VOCdevkit folder."
-    album = collections["pascal"].open(root, "all", size, lists="Segmentation", categories="all", unit="image", area=0.1, min_parts=0, mask="object")
-    require(len(album) >= count, f"{root} has {len(album)} photographs with an object; ask for as many at most, not {count}.")
+    album = collections["pascal"].open(
+        root,
+        "all",
+        size,
+        lists="Segmentation",
+        categories="all",
+        unit="image",
+        area=0.1,
+        min_parts=0,
+        mask="object",
+    )
+    require(
+        len(album) >= count,
+        f"{root} has {len(album)} photographs with an object; ask for as many at most, not {count}.",
+    )
     batch = album.batch(range(count)).to(device)
     return batch.images, coarse_maps(batch.masks.long(), 1)
 
 # %% ../../nbs/evaluation/65_refinement.ipynb #814b5f4e
-def speed_benchmark(size: int = 128, repeats: int = 3, device: torch.device | str = "cpu") -> dict[str, Any]:
+def speed_benchmark(
+    size: int = 128, repeats: int = 3, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
     "Seconds for one picture, exact and fast, and the share of pixels with the same label."
     images, maps = birds_of(1, size, device)
     settings = CRFSettings().at(size)
 
     def run(form):
-        return refine(maps, images, replace(settings, form=form)).argmax(1).cpu()  # reading waits for the device
+        return (
+            refine(maps, images, replace(settings, form=form)).argmax(1).cpu()
+        )  # reading waits for the device
 
     run("fast")
     quick, seconds = timed(lambda: run("fast"), repeats)
     exact, literal = timed(lambda: run("exact"))
-    return {"benchmark": "dense CRF", "collection": "birds", "size": size, "labels": maps.shape[1], "iterations": settings.iterations,
-            "seconds": seconds, "seconds_literal": literal, "ratio": literal / seconds, "agreement": 100 * float((quick == exact).float().mean())}
+    return {
+        "benchmark": "dense CRF",
+        "collection": "birds",
+        "size": size,
+        "labels": maps.shape[1],
+        "iterations": settings.iterations,
+        "seconds": seconds,
+        "seconds_literal": literal,
+        "ratio": literal / seconds,
+        "agreement": 100 * float((quick == exact).float().mean()),
+    }
 
-
+# %% ../../nbs/evaluation/65_refinement.ipynb #5092cc8f
 def agreement_benchmark(images: Tensor, maps: Tensor, settings: CRFSettings) -> dict[str, Any]:
     "Percent of pixels with the same label in both forms: of all, in the worst picture, and of those whose label the CRF changes."
-    exact = torch.cat([refine(m[None], i[None], replace(settings, form="exact")).argmax(1) for m, i in zip(maps, images)])
+    exact = torch.cat(
+        [
+            refine(m[None], i[None], replace(settings, form="exact")).argmax(1)
+            for m, i in zip(maps, images)
+        ]
+    )
     same = refine(maps, images, settings).argmax(1) == exact
     changed = exact != maps.argmax(1)
-    return {"benchmark": "dense CRF, labels", "size": images.shape[-1], "pictures": len(images), "labels": maps.shape[1], "iterations": settings.iterations,
-            "agreement": 100 * float(same.float().mean()), "agreement_worst": 100 * float(same.float().mean((1, 2)).min()),
-            "agreement_changed": 100 * float((same & changed).sum() / changed.sum().clamp_min(1)), "changed": 100 * float(changed.float().mean())}
+    return {
+        "benchmark": "dense CRF, labels",
+        "size": images.shape[-1],
+        "pictures": len(images),
+        "labels": maps.shape[1],
+        "iterations": settings.iterations,
+        "agreement": 100 * float(same.float().mean()),
+        "agreement_worst": 100 * float(same.float().mean((1, 2)).min()),
+        "agreement_changed": 100 * float((same & changed).sum() / changed.sum().clamp_min(1)),
+        "changed": 100 * float(changed.float().mean()),
+    }
 
 # %% ../../nbs/evaluation/65_refinement.ipynb #b5aab404
 def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     "The row of one benchmark."
-    require(given.count >= 1 and given.repeats >= 1 and (given.size is None or given.size >= 16), "--count and --repeats must be at least 1, --size at least 16.")
+    require(
+        given.count >= 1 and given.repeats >= 1 and (given.size is None or given.size >= 16),
+        "--count and --repeats must be at least 1, --size at least 16.",
+    )
     if given.what == "speed":
         return speed_benchmark(given.size or 128, given.repeats, given.device)
     size = given.size or 256
-    example = photographs_of(given.photographs, given.count, size, given.device) if given.photographs else birds_of(given.count, size, given.device)
-    return {"collection": "pascal" if given.photographs else "birds"} | agreement_benchmark(*example, CRFSettings().at(size))
+    example = (
+        photographs_of(given.photographs, given.count, size, given.device)
+        if given.photographs
+        else birds_of(given.count, size, given.device)
+    )
+    return {"collection": "pascal" if given.photographs else "birds"} | agreement_benchmark(
+        *example, CRFSettings().at(size)
+    )
 
 # %% ../../nbs/evaluation/65_refinement.ipynb #67a65c9b
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m partbook.evaluation.refinement", description="Measure the dense CRF of partbook.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partbook.evaluation.refinement",
+        description="Measure the dense CRF of partbook.",
+    )
     parser.add_argument("what", choices=("speed", "agreement"))
-    parser.add_argument("--size", type=int, help="pixels a side (default 128 for speed, 256 for agreement)")
-    parser.add_argument("--count", type=int, default=2, help="pictures to compare labels on (default 2)")
-    parser.add_argument("--photographs", type=FolderName, metavar="FOLDER", help="a VOCdevkit folder, instead of drawn birds")
+    parser.add_argument(
+        "--size", type=int, help="pixels a side (default 128 for speed, 256 for agreement)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=2, help="pictures to compare labels on (default 2)"
+    )
+    parser.add_argument(
+        "--photographs",
+        type=FolderName,
+        metavar="FOLDER",
+        help="a VOCdevkit folder, instead of drawn birds",
+    )
     common_options(parser, repeats=3)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     "Measure the dense CRF."
-    return benchmark_command(build_parser(), arguments, lambda given: ("parts.csv", [run_benchmark(given)]))
+    return benchmark_command(
+        build_parser(), arguments, lambda given: ("parts.csv", [run_benchmark(given)])
+    )
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook

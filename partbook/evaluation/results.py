@@ -24,8 +24,19 @@ from ..core import InputError, hardware, require, versions
 from ..files import kind_of, regular_file, shown, write_atomic
 
 # %% ../../nbs/evaluation/30_results.ipynb #c8441c75
-TEXT = ("command", "date", "hardware", "revision", "method", "collection", "identity", "source",
-        "benchmark", "protocol", "features")
+TEXT = (
+    "command",
+    "date",
+    "hardware",
+    "revision",
+    "method",
+    "collection",
+    "identity",
+    "source",
+    "benchmark",
+    "protocol",
+    "features",
+)
 
 
 def _is_text(column: str) -> bool:
@@ -136,12 +147,19 @@ def revision(
     folder: str | Path = ".",
 ) -> str | None:
     "The git revision of a folder, with a + when tracked files were changed since; None outside a repository."
+
     def git(*words):
-        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") if head else None
+        return (
+            head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+            if head
+            else None
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -238,26 +256,40 @@ def find_results(
         return Path(os.environ["PARTBOOK_RESULTS"]) / name
     import partbook
 
-    places = [*(p / "results" for p in (Path.cwd(), *Path.cwd().parents)), Path(partbook.__file__).resolve().parents[1] / "results"]
+    places = [
+        *(p / "results" for p in (Path.cwd(), *Path.cwd().parents)),
+        Path(partbook.__file__).resolve().parents[1] / "results",
+    ]
     return next((p / name for p in places if (p / name).exists()), Path("results") / name)
 
 # %% ../../nbs/evaluation/30_results.ipynb #2320ee65
 def _average(values: list[float], metric: str) -> tuple[float | None, float | None]:
     "Mean and sample deviation; None for what too few runs cannot say."
-    require(all(isinstance(v, (int, float)) for v in values), f"The column {metric!r} holds {values[:1]}, which is not a number.")
-    return float(np.mean(values)) if values else None, float(np.std(values, ddof=1)) if len(values) > 1 else None
+    require(
+        all(isinstance(v, (int, float)) for v in values),
+        f"The column {metric!r} holds {values[:1]}, which is not a number.",
+    )
+    return float(np.mean(values)) if values else None, float(np.std(values, ddof=1)) if len(
+        values
+    ) > 1 else None
 
 # %% ../../nbs/evaluation/30_results.ipynb #657c03a8
 def mean_std(
     rows: Iterable[Mapping[str, Any]],
-    by: str | Sequence[str],  # columns that tell groups apart: "method", or ["method", "settings.K"]
+    by: str
+    | Sequence[str],  # columns that tell groups apart: "method", or ["method", "settings.K"]
     metrics: Sequence[str],  # columns to average; rows without a value are left out
-) -> list[dict[str, Any]]:  # one row a group, in order of appearance: its `by` columns, `runs`, and METRIC and METRIC_std
+) -> list[
+    dict[str, Any]
+]:  # one row a group, in order of appearance: its `by` columns, `runs`, and METRIC and METRIC_std
     "Average over seeds."
     rows, by = list(rows), [by] if isinstance(by, str) else list(by)
     known = {c for row in rows for c in row}
     for column in (*by, *metrics):
-        require(not rows or column in known, f"There is no column {column!r} in these rows; they have {', '.join(sorted(known))}.")
+        require(
+            not rows or column in known,
+            f"There is no column {column!r} in these rows; they have {', '.join(sorted(known))}.",
+        )
     groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
         groups.setdefault(tuple(str(row.get(c)) for c in by), []).append(row)
@@ -265,7 +297,9 @@ def mean_std(
     for members in groups.values():
         entry = {**{c: members[0].get(c) for c in by}, "runs": len(members)}
         for metric in metrics:
-            entry[metric], entry[f"{metric}_std"] = _average([row[metric] for row in members if row.get(metric) is not None], metric)
+            entry[metric], entry[f"{metric}_std"] = _average(
+                [row[metric] for row in members if row.get(metric) is not None], metric
+            )
         result.append(entry)
     return result
 
@@ -285,21 +319,34 @@ def _cells(rows, columns, digits):
         columns = list(dict.fromkeys(c for row in rows for c in row if not c.endswith("_std")))
     names = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
     require(names, "A table needs at least one column.")
-    decimal = {c for c in names if any(isinstance(r.get(c), float) for r in rows)}  # a column of 7 and 9.5 prints 7.0
-    rows = [{k: float(v) if k in decimal and type(v) is int else v for k, v in r.items()} for r in rows]
-    numeric = {c for c in names if all(r.get(c) is None or isinstance(r[c], (int, float)) for r in rows) and rows}
+    decimal = {
+        c for c in names if any(isinstance(r.get(c), float) for r in rows)
+    }  # a column of 7 and 9.5 prints 7.0
+    rows = [
+        {k: float(v) if k in decimal and type(v) is int else v for k, v in r.items()} for r in rows
+    ]
+    numeric = {
+        c
+        for c in names
+        if all(r.get(c) is None or isinstance(r[c], (int, float)) for r in rows) and rows
+    }
     return names, numeric, [[_format(r, c, digits) for c in names] for r in rows]
 
 # %% ../../nbs/evaluation/30_results.ipynb #51b61781
 def as_table(
     rows: Iterable[Mapping[str, Any]],
-    columns: Sequence[str] | Mapping[str, str] | None = None,  # which, in order; a mapping also gives headings
+    columns: Sequence[str]
+    | Mapping[str, str]
+    | None = None,  # which, in order; a mapping also gives headings
     digits: int = 1,  # after the point
 ) -> str:
     "A Markdown table of rows. Numbers are aligned right; what is missing is a dash."
     names, numeric, body = _cells(rows, columns, digits)
     lines = [list(names.values()), ["--:" if c in numeric else "---" for c in names], *body]
-    return "\n".join("| " + " | ".join(str(x).replace("|", "\\|").replace("\n", " ") for x in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(x).replace("|", "\\|").replace("\n", " ") for x in line) + " |"
+        for line in lines
+    )
 
 # %% ../../nbs/evaluation/30_results.ipynb #3cf405a5
 def print_table(
@@ -314,6 +361,11 @@ def print_table(
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     rule = "  ".join("-" * w for w in widths)
     for i, line in enumerate(lines):
-        print("  ".join(x.rjust(w) if c in numeric else x.ljust(w) for x, w, c in zip(line, widths, names)).rstrip(), file=file)
+        print(
+            "  ".join(
+                x.rjust(w) if c in numeric else x.ljust(w) for x, w, c in zip(line, widths, names)
+            ).rstrip(),
+            file=file,
+        )
         if i == 0:
             print(rule, file=file)

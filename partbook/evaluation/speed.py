@@ -20,7 +20,12 @@ from torch import Tensor
 from ..core import generator, require
 from .benchmarks import benchmark_command, common_options
 from ..methods.dff import draw_start, factorise
-from ..methods.scops import concentration_loss, literal_concentration_loss, literal_semantic_loss, semantic_loss
+from partbook.methods.scops import (
+    concentration_loss,
+    literal_concentration_loss,
+    literal_semantic_loss,
+    semantic_loss,
+)
 
 # %% ../../nbs/evaluation/70_speed.ipynb #36f8d691
 def in_turn(
@@ -38,7 +43,14 @@ def in_turn(
     return results, [statistics.median(s) for s in seconds]
 
 # %% ../../nbs/evaluation/70_speed.ipynb #4cf0ac8d
-def nmf_benchmark(vectors: int = 19_600, channels: int = 512, K: int = 8, iterations: int = 50, repeats: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
+def nmf_benchmark(
+    vectors: int = 19_600,
+    channels: int = 512,
+    K: int = 8,
+    iterations: int = 50,
+    repeats: int = 5,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     "Non-negative matrix factorisation, ours and scikit-learn's, from one start."
     from sklearn.decomposition import non_negative_factorization
 
@@ -54,68 +66,156 @@ def nmf_benchmark(vectors: int = 19_600, channels: int = 512, K: int = 8, iterat
     def reference():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that the rounds asked for did not converge
-            return non_negative_factorization(arrays[0], *(a.copy() for a in arrays[1:]), n_components=K, init="custom", solver="mu",
-                                              beta_loss="frobenius", max_iter=iterations, tol=0)[:2]
+            return non_negative_factorization(
+                arrays[0],
+                *(a.copy() for a in arrays[1:]),
+                n_components=K,
+                init="custom",
+                solver="mu",
+                beta_loss="frobenius",
+                max_iter=iterations,
+                tol=0,
+            )[:2]
 
     (found, expected), (quick, slow) = in_turn([ours, reference], repeats)
-    difference = max(float((a - torch.from_numpy(b)).norm() / a.norm()) for a, b in zip(found, expected))
-    return {"benchmark": "NMF beside scikit-learn", "vectors": vectors, "channels": channels, "parts": K, "iterations": iterations,
-            "seconds_ours": quick, "seconds_sklearn": slow, "ratio": slow / quick, "difference": difference}
+    difference = max(
+        float((a - torch.from_numpy(b)).norm() / a.norm()) for a, b in zip(found, expected)
+    )
+    return {
+        "benchmark": "NMF beside scikit-learn",
+        "vectors": vectors,
+        "channels": channels,
+        "parts": K,
+        "iterations": iterations,
+        "seconds_ours": quick,
+        "seconds_sklearn": slow,
+        "ratio": slow / quick,
+        "difference": difference,
+    }
 
 # %% ../../nbs/evaluation/70_speed.ipynb #d5da37da
 def with_gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], list[Tensor]]:
     "A call that computes a loss and its gradients, and waits for the device."
+
     def call():
         value = loss(*inputs)
-        found = [value.detach(), *torch.autograd.grad(value.sum(), [x for x in inputs if x.requires_grad])]
+        found = [
+            value.detach(),
+            *torch.autograd.grad(value.sum(), [x for x in inputs if x.requires_grad]),
+        ]
         return [v.cpu() for v in found]
 
     return call
 
 
-def compared(name: str, fast: Callable, literal: Callable, repeats: int, **facts: Any) -> dict[str, Any]:
+def compared(
+    name: str, fast: Callable, literal: Callable, repeats: int, **facts: Any
+) -> dict[str, Any]:
     "A row: two forms of a loss in turn, and how far their values and gradients are apart."
     (found, printed), (quick, slow) = in_turn([fast, literal], repeats)
     apart = [float((a - b).norm() / b.norm()) for a, b in zip(found, printed)]
-    return {"benchmark": name, **facts, "seconds_ours": quick, "seconds_literal": slow, "ratio": slow / quick, "difference": apart[0], "gradient_difference": max(apart[1:])}
+    return {
+        "benchmark": name,
+        **facts,
+        "seconds_ours": quick,
+        "seconds_literal": slow,
+        "ratio": slow / quick,
+        "difference": apart[0],
+        "gradient_difference": max(apart[1:]),
+    }
 
 # %% ../../nbs/evaluation/70_speed.ipynb #0115a73c
 def drawn_maps(count: int, K: int, size: int, device: torch.device | str) -> Tensor:  # (B,K,S,S)
     "Part maps that ask for gradients, from random scores; the background is left out."
-    return torch.randn(count, K + 1, size, size, generator=generator(0)).softmax(1)[:, 1:].to(device).requires_grad_()
+    return (
+        torch.randn(count, K + 1, size, size, generator=generator(0))
+        .softmax(1)[:, 1:]
+        .to(device)
+        .requires_grad_()
+    )
 
 
-def semantic_benchmark(size: int = 256, channels: int = 1024, K: int = 8, repeats: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
+def semantic_benchmark(
+    size: int = 256,
+    channels: int = 1024,
+    K: int = 8,
+    repeats: int = 5,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     "Equation 4 of SCOPS with saliency, for one picture, as printed and rewritten."
     g, R = generator(1), drawn_maps(1, K, size, device)
-    V, D = (torch.rand(shape, generator=g).to(device) for shape in ((1, channels, size // 16, size // 16), (1, size, size)))
+    V, D = (
+        torch.rand(shape, generator=g).to(device)
+        for shape in ((1, channels, size // 16, size // 16), (1, size, size))
+    )
     W = torch.rand(K, channels, generator=g).to(device).requires_grad_()
-    fast, literal = with_gradients(lambda r, w: semantic_loss(r, [V], w, D), R, W), with_gradients(lambda r, w: literal_semantic_loss(r, V, w, D), R, W)
-    return compared("SCOPS semantic loss", fast, literal, repeats, size=size, channels=channels, parts=K)
+    fast, literal = (
+        with_gradients(lambda r, w: semantic_loss(r, [V], w, D), R, W),
+        with_gradients(lambda r, w: literal_semantic_loss(r, V, w, D), R, W),
+    )
+    return compared(
+        "SCOPS semantic loss", fast, literal, repeats, size=size, channels=channels, parts=K
+    )
 
-
-def concentration_benchmark(size: int = 256, K: int = 8, count: int = 6, repeats: int = 5, device: torch.device | str = "cpu") -> dict[str, Any]:
+# %% ../../nbs/evaluation/70_speed.ipynb #89d329fa
+def concentration_benchmark(
+    size: int = 256,
+    K: int = 8,
+    count: int = 6,
+    repeats: int = 5,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     "Equation 2 of SCOPS for a batch, as printed and from marginals."
     R = drawn_maps(count, K, size, device)
-    return compared("SCOPS concentration loss", with_gradients(concentration_loss, R), with_gradients(literal_concentration_loss, R), repeats, size=size, batch=count, parts=K)
+    return compared(
+        "SCOPS concentration loss",
+        with_gradients(concentration_loss, R),
+        with_gradients(literal_concentration_loss, R),
+        repeats,
+        size=size,
+        batch=count,
+        parts=K,
+    )
 
 # %% ../../nbs/evaluation/70_speed.ipynb #21d9b680
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "nmf": lambda given: nmf_benchmark(given.vectors, given.channels, given.parts, given.iterations, given.repeats, given.device),
-    "semantic": lambda given: semantic_benchmark(given.size, given.loss_channels, given.parts, given.repeats, given.device),
-    "concentration": lambda given: concentration_benchmark(given.size, given.parts, 6, given.repeats, given.device),
+    "nmf": lambda given: nmf_benchmark(
+        given.vectors, given.channels, given.parts, given.iterations, given.repeats, given.device
+    ),
+    "semantic": lambda given: semantic_benchmark(
+        given.size, given.loss_channels, given.parts, given.repeats, given.device
+    ),
+    "concentration": lambda given: concentration_benchmark(
+        given.size, given.parts, 6, given.repeats, given.device
+    ),
 }
 
 # %% ../../nbs/evaluation/70_speed.ipynb #877e2136
 def build_parser() -> argparse.ArgumentParser:
     "Options of all benchmarks; each uses those that mean something to it."
-    parser = argparse.ArgumentParser(prog="python -m partbook.evaluation.speed", description="Measure the methods of partbook.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partbook.evaluation.speed", description="Measure the methods of partbook."
+    )
     parser.add_argument("what", choices=tuple(BENCHMARKS))
-    parser.add_argument("--vectors", type=int, default=19_600, help="nmf: descriptors (default 19600)")
+    parser.add_argument(
+        "--vectors", type=int, default=19_600, help="nmf: descriptors (default 19600)"
+    )
     parser.add_argument("--channels", type=int, default=512, help="nmf: their length (default 512)")
-    parser.add_argument("--size", type=int, default=256, help="semantic, concentration: pixels of a side (default 256)")
-    parser.add_argument("--loss-channels", type=int, default=1024, help="semantic: channels of the features (default 1024)")
-    parser.add_argument("--iterations", type=int, default=50, help="nmf: rounds of updates (default 50)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=256,
+        help="semantic, concentration: pixels of a side (default 256)",
+    )
+    parser.add_argument(
+        "--loss-channels",
+        type=int,
+        default=1024,
+        help="semantic: channels of the features (default 1024)",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=50, help="nmf: rounds of updates (default 50)"
+    )
     parser.add_argument("--parts", type=int, default=8, help="K (default 8)")
     common_options(parser, repeats=5)
     return parser
@@ -123,8 +223,19 @@ def build_parser() -> argparse.ArgumentParser:
 # %% ../../nbs/evaluation/70_speed.ipynb #5c4b7f50
 def measure_methods(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     "The file the row belongs in, and the row."
-    low = min(given.vectors, given.channels, given.iterations, given.parts, given.repeats, given.loss_channels, given.size // 16)
-    require(low >= 1, f"every size must be at least 1, and --size at least 16; the smallest found is {low}.")
+    low = min(
+        given.vectors,
+        given.channels,
+        given.iterations,
+        given.parts,
+        given.repeats,
+        given.loss_channels,
+        given.size // 16,
+    )
+    require(
+        low >= 1,
+        f"every size must be at least 1, and --size at least 16; the smallest found is {low}.",
+    )
     return "methods.csv", [BENCHMARKS[given.what](given)]
 
 

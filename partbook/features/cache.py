@@ -26,10 +26,17 @@ from ..weights import save_tensors
 def fingerprint(extractor: Extractor) -> str:
     "A hash of everything in an extractor that its features depend on."
     kind = type(extractor)
-    h = hashlib.blake2b(f"{kind.__module__}.{kind.__qualname__} {extractor.layers} {source_of(kind)}".encode(), digest_size=20)
+    h = hashlib.blake2b(
+        f"{kind.__module__}.{kind.__qualname__} {extractor.layers} {source_of(kind)}".encode(),
+        digest_size=20,
+    )
     for name, value in sorted(extractor.state_dict().items()):
         h.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        h.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else str(value.item()).encode())
+        h.update(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else str(value.item()).encode()
+        )
     return h.hexdigest()
 
 
@@ -38,16 +45,24 @@ def source_of(kind: type) -> str:
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):  # typed into an interpreter
-        return str(sorted((k, v.__code__.co_code.hex(), repr(v.__code__.co_consts)) for k, v in vars(kind).items() if hasattr(v, "__code__")))
+        return str(
+            sorted(
+                (k, v.__code__.co_code.hex(), repr(v.__code__.co_consts))
+                for k, v in vars(kind).items()
+                if hasattr(v, "__code__")
+            )
+        )
 
-
+# %% ../../nbs/features/40_cache.ipynb #ebf0030c
 def addresses(
     images: Tensor,  # (B,3,H,W)
     about: str,  # what else the features depend on
 ) -> list[str]:  # B of them
     "A hash of each picture's pixels."
     pixels = images.detach().cpu().contiguous()
-    start = hashlib.blake2b(f"{about} {tuple(pixels.shape[1:])} {pixels.dtype}".encode(), digest_size=20)
+    start = hashlib.blake2b(
+        f"{about} {tuple(pixels.shape[1:])} {pixels.dtype}".encode(), digest_size=20
+    )
     found = []
     for picture in pixels.numpy():
         h = start.copy()
@@ -152,14 +167,18 @@ def remember(
     mebibytes: int = 1024,  # of memory
 ) -> Extractor:
     "The same extractor, which from now on computes the features of each picture once."
-    require("forward" not in vars(extractor), "This extractor remembers already; call `remember` once.")
+    require(
+        "forward" not in vars(extractor), "This extractor remembers already; call `remember` once."
+    )
     cache = FeatureCache(folder, mebibytes)
     who = f"{fingerprint(extractor)}, each by itself,"
 
     def once(compute: Callable[[Tensor], list[Tensor]], what: str):
         def features(images: Tensor) -> list[Tensor]:
             kind = images.device.type
-            precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+            precision = (
+                torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
+            )
             names = addresses(images, f"{who} {what} {precision}")
             found = {n: cache.find(n, images.device) for n in names}
             new = [i for i, n in enumerate(names) if found[n] is None]
@@ -174,5 +193,8 @@ def remember(
 
     grid, levels = extractor.forward, extractor.levels
     remembered = once(lambda images: [grid(images)], "grid")
-    extractor.forward, extractor.levels = lambda images: remembered(images)[0], once(levels, "levels")
+    extractor.forward, extractor.levels = (
+        lambda images: remembered(images)[0],
+        once(levels, "levels"),
+    )
     return extractor

@@ -40,7 +40,9 @@ def random_warp(
     "g: where each pixel of the warped picture comes from."
     places = random_affine(count, g, rotation, zoom, shift, mirror).grid((size, size))
     knots = bend * torch.randn((count, 2, 4, 4), generator=g, device=g.device)
-    return places + F.interpolate(knots, (size, size), mode="bicubic", align_corners=True).movedim(1, -1)
+    return places + F.interpolate(knots, (size, size), mode="bicubic", align_corners=True).movedim(
+        1, -1
+    )
 
 # %% ../../nbs/features/30_equivariant.ipynb #41cb8b8d
 def recolour(
@@ -50,7 +52,9 @@ def recolour(
     "Random gain, gamma, channel order, inversion, greyness and noise for each picture."
     B, d = len(images), g.device
     gain, bias = torch.exp(uniform((B, 3, 1, 1), g, -0.5, 0.5)), uniform((B, 3, 1, 1), g, -0.2, 0.2)
-    y = ((images - 0.5) * gain + 0.5 + bias).clamp(1e-3, 1) ** torch.exp(uniform((B, 1, 1, 1), g, -0.5, 0.5))
+    y = ((images - 0.5) * gain + 0.5 + bias).clamp(1e-3, 1) ** torch.exp(
+        uniform((B, 1, 1, 1), g, -0.5, 0.5)
+    )
     order = torch.rand((B, 3), generator=g, device=d).argsort(1)
     y = y.gather(1, order[:, :, None, None].expand_as(y))
     y = torch.where(uniform((B, 3, 1, 1), g) < 0.3, 1 - y, y)
@@ -100,14 +104,17 @@ def squared_distances(
 ) -> Tensor:  # (B,h*w,h*w): |u - g(v)|^2 for cells v, u
     "Expanded, so that no (V,U,2) array is needed."
     v, u = grid.flatten(1, 2), cell_centres(grid.shape[1], grid.device).view(1, -1, 2)
-    return (v.square().sum(-1, keepdim=True) - 2 * v @ u.mT + u.square().sum(-1)[:, None]).clamp(min=0)
+    return (v.square().sum(-1, keepdim=True) - 2 * v @ u.mT + u.square().sum(-1)[:, None]).clamp(
+        min=0
+    )
 
 # %% ../../nbs/features/30_equivariant.ipynb #d7dc2d7e
 def matching_loss(
     log_p: Tensor,  # (B,V,U)
     squared: Tensor,  # (B,V,U)
     weights: Tensor,  # (B,V) which cells v count: those that come from the object
-    sigma: float | None = 0.08,  # width of the target in half pictures; None: the published distance loss
+    sigma: float
+    | None = 0.08,  # width of the target in half pictures; None: the published distance loss
     gamma: float = 0.5,  # exponent of the published loss
 ) -> Tensor:
     "Mean loss over the cells that count."
@@ -157,16 +164,31 @@ def training_loss(
     B, S = len(images), images.shape[-1]
     grid = random_warp(B, S, g, recipe.rotation, recipe.zoom, recipe.shift)
     object_ = masks[:, None].float()
-    warped, warped_object = (F.grid_sample(v, grid, padding_mode=p, align_corners=False) for v, p in ((images, "reflection"), (object_, "zeros")))
+    warped, warped_object = (
+        F.grid_sample(v, grid, padding_mode=p, align_corners=False)
+        for v, p in ((images, "reflection"), (object_, "zeros"))
+    )
     lenders = [torch.randperm(B, generator=g, device=g.device) for _ in range(2)]
-    views = [change_ground(recolour(v, g), m, images[i], masks[i], g) for v, m, i in ((images, object_, lenders[0]), (warped, warped_object, lenders[1]))]
+    views = [
+        change_ground(recolour(v, g), m, images[i], masks[i], g)
+        for v, m, i in ((images, object_, lenders[0]), (warped, warped_object, lenders[1]))
+    ]
     keys, queries = network(torch.cat(views)).flatten(2).chunk(2)
     h = S // 4
-    cells = F.interpolate(grid.movedim(-1, 1), (h, h), mode="bilinear", align_corners=False).movedim(1, -1)
-    squared, weights = squared_distances(cells), F.grid_sample(object_, cells, align_corners=False).flatten(1)
-    direct = matching_loss(belief(queries, keys, recipe.temperature), squared, weights, recipe.sigma)
+    cells = F.interpolate(
+        grid.movedim(-1, 1), (h, h), mode="bilinear", align_corners=False
+    ).movedim(1, -1)
+    squared, weights = (
+        squared_distances(cells),
+        F.grid_sample(object_, cells, align_corners=False).flatten(1),
+    )
+    direct = matching_loss(
+        belief(queries, keys, recipe.temperature), squared, weights, recipe.sigma
+    )
     rebuilt = exchange(queries, keys.roll(1, 0), recipe.temperature)
-    detour = matching_loss(belief(rebuilt, keys, recipe.temperature), squared, weights, recipe.sigma)
+    detour = matching_loss(
+        belief(rebuilt, keys, recipe.temperature), squared, weights, recipe.sigma
+    )
     return (1 - recipe.through_others) * direct + recipe.through_others * detour
 
 # %% ../../nbs/features/30_equivariant.ipynb #72e5e71d
@@ -174,7 +196,8 @@ def train_descriptor(
     collection: Collection,  # pictures of one size, with masks
     recipe: Recipe,
     device: str = "auto",
-    stop: int | None = None,  # steps to take, if not all; the schedule stays that of the full recipe
+    stop: int
+    | None = None,  # steps to take, if not all; the schedule stays that of the full recipe
     watch: Callable[[int, Descriptor], None] | None = None,  # called after each step
 ) -> tuple[Descriptor, list[float]]:
     "The trained network and its losses. The same recipe gives the same numbers on the same machine."
@@ -183,8 +206,15 @@ def train_descriptor(
         torch.manual_seed(recipe.seed)  # for the initial weights, drawn on the CPU
         network = Descriptor(recipe.dim).to(device).train()
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, recipe.steps, pct_start=0.1)
-    g, which, losses, kept = generator(recipe.seed + 1, device), generator(recipe.seed + 2), [], Kept(collection)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.rate, recipe.steps, pct_start=0.1
+    )
+    g, which, losses, kept = (
+        generator(recipe.seed + 1, device),
+        generator(recipe.seed + 2),
+        [],
+        Kept(collection),
+    )
     for step in progress(range(recipe.steps if stop is None else stop), "training the descriptor"):
         indices = torch.randint(len(kept), (recipe.batch,), generator=which).tolist()
         batch = kept.batch(indices).to(device)
@@ -206,10 +236,15 @@ def shipped_weights() -> Path:
     return Path(partbook.features.__path__[0]) / "equivariant.safetensors"
 
 
-def save_descriptor(network: Descriptor, recipe: Recipe, losses: Sequence[float], path: str | Path) -> Path:
+def save_descriptor(
+    network: Descriptor, recipe: Recipe, losses: Sequence[float], path: str | Path
+) -> Path:
     "Write weights with their recipe and first and last losses in the header."
-    facts = {"recipe": json.dumps(asdict(recipe)), "first_losses": json.dumps([round(v, 5) for v in losses[:8]]),
-             "last_loss": f"{sum(losses[-50:]) / len(losses[-50:]):.4f}"}
+    facts = {
+        "recipe": json.dumps(asdict(recipe)),
+        "first_losses": json.dumps([round(v, 5) for v in losses[:8]]),
+        "last_loss": f"{sum(losses[-50:]) / len(losses[-50:]):.4f}",
+    }
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     return write_atomic(path, lambda p: save_tensors(tensors, p, facts))
 
@@ -218,11 +253,16 @@ def read_facts(path: str | Path) -> dict:
     "Recipe and losses from the header of a weights file."
     with safe_open(str(path), "pt") as file:
         facts = file.metadata() or {}
-    require({"recipe", "first_losses"} <= set(facts), f"{path} does not say how it was made; it is not a file of `save_descriptor`.")
+    require(
+        {"recipe", "first_losses"} <= set(facts),
+        f"{path} does not say how it was made; it is not a file of `save_descriptor`.",
+    )
     return {name: json.loads(value) for name, value in facts.items()}
 
 
-def make_weights(path: str | Path | None = None, device: str = "auto", stop: int | None = None) -> Path:
+def make_weights(
+    path: str | Path | None = None, device: str = "auto", stop: int | None = None
+) -> Path:
     "Train by the recipe and write the file that ships (twelve minutes on one core, when this was written)."
     recipe = Recipe()
     birds = collections["birds"].open(split="train", size=recipe.size, seed=recipe.seed)
@@ -239,11 +279,16 @@ class Equivariant(Extractor):
 
     def __init__(
         self,
-        weights: str | Path | None = None,  # a file of `save_descriptor`; None: the one that ships; "random": untrained
+        weights: str
+        | Path
+        | None = None,  # a file of `save_descriptor`; None: the one that ships; "random": untrained
         layers: Sequence[str] | None = None,  # None or ("descriptor",)
     ):
         super().__init__()
-        require(layers is None or tuple(layers) == self.layers, f"The feature extractor 'equivariant' has one layer, 'descriptor', not {layers}; leave the layers out.")
+        require(
+            layers is None or tuple(layers) == self.layers,
+            f"The feature extractor 'equivariant' has one layer, 'descriptor', not {layers}; leave the layers out.",
+        )
         self.dim, self.stride = Recipe.dim, 4
         network = Descriptor(self.dim)
         if weights != "random":

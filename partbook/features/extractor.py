@@ -45,9 +45,17 @@ class Extractor(nn.Module):
 def check_images(images: Tensor) -> None:
     "`InputError` unless `images` is a batch of RGB pictures as floats."
     shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-    require(isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3 and images.numel() > 0,
-            f"Features need images of shape (B,3,H,W), not {shape}; add the batch axis with images[None], or stack the samples with collate.")
-    require(images.is_floating_point(), f"Features need images as floats in [0,1], not {images.dtype}; divide bytes by 255.")
+    require(
+        isinstance(images, Tensor)
+        and images.ndim == 4
+        and images.shape[1] == 3
+        and images.numel() > 0,
+        f"Features need images of shape (B,3,H,W), not {shape}; add the batch axis with images[None], or stack the samples with collate.",
+    )
+    require(
+        images.is_floating_point(),
+        f"Features need images as floats in [0,1], not {images.dtype}; divide bytes by 255.",
+    )
 
 # %% ../../nbs/features/10_extractor.ipynb #f7e1dc95
 @patch
@@ -83,16 +91,24 @@ class _Trivial(Extractor):
     def __init__(self, weights: str | Path | None, layers: Sequence[str] | None, stride: int):
         super().__init__()
         no_weights(weights, self.registered_name)
-        require(layers is None or tuple(layers) == self.layers,
-                f"The feature extractor {self.registered_name!r} has one layer, 'input', not {layers}; leave the layers out.")
-        require(stride >= 1, f"The stride of {self.registered_name!r} is {stride}; it must be at least one pixel.")
+        require(
+            layers is None or tuple(layers) == self.layers,
+            f"The feature extractor {self.registered_name!r} has one layer, 'input', not {layers}; leave the layers out.",
+        )
+        require(
+            stride >= 1,
+            f"The stride of {self.registered_name!r} is {stride}; it must be at least one pixel.",
+        )
         self.stride = stride
 
 
 def no_weights(weights: str | Path | None, name: str) -> None:
     "`InputError` when weights are given to an extractor that has none."
-    require(weights in (None, "random"), f"The feature extractor {name!r} has no weights, so {weights} cannot be loaded; "
-                                         "leave the weights out or choose another extractor.")
+    require(
+        weights in (None, "random"),
+        f"The feature extractor {name!r} has no weights, so {weights} cannot be loaded; "
+        "leave the weights out or choose another extractor.",
+    )
 
 # %% ../../nbs/features/10_extractor.ipynb #a4e66646
 @extractors.register("rgb")
@@ -120,13 +136,22 @@ class Position(_Trivial):
 
     dim = 2
 
-    def __init__(self, weights: str | Path | None = None, layers: Sequence[str] | None = None, stride: int = 4):
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        layers: Sequence[str] | None = None,
+        stride: int = 4,
+    ):
         super().__init__(weights, layers, stride)
 
     def describe(self, images: Tensor) -> Tensor:
         h, w = (-(-n // self.stride) for n in images.shape[-2:])
         x, y = ((torch.arange(n, device=images.device) + 0.5) * 2 / n - 1 for n in (w, h))
-        return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1]).to(images.dtype).expand(len(images), -1, -1, -1)
+        return (
+            torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1])
+            .to(images.dtype)
+            .expand(len(images), -1, -1, -1)
+        )
 
 # %% ../../nbs/features/10_extractor.ipynb #f634b9af
 def rectified(
@@ -140,7 +165,8 @@ def rectified(
 @torch.no_grad()
 def descriptor_colours(
     features: Tensor,  # (B,C,h,w) descriptors
-    masks: Tensor | None = None,  # (B,h,w) bool: cells that decide the directions; others become grey
+    masks: Tensor
+    | None = None,  # (B,h,w) bool: cells that decide the directions; others become grey
 ) -> Tensor:  # (B,3,h,w) in [0,1]
     "The three principal components of the descriptors of all pictures together, as colours."
     cells = features.movedim(1, -1)
@@ -149,8 +175,14 @@ def descriptor_colours(
     _, directions = torch.linalg.eigh((chosen - mean).T @ (chosen - mean))
     directions = directions[:, -3:].flip(1)
     directions = F.pad(directions, (0, 3 - directions.shape[1]))
-    directions = directions * torch.where(directions.sum(0) < 0, -1.0, 1.0)  # an eigenvector's sign is arbitrary
-    low, high = torch.quantile(((chosen - mean) @ directions)[:: max(1, len(chosen) // 100_000)], features.new_tensor([0.02, 0.98]), dim=0)
+    directions = directions * torch.where(
+        directions.sum(0) < 0, -1.0, 1.0
+    )  # an eigenvector's sign is arbitrary
+    low, high = torch.quantile(
+        ((chosen - mean) @ directions)[:: max(1, len(chosen) // 100_000)],
+        features.new_tensor([0.02, 0.98]),
+        dim=0,
+    )
     colours = (((cells - mean) @ directions - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     if masks is not None:
         colours = torch.where(masks[..., None], colours, 0.5)

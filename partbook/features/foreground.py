@@ -37,7 +37,11 @@ class Moments:
 
     @classmethod
     def empty(cls, dim: int, device: torch.device | str = "cpu") -> "Moments":
-        return cls(0, torch.zeros(dim, dtype=torch.float64, device=device), torch.zeros(dim, dim, dtype=torch.float64, device=device))
+        return cls(
+            0,
+            torch.zeros(dim, dtype=torch.float64, device=device),
+            torch.zeros(dim, dim, dtype=torch.float64, device=device),
+        )
 
     def add(self, vectors: Tensor) -> None:  # (N,C)
         self.count += len(vectors)
@@ -68,7 +72,7 @@ def otsu(
     below, moment = share.cumsum(0), (share * centres).cumsum(0)
     between = (moment[-1] * below - moment).square() / (below * (1 - below)).clamp_min(1e-12)
     best = int(between[:-1].argmax())
-    return float(centres[best:best + 2].mean())
+    return float(centres[best : best + 2].mean())
 
 # %% ../../nbs/features/35_foreground.ipynb #fcb9293e
 def step_width(
@@ -94,7 +98,12 @@ class Estimate:
     reads_features: bool = True
 
     @classmethod
-    def fitted(cls, collection: Collection, extractor: Extractor | None = None, device: torch.device | str = "cpu") -> "Estimate":
+    def fitted(
+        cls,
+        collection: Collection,
+        extractor: Extractor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Estimate":
         "The guess, after a look at a collection of pictures of one size; their annotations are not looked at."
         raise NotImplementedError
 
@@ -122,11 +131,17 @@ class Foreground(Estimate):
 
     def score(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,h,w)
         "p - t: positive where the object is supposed to be."
-        return torch.einsum("bchw,c->bhw", self.describe(images), self.axis) - self.mean @ self.axis - self.threshold
+        return (
+            torch.einsum("bchw,c->bhw", self.describe(images), self.axis)
+            - self.mean @ self.axis
+            - self.threshold
+        )
 
     def saliency(self, images: Tensor) -> Tensor:
         "The logistic curve of the enlarged score, so that the outline at one half is smooth."
-        large = F.interpolate(self.score(images)[:, None], images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        large = F.interpolate(
+            self.score(images)[:, None], images.shape[-2:], mode="bilinear", align_corners=False
+        )[:, 0]
         return torch.sigmoid(large / self.width).to(images.device)
 
 # %% ../../nbs/features/35_foreground.ipynb #0e08c4d5
@@ -139,7 +154,10 @@ class Component(Foreground):
     @staticmethod
     def direction(moments: Moments, edge: Tensor) -> tuple[Tensor, Tensor]:  # (C,), (C,)
         cells, C = moments.count, len(edge)
-        require(cells > C, f"There are {cells} descriptors of {C} numbers, too few for a principal component; give more or larger pictures.")
+        require(
+            cells > C,
+            f"There are {cells} descriptors of {C} numbers, too few for a principal component; give more or larger pictures.",
+        )
         return principal_axis(moments)
 
 
@@ -168,7 +186,9 @@ def find_axis(self: Foreground, collection: Collection, batch_size: int) -> floa
     "First pass: fill in mean and axis; the largest projection there can be."
     moments, edge = Moments.empty(self.extractor.dim, self.mean.device), torch.zeros_like(self.mean)
     longest = edge.new_zeros(())
-    for batch in progress(loaded(collection, batch_size), "means", total=-(-len(collection) // batch_size)):
+    for batch in progress(
+        loaded(collection, batch_size), "means", total=-(-len(collection) // batch_size)
+    ):
         features = self.describe(batch.images)
         vectors = features.permute(0, 2, 3, 1).flatten(0, 2)
         moments.add(vectors)
@@ -188,16 +208,23 @@ def fitted(
     batch_size: int = 32,
 ) -> Foreground:
     "The axis of all descriptors, cut by Otsu's rule, turned so that the border is background. `InputError` for pictures without cells enough."
-    require(extractor is not None, f"The foreground {cls.registered_name!r} is read off features, and there are none here; choose robust, which needs none.")
+    require(
+        extractor is not None,
+        f"The foreground {cls.registered_name!r} is read off features, and there are none here; choose robust, which needs none.",
+    )
     f = cls(extractor, *torch.zeros(2, extractor.dim, device=device), unit)
     limit = f.find_axis(collection, batch_size)
     counts, edge = torch.zeros(BINS, device=device), torch.zeros((), device=device)
-    for batch in progress(loaded(collection, batch_size), "projections", total=-(-len(collection) // batch_size)):
+    for batch in progress(
+        loaded(collection, batch_size), "projections", total=-(-len(collection) // batch_size)
+    ):
         p = f.score(batch.images)
         counts += torch.histc(p, BINS, -limit, limit)
         edge += border(p).sum()
     sign = -1.0 if edge > 0 else 1.0  # over all cells the projections have mean 0
-    centres = ((torch.arange(BINS, dtype=torch.float64, device=device) + 0.5) / BINS * 2 - 1) * limit
+    centres = (
+        (torch.arange(BINS, dtype=torch.float64, device=device) + 0.5) / BINS * 2 - 1
+    ) * limit
     cut = otsu(counts, centres)
     f.axis, f.threshold, f.width = sign * f.axis, sign * cut, step_width(counts, centres, cut)
     return f
@@ -210,12 +237,19 @@ class Robust(Estimate):
     how = "robust background detection (Zhu et al. 2014)"
     reads_features = False
 
-    def __init__(self, device: torch.device | str = "cpu", folder: str | Path | None = None, count: int = 200):
+    def __init__(
+        self, device: torch.device | str = "cpu", folder: str | Path | None = None, count: int = 200
+    ):
         self.device, self.count = torch.device(device), count
         self.folder = None if folder is None else Path(folder) / "saliency"
 
     @classmethod
-    def fitted(cls, collection: Collection, extractor: Extractor | None = None, device: torch.device | str = "cpu") -> "Robust":
+    def fitted(
+        cls,
+        collection: Collection,
+        extractor: Extractor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Robust":
         "Nothing to fit. Maps are kept in $PARTBOOK_CACHE, where that is set."
         return cls(device, os.environ.get("PARTBOOK_CACHE") or None)
 
@@ -226,7 +260,9 @@ class Robust(Estimate):
 
 # %% ../../nbs/features/35_foreground.ipynb #28aa8856
 @patch
-def bytes_of(self: Robust, image: Tensor, name: str) -> np.ndarray:  # (3,H,W), its address -> (H,W) uint8
+def bytes_of(
+    self: Robust, image: Tensor, name: str
+) -> np.ndarray:  # (3,H,W), its address -> (H,W) uint8
     "One map, from the folder or made and put there. A damaged entry is made again."
     entry = self.folder / name[:2] / f"{name}.npy" if self.folder else None
     try:
@@ -234,7 +270,13 @@ def bytes_of(self: Robust, image: Tensor, name: str) -> np.ndarray:  # (3,H,W), 
     except (OSError, ValueError, EOFError):
         found = None
     if found is None or found.dtype != np.uint8 or found.shape != tuple(image.shape[1:]):
-        found = (saliency(image[None].to(self.device), self.count)[0] * 255).round().byte().cpu().numpy()
+        found = (
+            (saliency(image[None].to(self.device), self.count)[0] * 255)
+            .round()
+            .byte()
+            .cpu()
+            .numpy()
+        )
         if entry:
             write_atomic(entry, lambda p: np.save(p, found))
     return found
@@ -268,7 +310,10 @@ def learn_inside(
     device: torch.device | str = "cpu",
 ) -> Collection:
     "The collection as a method should see it in training; `.foreground` says in words what became of the masks."
-    require(how in foreground_names(), f"There is no foreground named {how!r}; choose one of: {', '.join(foreground_names())}.")
+    require(
+        how in foreground_names(),
+        f"There is no foreground named {how!r}; choose one of: {', '.join(foreground_names())}.",
+    )
     if how == "given":
         return collection
     if how == "none":

@@ -30,7 +30,9 @@ class Architecture:
     "Where a network's layers are in torchvision."
 
     weights: str  # torchvision's enumeration of published weights
-    trunk: Callable[[nn.Module], OrderedDict]  # the network to its convolutional stages, by torchvision's names
+    trunk: Callable[
+        [nn.Module], OrderedDict
+    ]  # the network to its convolutional stages, by torchvision's names
     names: Callable[[Iterable[nn.Module]], list[str]]  # the stages to the names the papers use
     default: tuple[str, ...]  # layers of the extractor
 
@@ -64,14 +66,19 @@ def _resnet_names(stages: Iterable[nn.Module]) -> list[str]:
 ARCHITECTURES = {
     "vgg16": Architecture("VGG16_Weights", _features, _vgg_names, ("pool4",)),
     "vgg19": Architecture("VGG19_Weights", _features, _vgg_names, ("relu5_2", "relu5_4")),
-    "squeezenet1_1": Architecture("SqueezeNet1_1_Weights", _features, _squeezenet_names, ("fire8",)),
+    "squeezenet1_1": Architecture(
+        "SqueezeNet1_1_Weights", _features, _squeezenet_names, ("fire8",)
+    ),
     "resnet50": Architecture("ResNet50_Weights", _resnet_trunk, _resnet_names, ("layer3",)),
 }
 
 # %% ../../nbs/features/20_perceptual.ipynb #b8b00ce5
 def _outline(name: str) -> tuple[Architecture, nn.Module, OrderedDict, list[str]]:
     "The architecture, torchvision's network without memory, its stages and their names."
-    require(name in ARCHITECTURES, f"There is no perceptual network named {name!r}; choose one of: {', '.join(ARCHITECTURES)}.")
+    require(
+        name in ARCHITECTURES,
+        f"There is no perceptual network named {name!r}; choose one of: {', '.join(ARCHITECTURES)}.",
+    )
     architecture = ARCHITECTURES[name]
     with torch.device("meta"):
         network = getattr(torchvision.models, name)(weights=None)
@@ -103,7 +110,9 @@ def _windows(module: nn.Module) -> list[nn.Module]:
         return [module]
     if isinstance(module, nn.Sequential):
         return [w for m in module for w in _windows(m)]
-    path = {"Fire": ("squeeze", "expand3x3"), "Bottleneck": ("conv1", "conv2", "conv3")}.get(type(module).__name__, ())
+    path = {"Fire": ("squeeze", "expand3x3"), "Bottleneck": ("conv1", "conv2", "conv3")}.get(
+        type(module).__name__, ()
+    )
     return [getattr(module, name) for name in path]
 
 # %% ../../nbs/features/20_perceptual.ipynb #cdafd6f9
@@ -118,7 +127,11 @@ def geometry(
     for name, stage in zip(names, stages.values()):
         for window in _windows(stage):
             k, s, p = one(window.kernel_size), one(window.stride), one(window.padding)
-            field, first, stride = field + (k - 1) * stride, first + ((k - 1) / 2 - p) * stride, stride * s
+            field, first, stride = (
+                field + (k - 1) * stride,
+                first + ((k - 1) / 2 - p) * stride,
+                stride * s,
+            )
             channels = getattr(window, "out_channels", channels)
         if type(stage).__name__ == "Fire":
             channels = stage.expand1x1.out_channels + stage.expand3x3.out_channels
@@ -133,7 +146,9 @@ class PerceptualNetwork(nn.Module):
         self,
         name: str,  # "vgg16", "vgg19", "squeezenet1_1", "resnet50"
         layers: Sequence[str] | None = None,  # as in `layer_names`; None for the extractor's choice
-        weights: str | Path | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
+        weights: str
+        | Path
+        | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
         seed: int = 0,  # of random weights
     ):
         super().__init__()
@@ -142,21 +157,33 @@ class PerceptualNetwork(nn.Module):
         _check_layers(name, self.layers, names)
         depth = 1 + max((names.index(n) for n in self.layers if n != "input"), default=-1)
         self._names = tuple(names[:depth])
-        self.stages = nn.Sequential(OrderedDict(list(stages.items())[:depth])).to_empty(device="cpu")
+        self.stages = nn.Sequential(OrderedDict(list(stages.items())[:depth])).to_empty(
+            device="cpu"
+        )
         if weights == "random":
             draw_weights(self.stages, seed)
         else:
             _load(self.stages, network, name, architecture, weights)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False
+        )
         _separate_rectification(self.stages)
         self.requires_grad_(False).train()
 
 # %% ../../nbs/features/20_perceptual.ipynb #79c519a0
 def _check_layers(name: str, layers: tuple[str, ...], names: list[str]) -> None:
     for layer in layers:
-        require(layer == "input" or layer in names, f"{name} has no layer named {layer!r}; choose among: input, {', '.join(names)}.")
-    require(len(layers) > 0 and len(set(layers)) == len(layers), f"Layers of {name} must be named, each once, not {list(layers)}.")
+        require(
+            layer == "input" or layer in names,
+            f"{name} has no layer named {layer!r}; choose among: input, {', '.join(names)}.",
+        )
+    require(
+        len(layers) > 0 and len(set(layers)) == len(layers),
+        f"Layers of {name} must be named, each once, not {list(layers)}.",
+    )
 
 # %% ../../nbs/features/20_perceptual.ipynb #81a224c9
 def _separate_rectification(stages: nn.Sequential) -> None:
@@ -183,15 +210,23 @@ def forward(
             x = stage(x)
         except RuntimeError as error:
             if re.search("too small|greater than actual input size", str(error)):
-                raise InputError(f"Images of {images.shape[-1]}x{images.shape[-2]} pixels are too small for layer {name!r} of {self.name}; "
-                                 "enlarge them or choose an earlier layer.") from None
+                raise InputError(
+                    f"Images of {images.shape[-1]}x{images.shape[-2]} pixels are too small for layer {name!r} of {self.name}; "
+                    "enlarge them or choose an earlier layer."
+                ) from None
             raise
         if name in self.layers:
             found[name] = x
     return {name: found[name] for name in self.layers}
 
 # %% ../../nbs/features/20_perceptual.ipynb #cc4c922e
-def _load(stages: nn.Sequential, network: nn.Module, name: str, architecture: Architecture, weights: str | Path | None) -> None:
+def _load(
+    stages: nn.Sequential,
+    network: nn.Module,
+    name: str,
+    architecture: Architecture,
+    weights: str | Path | None,
+) -> None:
     published = getattr(torchvision.models, architecture.weights)
     load_published(stages, name, weights, published, known=network.state_dict())
 
@@ -213,14 +248,19 @@ class PerceptualExtractor(Extractor):
         self.layers, self.align = self.network.layers, align
         known = geometry(self.registered_name)
         self.geometry = [known[name] for name in self.layers]
-        self.dim, self.stride = sum(g.channels for g in self.geometry), max(g.stride for g in self.geometry)
+        self.dim, self.stride = (
+            sum(g.channels for g in self.geometry),
+            max(g.stride for g in self.geometry),
+        )
 
 # %% ../../nbs/features/20_perceptual.ipynb #885a1614
 @patch
 def describe(self: PerceptualExtractor, images: Tensor) -> Tensor:
     found, lead, (H, W) = self._layers(images)
     s = self.stride
-    return torch.cat([self._on_grid(found[g.name], g, lead, s, H // s, W // s) for g in self.geometry], 1)
+    return torch.cat(
+        [self._on_grid(found[g.name], g, lead, s, H // s, W // s) for g in self.geometry], 1
+    )
 
 
 @patch
@@ -231,11 +271,16 @@ def levels(
 ) -> list[Tensor]:  # (B,C,h,w) for each layer, finer layers on finer grids
     check_images(images)
     found, lead, (H, W) = self._layers(images)
-    return [self._on_grid(found[g.name], g, lead, g.stride, H // g.stride, W // g.stride) for g in self.geometry]
+    return [
+        self._on_grid(found[g.name], g, lead, g.stride, H // g.stride, W // g.stride)
+        for g in self.geometry
+    ]
 
 # %% ../../nbs/features/20_perceptual.ipynb #bb553e55
 @patch
-def _layers(self: PerceptualExtractor, images: Tensor) -> tuple[dict[str, Tensor], int, tuple[int, int]]:
+def _layers(
+    self: PerceptualExtractor, images: Tensor
+) -> tuple[dict[str, Tensor], int, tuple[int, int]]:
     "Layers of the picture brought to whole cells, the pixels added at its left and top, and its size."
     s = self.stride
     H, W = (s * max(1, round(n / s)) for n in images.shape[-2:])
@@ -256,16 +301,21 @@ def _lead(self: PerceptualExtractor) -> int | None:
 
 # %% ../../nbs/features/20_perceptual.ipynb #78b6239e
 @patch
-def _on_grid(self: PerceptualExtractor, x: Tensor, g: Layer, lead: int, stride: int, h: int, w: int) -> Tensor:
+def _on_grid(
+    self: PerceptualExtractor, x: Tensor, g: Layer, lead: int, stride: int, h: int, w: int
+) -> Tensor:
     "A layer on h x w cells of `stride` pixels that start at the picture's corner."
     if not self.align and g.stride == stride:
         return x
     first = g.first - lead if self.align else g.stride / 2
     start = (stride / 2 - first) / g.stride  # index of the cell on the first wanted centre
     if g.stride == stride and abs(start - round(start)) * stride <= 0.5:  # pixels
-        return x[:, :, round(start):round(start) + h, round(start):round(start) + w]
+        return x[:, :, round(start) : round(start) + h, round(start) : round(start) + w]
     with x.device:  # made where they are used
-        rows, columns = (averaging(n, first, g.stride, m, stride).to(x.dtype) for n, m in ((x.shape[2], h), (x.shape[3], w)))
+        rows, columns = (
+            averaging(n, first, g.stride, m, stride).to(x.dtype)
+            for n, m in ((x.shape[2], h), (x.shape[3], w))
+        )
     return rows @ x @ columns.T
 
 
@@ -297,7 +347,9 @@ class VGG19(PerceptualExtractor):
 class SqueezeNet(PerceptualExtractor):
     "SqueezeNet 1.1, small and permissively licensed."
 
-    default_size = 320  # a finer grid pays: measured on photographs of birds, see `partbook discover --size`
+    default_size = (
+        320  # a finer grid pays: measured on photographs of birds, see `partbook discover --size`
+    )
 
 
 @extractors.register("resnet50")

@@ -51,7 +51,11 @@ def neighbour_products(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # (B,h,w), (B,h,w-1), (B,h-1,w), (B,h-1,w-1)
     "Inner products of each cell with itself, its right, its lower and its diagonal neighbours, as often as each pair occurs."
     f = features
-    own, right, below = f.square().sum(1), (f[..., :-1] * f[..., 1:]).sum(1), (f[..., :-1, :] * f[..., 1:, :]).sum(1)
+    own, right, below = (
+        f.square().sum(1),
+        (f[..., :-1] * f[..., 1:]).sum(1),
+        (f[..., :-1, :] * f[..., 1:, :]).sum(1),
+    )
     across = (f[..., :-1, :-1] * f[..., 1:, 1:]).sum(1) + (f[..., :-1, 1:] * f[..., 1:, :-1]).sum(1)
     return own, 2 * right, 2 * below, 2 * across
 
@@ -64,7 +68,12 @@ def energy(
     (H, W), (h, w) = mask.shape[-2:], features.shape[-2:]
     rows, columns = (interpolation(n, N, mask.device, mask.dtype) for n, N in ((h, H), (w, W)))
     (own_r, next_r), (own_c, next_c) = ((A.square(), A[:, :-1] * A[:, 1:]) for A in (rows, columns))
-    weights = (own_r.T @ mask @ own_c, own_r.T @ mask @ next_c, next_r.T @ mask @ own_c, next_r.T @ mask @ next_c)
+    weights = (
+        own_r.T @ mask @ own_c,
+        own_r.T @ mask @ next_c,
+        next_r.T @ mask @ own_c,
+        next_r.T @ mask @ next_c,
+    )
     return sum((w * p).sum((1, 2)) for w, p in zip(weights, neighbour_products(features)))
 
 # %% ../../nbs/methods/30_contrastive.ipynb #5442e640
@@ -89,7 +98,10 @@ def literal_feature_loss(
     "Equation 2 as written, on features enlarged to the pixels: to be read, not to be run."
     at_pixels = upsample(features, tuple(maps.shape[-2:]))
     z = literal_descriptors(maps, at_pixels)
-    return sum((maps[:, k] * (z[:, k, :, None, None] - at_pixels).square().sum(1)).sum((1, 2)) for k in range(maps.shape[1]))
+    return sum(
+        (maps[:, k] * (z[:, k, :, None, None] - at_pixels).square().sum(1)).sum((1, 2))
+        for k in range(maps.shape[1])
+    )
 
 # %% ../../nbs/methods/30_contrastive.ipynb #6ba944a9
 def contrastive_loss(
@@ -163,7 +175,9 @@ class ContrastiveSettings(TrainSettings):
 
     steps: int = 400
     network: str = "auto"  # a registered network; "auto": "light" for equivariant features, "squeezenet" for SqueezeNet's, else "deeplab"
-    network_weights: str | None = None  # of its backbone: a file; None for its own pretrained ones; "random"
+    network_weights: str | None = (
+        None  # of its backbone: a file; None for its own pretrained ones; "random"
+    )
     feature: float = 4.0  # λ_f
     contrastive: float = 1.0  # λ_c
     visual: float = 32.0  # λ_v
@@ -191,21 +205,56 @@ class ContrastiveSettings(TrainSettings):
 @patch
 def __post_init__(self: ContrastiveSettings):
     TrainSettings.__post_init__(self)
-    require(self.compare in ("pictures", "l2", "views"), f"There is no comparison {self.compare!r}; choose pictures, l2 or views.")
-    require(self.colour in ("lab", "rgb"), f"There is no colour space {self.colour!r}; choose lab or rgb.")
+    require(
+        self.compare in ("pictures", "l2", "views"),
+        f"There is no comparison {self.compare!r}; choose pictures, l2 or views.",
+    )
+    require(
+        self.colour in ("lab", "rgb"),
+        f"There is no colour space {self.colour!r}; choose lab or rgb.",
+    )
     weights = (self.feature, self.contrastive, self.visual, self.equivariance)
-    require(min(weights) >= 0 and max(weights) > 0, f"The weights of the losses are {weights}; none may be negative, and one must be positive.")
+    require(
+        min(weights) >= 0 and max(weights) > 0,
+        f"The weights of the losses are {weights}; none may be negative, and one must be positive.",
+    )
     require(self.temperature > 0, f"The temperature is {self.temperature}; it must be positive.")
-    require(self.batch >= 2 or self.contrastive == 0, "The contrastive loss compares pictures; it needs a batch of at least 2.")
+    require(
+        self.batch >= 2 or self.contrastive == 0,
+        "The contrastive loss compares pictures; it needs a batch of at least 2.",
+    )
     for name in ("zoom", "level_weights"):
         value = getattr(self, name)
         setattr(self, name, None if value is None else tuple(value))
 
 # %% ../../nbs/methods/30_contrastive.ipynb #118d6f39
-PAPER = dict(features="vgg19", layers=("relu3_2", "relu5_4"), level_weights=(0.33, 1.0), unit_features=False, size=256, batch=6,
-             network="deeplab", feature=5.0, feature_sum=True, contrastive=2300.0, visual=30.0, equivariance=5700.0, temperature=0.19,
-             optimiser="sgd", rate=1e-4, backbone=0.1, momentum=0.9, decay=5e-4, steps=100_000, first_mirror=0.5, first_crop=0.05,
-             rotation=60.0, zoom=(0.7, 2.0), shift=0.1, mirror=0.0)
+PAPER = dict(
+    features="vgg19",
+    layers=("relu3_2", "relu5_4"),
+    level_weights=(0.33, 1.0),
+    unit_features=False,
+    size=256,
+    batch=6,
+    network="deeplab",
+    feature=5.0,
+    feature_sum=True,
+    contrastive=2300.0,
+    visual=30.0,
+    equivariance=5700.0,
+    temperature=0.19,
+    optimiser="sgd",
+    rate=1e-4,
+    backbone=0.1,
+    momentum=0.9,
+    decay=5e-4,
+    steps=100_000,
+    first_mirror=0.5,
+    first_crop=0.05,
+    rotation=60.0,
+    zoom=(0.7, 2.0),
+    shift=0.1,
+    mirror=0.0,
+)
 
 
 @patch(cls_method=True)
@@ -216,8 +265,19 @@ def published(cls: ContrastiveSettings, **changes: Any) -> ContrastiveSettings:
 # %% ../../nbs/methods/30_contrastive.ipynb #8ca4fcf1
 DEFAULTS = {
     "equivariant": {"size": 96},
-    "squeezenet1_1": dict(size=256, steps=200, batch=8, unit_features=False, centred=True, feature=6e-5, contrastive=2.0, visual=0.5, equivariance=1.0,
-                          rate=5e-3, backbone=0.0),
+    "squeezenet1_1": dict(
+        size=256,
+        steps=200,
+        batch=8,
+        unit_features=False,
+        centred=True,
+        feature=6e-5,
+        contrastive=2.0,
+        visual=0.5,
+        equivariance=1.0,
+        rate=5e-3,
+        backbone=0.0,
+    ),
     "vgg19": PAPER,
 }
 
@@ -233,11 +293,18 @@ class Contrastive(Segmenting):
     def __init__(self, settings: ContrastiveSettings, extractor: Extractor, network: nn.Module):
         super().__init__(settings)
         self.extractor, self.network = extractor, network
-        self.register_buffer("centre", torch.zeros(extractor.dim))  # the mean foreground descriptor, all layers
+        self.register_buffer(
+            "centre", torch.zeros(extractor.dim)
+        )  # the mean foreground descriptor, all layers
 
 # %% ../../nbs/methods/30_contrastive.ipynb #a15ef057
 @patch(cls_method=True)
-def build(cls: Contrastive, settings: ContrastiveSettings, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Contrastive:
+def build(
+    cls: Contrastive,
+    settings: ContrastiveSettings,
+    weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Contrastive:
     "Frozen features and a segmenter; `weights` are those of the features. `random` leaves both to be filled in."
     extractor = load_extractor(settings.features, weights, settings.layers)
     network = segmenter(settings, settings.parts, weights)
@@ -255,18 +322,36 @@ class Views:
     warped_masks: Tensor  # (B,1,H,W)
     both: Tensor  # (2B,3,H,W) what the network sees
 
-
+# %% ../../nbs/methods/30_contrastive.ipynb #e3a04e0e
 @patch
 def views(self: Contrastive, batch: Batch, step: Step) -> Views:
     "Draw the two views of a batch."
     s, B, x, D = self.settings, len(batch), batch.images, foreground(batch)
     if s.first_mirror or s.first_crop:
         c = s.first_crop
-        first = step.mine(random_affine(B * step.world, step.stream("first", x.device), 0.0, (1 - c, 1 + c), c, s.first_mirror), B)
+        first = step.mine(
+            random_affine(
+                B * step.world,
+                step.stream("first", x.device),
+                0.0,
+                (1 - c, 1 + c),
+                c,
+                s.first_mirror,
+            ),
+            B,
+        )
         x, D = first(x, padding="border"), first(D)
-    warp = step.mine(random_affine(B * step.world, step.stream("warp", x.device), s.rotation, s.zoom, s.shift, s.mirror), B)
+    warp = step.mine(
+        random_affine(
+            B * step.world, step.stream("warp", x.device), s.rotation, s.zoom, s.shift, s.mirror
+        ),
+        B,
+    )
     warped, warped_D = warp(x, padding="border"), warp(D)
-    seen = [self.recoloured(v, step, name) for v, name in ((x, "first colours"), (warped, "second colours"))]
+    seen = [
+        self.recoloured(v, step, name)
+        for v, name in ((x, "first colours"), (warped, "second colours"))
+    ]
     return Views(x, D, warp, warped, warped_D, torch.cat(seen))
 
 # %% ../../nbs/methods/30_contrastive.ipynb #a4c201a0
@@ -275,21 +360,38 @@ def recoloured(self: Contrastive, images: Tensor, step: Step, name: str) -> Tens
     "Jittered, if the settings say so."
     if not self.settings.jitter:
         return images
-    return step.mine(random_jitter(len(images) * step.world, step.stream(name, images.device)), len(images))(images)
+    return step.mine(
+        random_jitter(len(images) * step.world, step.stream(name, images.device)), len(images)
+    )(images)
 
 # %% ../../nbs/methods/30_contrastive.ipynb #7d9c44cb
 @patch
 @torch.no_grad()
-def prepare(self: Contrastive, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256) -> None:
+def prepare(
+    self: Contrastive,
+    collection: Collection,
+    device: torch.device | str = "cpu",
+    pictures: int = 256,
+) -> None:
     "Measure the mean foreground descriptor on some pictures of the collection."
     if not self.settings.centred:
         return
     total, mass = torch.zeros_like(self.centre), 0.0
-    indices = torch.linspace(0, len(collection) - 1, min(pictures, len(collection))).round().long().tolist()
+    indices = (
+        torch.linspace(0, len(collection) - 1, min(pictures, len(collection)))
+        .round()
+        .long()
+        .tolist()
+    )
     for start in range(0, len(indices), 32):
-        batch = collection.batch(indices[start:start + 32]).to(device)
+        batch = collection.batch(indices[start : start + 32]).to(device)
         D = foreground(batch)
-        total += torch.cat([part_descriptors(D, f)[0][:, 0].mul(D.sum((1, 2, 3))[:, None]).sum(0) for f in self.extractor.levels(batch.images)])
+        total += torch.cat(
+            [
+                part_descriptors(D, f)[0][:, 0].mul(D.sum((1, 2, 3))[:, None]).sum(0)
+                for f in self.extractor.levels(batch.images)
+            ]
+        )
         mass += float(D.sum())
     self.centre.copy_(total / max(mass, 1.0))
 
@@ -297,7 +399,11 @@ def prepare(self: Contrastive, collection: Collection, device: torch.device | st
 def foreground(batch: Batch) -> Tensor:
     "D: the masks (B,1,H,W) as numbers; without masks, everything."
     x = batch.images
-    return x.new_ones(len(x), 1, *x.shape[-2:]) if batch.masks is None else batch.masks[:, None].to(x.dtype)
+    return (
+        x.new_ones(len(x), 1, *x.shape[-2:])
+        if batch.masks is None
+        else batch.masks[:, None].to(x.dtype)
+    )
 
 # %% ../../nbs/methods/30_contrastive.ipynb #82ada146
 @patch
@@ -306,7 +412,10 @@ def levels(self: Contrastive, images: Tensor) -> list[Tensor]:
     "Frozen features of each layer on its own grid, weighted."
     s, found = self.settings, self.extractor.levels(images)
     weights = s.level_weights or (1.0,) * len(found)
-    require(len(weights) == len(found), f"There are {len(found)} layers of features but {len(weights)} level_weights; give one for each.")
+    require(
+        len(weights) == len(found),
+        f"There are {len(found)} layers of features but {len(weights)} level_weights; give one for each.",
+    )
     centres = self.centre.split([f.shape[1] for f in found])  # zero unless `prepare` measured it
     found = [f - c[:, None, None] for f, c in zip(found, centres)]
     return [w * (F.normalize(f, dim=1) if s.unit_features else f) for w, f in zip(weights, found)]
@@ -319,13 +428,19 @@ def losses(self: Contrastive, batch: Batch, step: Step) -> dict[str, Tensor]:
     with torch.autocast(kind, enabled=False):
         v = self.views(batch, step)
     scores = self.network(v.both).float()
-    levels = [f.float() for f in self.levels(v.images)] if self.settings.feature or self.settings.contrastive else []
+    levels = (
+        [f.float() for f in self.levels(v.images)]
+        if self.settings.feature or self.settings.contrastive
+        else []
+    )
     with torch.autocast(kind, enabled=False):
         return self.terms(v, scores, levels, step)
 
 # %% ../../nbs/methods/30_contrastive.ipynb #f5826198
 @patch
-def terms(self: Contrastive, v: Views, scores: Tensor, levels: list[Tensor], step: Step) -> dict[str, Tensor]:
+def terms(
+    self: Contrastive, v: Views, scores: Tensor, levels: list[Tensor], step: Step
+) -> dict[str, Tensor]:
     "The weighted terms, from the scores (2B,K,h,w) of both views and the features of the first."
     s, (logits, warped) = self.settings, upsample(scores, tuple(v.images.shape[-2:])).chunk(2)
     maps, area, terms = logits.softmax(1) * v.masks, v.masks.sum((1, 2, 3)).clamp(min=1), {}
@@ -335,23 +450,34 @@ def terms(self: Contrastive, v: Views, scores: Tensor, levels: list[Tensor], ste
     if s.contrastive:
         terms["L_c"] = s.contrastive * self.compare(maps, warped, levels, v, step)
     if s.visual:
-        terms["L_v"] = s.visual * (visual_loss(maps, lab(v.images) if s.colour == "lab" else v.images) / area).mean()
+        terms["L_v"] = (
+            s.visual
+            * (visual_loss(maps, lab(v.images) if s.colour == "lab" else v.images) / area).mean()
+        )
     if s.equivariance:
-        each = equivariance_loss(v.warp(logits, padding="border"), warped, s.symmetrised, s.fixed_target)
+        each = equivariance_loss(
+            v.warp(logits, padding="border"), warped, s.symmetrised, s.fixed_target
+        )
         terms["L_e"] = s.equivariance * step.ratio(each * v.warped_masks[:, 0], v.warped_masks)
     return terms
 
 # %% ../../nbs/methods/30_contrastive.ipynb #f3c0f910
 @patch
-def compare(self: Contrastive, maps: Tensor, warped: Tensor, levels: list[Tensor], v: Views, step: Step) -> Tensor:
+def compare(
+    self: Contrastive, maps: Tensor, warped: Tensor, levels: list[Tensor], v: Views, step: Step
+) -> Tensor:
     "Equation 3 over the whole batch, or what Table 2 puts in its place."
     s = self.settings
     own = descriptors(maps, levels)
     z = step.gather(own)
     if s.compare == "views":
-        counterparts = step.gather(descriptors(warped.softmax(1) * v.warped_masks, self.levels(v.warped)))
+        counterparts = step.gather(
+            descriptors(warped.softmax(1) * v.warped_masks, self.levels(v.warped))
+        )
     else:
-        counterparts = from_partners(z, draw_partners(len(z), self.parts, step.stream("partners", z.device)))
+        counterparts = from_partners(
+            z, draw_partners(len(z), self.parts, step.stream("partners", z.device))
+        )
     if s.compare == "l2":
         return (z - counterparts).square().sum(-1).mean()
     return contrastive_loss(z, counterparts, s.temperature, s.own_negatives, s.normalise).mean()

@@ -44,7 +44,11 @@ def expanded_error(
     H: Tensor,  # (K,C)
 ) -> Tensor:  # float64
     "The same error from sums over rows, without V or W."
-    return (energy.double() - 2 * (WtV * H).sum(dtype=torch.float64) + (WtW * (H @ H.T)).sum(dtype=torch.float64)).clamp(min=0)
+    return (
+        energy.double()
+        - 2 * (WtV * H).sum(dtype=torch.float64)
+        + (WtW * (H @ H.T)).sum(dtype=torch.float64)
+    ).clamp(min=0)
 
 # %% ../../nbs/methods/50_dff.ipynb #93412300
 EPSILON = 1e-7  # in place of a denominator of zero
@@ -81,11 +85,20 @@ def update_factors(
 # %% ../../nbs/methods/50_dff.ipynb #80e42a1e
 def check_bag(V: Tensor, K: int) -> None:
     "`InputError` unless V can be factorised into K factors."
-    require(V.ndim == 2 and len(V) >= K, f"K is {K} but there are only {len(V)} descriptors to factorise; use fewer parts, larger pictures or more of them.")
+    require(
+        V.ndim == 2 and len(V) >= K,
+        f"K is {K} but there are only {len(V)} descriptors to factorise; use fewer parts, larger pictures or more of them.",
+    )
     low, high = V.aminmax()
-    require(bool(low >= 0), f"The smallest feature is {low:.3g}, but a factorisation needs features that are not negative; use a layer after a ReLU, "
-                            "or set signs to centre, split, shift or relu.")
-    require(bool(high > 0) and bool(high.isfinite()), f"The largest feature is {high:g}: there is nothing to factorise; use other features or pictures.")
+    require(
+        bool(low >= 0),
+        f"The smallest feature is {low:.3g}, but a factorisation needs features that are not negative; use a layer after a ReLU, "
+        "or set signs to centre, split, shift or relu.",
+    )
+    require(
+        bool(high > 0) and bool(high.isfinite()),
+        f"The largest feature is {high:g}: there is nothing to factorise; use other features or pictures.",
+    )
 
 
 def draw_start(
@@ -96,7 +109,10 @@ def draw_start(
     "Where the published code begins: |N(0,1)| times the root of V's mean over K."
     check_bag(V, K)
     scale = (V.mean() / K).sqrt()
-    return tuple(torch.randn(shape, generator=g, device=V.device, dtype=V.dtype).abs() * scale for shape in ((len(V), K), (K, V.shape[1])))
+    return tuple(
+        torch.randn(shape, generator=g, device=V.device, dtype=V.dtype).abs() * scale
+        for shape in ((len(V), K), (K, V.shape[1]))
+    )
 
 # %% ../../nbs/methods/50_dff.ipynb #78391527
 @dataclass
@@ -169,7 +185,12 @@ class Sums:
     @classmethod
     def empty(cls, H: Tensor) -> "Sums":
         K, C = H.shape
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=H.device) for shape in ((), (K, C), (K, K))))
+        return cls(
+            *(
+                torch.zeros(shape, dtype=torch.float64, device=H.device)
+                for shape in ((), (K, C), (K, K))
+            )
+        )
 
     def add(self, V: Tensor, W: Tensor) -> None:
         "One batch: V (N,C), W (N,K)."
@@ -179,7 +200,12 @@ class Sums:
 
     def error(self, H: Tensor) -> float:
         "|V - WH| / |V| over everything added."
-        return float((expanded_error(self.energy, self.WtV, self.WtW, H.double()) / self.energy.clamp(min=1e-300)).sqrt())
+        return float(
+            (
+                expanded_error(self.energy, self.WtV, self.WtW, H.double())
+                / self.energy.clamp(min=1e-300)
+            ).sqrt()
+        )
 
 # %% ../../nbs/methods/50_dff.ipynb #1c353489
 def sweep(
@@ -244,12 +270,24 @@ class DFFSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.signs in SIGNS, f"There is no way {self.signs!r} to treat signs; choose one of: {', '.join(SIGNS)}.")
-        require(self.peak in PEAKS, f"Activations cannot be scaled by {self.peak!r}; choose one of: {', '.join(PEAKS)}.")
+        require(
+            self.signs in SIGNS,
+            f"There is no way {self.signs!r} to treat signs; choose one of: {', '.join(SIGNS)}.",
+        )
+        require(
+            self.peak in PEAKS,
+            f"Activations cannot be scaled by {self.peak!r}; choose one of: {', '.join(PEAKS)}.",
+        )
         low = min(self.sample, self.restarts, self.iterations, self.projection, self.batch)
-        require(low >= 1 and self.passes >= 0, "sample, restarts, iterations, projection and batch must be at least 1, passes 0 or more.")
+        require(
+            low >= 1 and self.passes >= 0,
+            "sample, restarts, iterations, projection and batch must be at least 1, passes 0 or more.",
+        )
         require(self.tolerance >= 0, f"The tolerance is {self.tolerance}; it must not be negative.")
-        require(0 <= self.background < 1, f"The background is {self.background}; it must lie in [0,1), below a part's largest activation.")
+        require(
+            0 <= self.background < 1,
+            f"The background is {self.background}; it must lie in [0,1), below a part's largest activation.",
+        )
 
 # %% ../../nbs/methods/50_dff.ipynb #2ce6d9fd
 @methods.register("dff")
@@ -269,14 +307,20 @@ class DFF(Method):
 
     @classmethod
     def defaults(cls, features: str) -> dict[str, Any]:
-        own = {"vgg19": dict(layers=("relu5_4",), size=224), "vgg16": dict(layers=("relu5_3",), size=224)}
+        own = {
+            "vgg19": dict(layers=("relu5_4",), size=224),
+            "vgg16": dict(layers=("relu5_3",), size=224),
+        }
         return {**super().defaults(features), **own.get(features, {})}
 
     def reserve(self, signs: str) -> None:
         "Room for the factors, once it is known what is done with signs."
         self.settings = replace(self.settings, signs=signs)
         channels = self.extractor.dim * (2 if signs in ("centre", "split") else 1)
-        self.register_buffer("factors", torch.zeros(self.parts, channels, device=getattr(self, "peaks", torch.empty(0)).device))
+        self.register_buffer(
+            "factors",
+            torch.zeros(self.parts, channels, device=getattr(self, "peaks", torch.empty(0)).device),
+        )
 
 # %% ../../nbs/methods/50_dff.ipynb #59a6183b
 @patch
@@ -286,7 +330,11 @@ def activations(self: DFF, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,h,w)
     features = self.extractor(images)
     B, C, h, w = features.shape
     V = as_amounts(features.movedim(1, -1).reshape(-1, C), self.settings.signs, self.offset)
-    return (project(V, self.factors, self.settings.projection) / self.peaks).view(B, h, w, -1).movedim(-1, 1)
+    return (
+        (project(V, self.factors, self.settings.projection) / self.peaks)
+        .view(B, h, w, -1)
+        .movedim(-1, 1)
+    )
 
 
 @patch
@@ -302,12 +350,18 @@ def logits(self: DFF, images: Tensor) -> Tensor:
 # %% ../../nbs/methods/50_dff.ipynb #060ffccc
 @patch
 @torch.no_grad()
-def sample_vectors(self: DFF, collection: Collection, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def sample_vectors(
+    self: DFF, collection: Collection, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     "About `sample` descriptors (N,C) of shuffled pictures and their D (N,). `InputError` when there is no foreground."
     s, found = self.settings, []
     each = max(64, -(-s.sample // len(collection)))
     pictures, g = min(len(collection), -(-s.sample // each)), generator(s.seed, device)
-    for batch in progress(loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device), "reading features", total=-(-pictures // s.batch)):
+    for batch in progress(
+        loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device),
+        "reading features",
+        total=-(-pictures // s.batch),
+    ):
         f, d = self.weighted(batch)
         order = torch.randperm(len(f), generator=g, device=device)[: each * len(batch)]
         found.append((f[order], d[order]))
@@ -315,7 +369,10 @@ def sample_vectors(self: DFF, collection: Collection, device: torch.device | str
         if pictures <= 0:
             break
     f, d = (torch.cat(v) for v in zip(*found))
-    require(len(f), "No descriptor lies in the foreground of the sampled pictures; check their masks, or set inside=False.")
+    require(
+        len(f),
+        "No descriptor lies in the foreground of the sampled pictures; check their masks, or set inside=False.",
+    )
     return f, d
 
 
@@ -350,7 +407,13 @@ def fit(self: DFF, collection: Collection, device: torch.device | str = "cpu") -
     s, g = self.settings, generator(self.settings.seed, device)
     V = self.settle(*self.sample_vectors(collection, device))
     starts = (draw_start(V, s.parts, g) for _ in range(s.restarts))
-    best = min((factorise(V, W, H, s.iterations, s.tolerance) for W, H in progress(starts, "factorising", total=s.restarts)), key=lambda run: run.errors[-1])
+    best = min(
+        (
+            factorise(V, W, H, s.iterations, s.tolerance)
+            for W, H in progress(starts, "factorising", total=s.restarts)
+        ),
+        key=lambda run: run.errors[-1],
+    )
     H = best.H
     for _ in range(s.passes):
         H = improve(H, sweep(self.stream(collection, device), H, s.projection))
@@ -362,7 +425,11 @@ def fit(self: DFF, collection: Collection, device: torch.device | str = "cpu") -
 @patch
 def stream(self: DFF, collection: Collection, device: torch.device | str) -> Iterator[Tensor]:
     "D V of every batch of the collection, once."
-    for batch in progress(loaded(collection, self.settings.batch, device=device), "refining factors", total=-(-len(collection) // self.settings.batch)):
+    for batch in progress(
+        loaded(collection, self.settings.batch, device=device),
+        "refining factors",
+        total=-(-len(collection) // self.settings.batch),
+    ):
         f, d = self.weighted(batch)
         yield d[:, None] * as_amounts(f, self.settings.signs, self.offset)
 
@@ -376,7 +443,7 @@ def concept_overlay(
     M = upsample(maps[None].clamp(0, 1), tuple(image.shape[1:]))[0].cpu().numpy()
     colours = part_colours(len(M))[1:]
     if only is not None:
-        M, colours = M[only:only + 1], colours[only:only + 1]
+        M, colours = M[only : only + 1], colours[only : only + 1]
     mixed = np.tensordot(M, colours, (0, 0)) / np.maximum(M.sum(0), 1e-6)[..., None]
     strength = 0.9 * M.max(0)[..., None]
     grey = as_picture(image) @ np.array([0.299, 0.587, 0.114])
@@ -389,14 +456,24 @@ def concept_sheet(
     cell: float = 0.8,  # inches, the width of one picture
 ) -> Sheet:
     "A row of pictures, a row of all factors over them, and a row for each factor."
-    K, rows = maps.shape[1], [list(images.cpu()), [concept_overlay(i, m) for i, m in zip(images, maps)]]
+    K, rows = (
+        maps.shape[1],
+        [list(images.cpu()), [concept_overlay(i, m) for i, m in zip(images, maps)]],
+    )
     rows += [[concept_overlay(i, m, k) for i, m in zip(images, maps)] for k in range(K)]
-    return picture_grid([p for row in rows for p in row], columns=len(images), rows=["picture", "all", *(f"factor {k + 1}" for k in range(K))], cell=cell)
+    return picture_grid(
+        [p for row in rows for p in row],
+        columns=len(images),
+        rows=["picture", "all", *(f"factor {k + 1}" for k in range(K))],
+        cell=cell,
+    )
 
 # %% ../../nbs/methods/50_dff.ipynb #7b3f2f06
 def stability(factors: Sequence[Tensor]) -> float:  # each (K,C)
     "Mean cosine of paired factors, over all pairs of runs; 1 when all runs agree."
-    return float(torch.stack([match_factors(A, B)[1].mean() for A, B in combinations(factors, 2)]).mean())
+    return float(
+        torch.stack([match_factors(A, B)[1].mean() for A, B in combinations(factors, 2)]).mean()
+    )
 
 
 def suggest_rank(
@@ -407,10 +484,20 @@ def suggest_rank(
     iterations: int = 200,
 ) -> list[dict[str, float]]:  # rows of K, error (relative, the best run's), explained, stability
     "The two curves from which a reader chooses the number of factors."
-    require(restarts >= 2, f"Stability compares runs, so at least 2 restarts are needed, not {restarts}.")
+    require(
+        restarts >= 2,
+        f"Stability compares runs, so at least 2 restarts are needed, not {restarts}.",
+    )
     g, rows = generator(seed, V.device), []
     for K in progress(candidates, "trying numbers of factors"):
         runs = [factorise(V, *draw_start(V, K, g), iterations) for _ in range(restarts)]
         error = min(run.errors[-1] for run in runs)
-        rows.append({"K": K, "error": error, "explained": 1 - error**2, "stability": stability([run.H for run in runs])})
+        rows.append(
+            {
+                "K": K,
+                "error": error,
+                "explained": 1 - error**2,
+                "stability": stability([run.H for run in runs]),
+            }
+        )
     return rows

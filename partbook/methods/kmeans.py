@@ -50,14 +50,22 @@ def seed_centres(
     g: torch.Generator,  # on the vectors' device
 ) -> Tensor:  # (K,C)
     "k-means++ seeding. `InputError` when there are fewer distinct vectors than centres."
-    require(len(vectors) >= K, f"K is {K} but there are only {len(vectors)} foreground descriptors; use fewer parts, larger pictures or more of them.")
+    require(
+        len(vectors) >= K,
+        f"K is {K} but there are only {len(vectors)} foreground descriptors; use fewer parts, larger pictures or more of them.",
+    )
     first = torch.randint(len(vectors), (1,), generator=g, device=vectors.device)
     centres = vectors[first]
     squared = (vectors - centres).square().sum(1)
     for k in range(1, K):
-        require(bool(squared.max() > 1e-12), f"K is {K} but there are only {k} distinct descriptors; use fewer parts or other features.")
+        require(
+            bool(squared.max() > 1e-12),
+            f"K is {K} but there are only {k} distinct descriptors; use fewer parts or other features.",
+        )
         mass = squared.double().cumsum(0)
-        i = torch.searchsorted(mass, torch.rand(1, generator=g, device=vectors.device, dtype=torch.float64) * mass[-1]).clamp(max=len(vectors) - 1)
+        i = torch.searchsorted(
+            mass, torch.rand(1, generator=g, device=vectors.device, dtype=torch.float64) * mass[-1]
+        ).clamp(max=len(vectors) - 1)
         centres = torch.cat([centres, vectors[i]])
         squared = torch.minimum(squared, (vectors - vectors[i]).square().sum(1))
     return centres
@@ -133,7 +141,10 @@ class KMeansSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.steps >= 0 and self.batch >= 1 and self.restarts >= 1, "steps must be 0 or more, batch and restarts at least 1.")
+        require(
+            self.steps >= 0 and self.batch >= 1 and self.restarts >= 1,
+            "steps must be 0 or more, batch and restarts at least 1.",
+        )
 
 # %% ../../nbs/methods/20_kmeans.ipynb #99fccb9e
 @methods.register("kmeans")
@@ -158,7 +169,9 @@ class KMeans(Method):
 # %% ../../nbs/methods/20_kmeans.ipynb #e633f281
 @patch
 @torch.no_grad()
-def sample_vectors(self: KMeans, collection: Collection, device: torch.device | str) -> Tensor:  # (N,C)
+def sample_vectors(
+    self: KMeans, collection: Collection, device: torch.device | str
+) -> Tensor:  # (N,C)
     "At most about `sample` foreground descriptors of shuffled pictures."
     s, kept, total = self.settings, [], 0
     g = generator(s.seed, device)
@@ -180,7 +193,9 @@ def stream(self: KMeans, collection: Collection, device: torch.device | str) -> 
     "`steps` shuffled mini-batches."
     s, done = self.settings, 0
     while done < s.steps:
-        for batch in loaded(collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device):
+        for batch in loaded(
+            collection, s.batch, shuffle=True, seed=s.seed + 1 + done, device=device
+        ):
             if done == s.steps:
                 return
             done += 1
@@ -199,7 +214,9 @@ def fit(self: KMeans, collection: Collection, device: torch.device | str = "cpu"
     centres, _ = min(runs, key=lambda run: run[1])
     counts = group_sums(vectors, nearest(vectors, centres)[0], s.parts)[1]
     for batch in progress(self.stream(collection, device), "refining centres", total=s.steps):
-        centres, counts = absorb(foreground_vectors(self.extractor(batch.images), batch.masks), centres, counts)
+        centres, counts = absorb(
+            foreground_vectors(self.extractor(batch.images), batch.masks), centres, counts
+        )
     self.centres.copy_(centres)
     self.spread.copy_(nearest(vectors, centres)[1].mean().clamp(min=1e-12))
     return self
@@ -220,7 +237,10 @@ def suggest_parts(
     chosen = vectors[torch.randperm(len(vectors), generator=g, device=vectors.device)[:silhouettes]]
     rows = []
     for K in progress(candidates, "trying numbers of parts"):
-        centres, J = min((lloyd(vectors, seed_centres(vectors, K, g)) for _ in range(restarts)), key=lambda run: run[1])
+        centres, J = min(
+            (lloyd(vectors, seed_centres(vectors, K, g)) for _ in range(restarts)),
+            key=lambda run: run[1],
+        )
         index = nearest(chosen, centres)[0].cpu().numpy()
         several = len(set(index.tolist())) > 1
         value = float(silhouette_score(chosen.cpu().numpy(), index)) if several else 0.0

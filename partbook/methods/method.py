@@ -195,7 +195,9 @@ class Method(nn.Module):
 def build(
     cls: Method,
     settings: Settings,
-    weights: str | Path | None = None,  # of the features: a file; None for their own; "random" when they are loaded later
+    weights: str
+    | Path
+    | None = None,  # of the features: a file; None for their own; "random" when they are loaded later
     device: torch.device | str = "cpu",
 ) -> Method:
     "A method with its features, not fitted yet."
@@ -228,10 +230,14 @@ def shares(self: Method, logits: Tensor) -> Tensor:  # (B,K[+1],H,W)
 
 
 @patch
-def labels(self: Method, images: Tensor, masks: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+def labels(
+    self: Method, images: Tensor, masks: Tensor | None = None, size: tuple[int, int] | None = None
+) -> Tensor:
     "Labels (B,H,W) at `size` (the images' own by default); pixels outside `masks` (B,H,W) are 0."
     with torch.no_grad():
-        return self.read_labels(upsample(self.logits(images), size or tuple(images.shape[-2:])), masks)
+        return self.read_labels(
+            upsample(self.logits(images), size or tuple(images.shape[-2:])), masks
+        )
 
 # %% ../../nbs/methods/10_method.ipynb #ccd59398
 @dataclass
@@ -242,7 +248,9 @@ class TrainSettings(Settings):
     batch: int = 16  # pictures in a step, those of all processes together
     optimiser: str = "adamw"  # or "sgd"
     rate: float = 2e-3  # learning rate at the first step
-    backbone: float = 0.2  # learning rate of pretrained layers, as a share of `rate`; 0 keeps them as they are
+    backbone: float = (
+        0.2  # learning rate of pretrained layers, as a share of `rate`; 0 keeps them as they are
+    )
     momentum: float = 0.9  # of SGD
     decay: float = 1e-4  # weight decay
     power: float = 0.9  # p of the schedule; 0 keeps the rate constant
@@ -250,9 +258,18 @@ class TrainSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.steps >= 1 and self.batch >= 1, f"steps and batch must be at least 1, not {self.steps} and {self.batch}.")
-        require(self.optimiser in ("adamw", "sgd"), f"There is no optimiser {self.optimiser!r}; choose adamw or sgd.")
-        require(self.rate > 0 and self.clip > 0, f"rate and clip must be positive, not {self.rate} and {self.clip}.")
+        require(
+            self.steps >= 1 and self.batch >= 1,
+            f"steps and batch must be at least 1, not {self.steps} and {self.batch}.",
+        )
+        require(
+            self.optimiser in ("adamw", "sgd"),
+            f"There is no optimiser {self.optimiser!r}; choose adamw or sgd.",
+        )
+        require(
+            self.rate > 0 and self.clip > 0,
+            f"rate and clip must be positive, not {self.rate} and {self.clip}.",
+        )
         low = min(self.backbone, self.momentum, self.decay, self.power)
         require(low >= 0, f"backbone, momentum, decay and power must not be negative, found {low}.")
 
@@ -269,7 +286,9 @@ class Trained(Method):
     def prepare(self, collection: Collection, device: torch.device | str = "cpu") -> None:
         "Measure what has to be known about the pictures before the first step; into buffers, so that it is saved."
 
-    def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float] | tuple[list[nn.Parameter], float, float]]:
+    def parameter_groups(
+        self,
+    ) -> dict[str, tuple[list[nn.Parameter], float] | tuple[list[nn.Parameter], float, float]]:
         "By name: parameters that learn, their share of the learning rate, and the power of its schedule if it is not the settings'."
         return {"all": ([p for p in self.parameters() if p.requires_grad], 1.0)}
 
@@ -280,10 +299,14 @@ AUTO = {"equivariant": "light", "squeezenet1_1": "squeezenet"}  # otherwise deep
 def segmenter(
     settings: TrainSettings,  # with `network` and `network_weights`
     channels: int,  # K, or K+1 with a background
-    weights: str | Path | None = None,  # of the features; "random" leaves the network to be filled in
+    weights: str
+    | Path
+    | None = None,  # of the features; "random" leaves the network to be filled in
 ) -> Network:
     "The network of the settings, with the weights it starts from."
-    name = AUTO.get(settings.features, "deeplab") if settings.network == "auto" else settings.network
+    name = (
+        AUTO.get(settings.features, "deeplab") if settings.network == "auto" else settings.network
+    )
     start = "random" if weights == "random" else settings.network_weights
     if start is None and name == "light":
         start = shipped_weights()
@@ -307,7 +330,10 @@ class Segmenting(Trained):
 
     def parameter_groups(self) -> dict[str, tuple]:
         groups = self.network.parameter_groups()
-        return {"backbone": (groups["backbone"], self.settings.backbone), "head": (groups["head"], 1.0)}
+        return {
+            "backbone": (groups["backbone"], self.settings.backbone),
+            "head": (groups["head"], 1.0),
+        }
 
 # %% ../../nbs/methods/10_method.ipynb #1828b4d3
 @dataclass(frozen=True)
@@ -325,7 +351,7 @@ class Step:
 
     def mine(self, drawn, count: int):
         "Rows of this process, `count` of them, from something drawn for the whole batch."
-        return drawn if self.world == 1 else drawn[self.rank * count:(self.rank + 1) * count]
+        return drawn if self.world == 1 else drawn[self.rank * count : (self.rank + 1) * count]
 
 # %% ../../nbs/methods/10_method.ipynb #21a020cb
 class _Gather(torch.autograd.Function):

@@ -24,7 +24,15 @@ from ..features.extractor import Extractor, load_extractor, rectified
 from .contrastive import energy
 from .kmeans import lloyd, seed_centres
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
-from ..parts.maps import adjoint, corner_coordinates, divergence, label_rule, part_centres, relative_maps, upsample
+from partbook.parts.maps import (
+    adjoint,
+    corner_coordinates,
+    divergence,
+    label_rule,
+    part_centres,
+    relative_maps,
+    upsample,
+)
 from ..parts.warps import Warp, random_jitter, solved_spline
 
 # %% ../../nbs/methods/40_scops.ipynb #aad6e827
@@ -34,7 +42,10 @@ def literal_concentration_loss(
 ) -> Tensor:  # (B,K)
     "Equation 2 as written, pixel by pixel."
     H, W = maps.shape[2:]
-    v, u = torch.meshgrid(*(2 * torch.arange(n, device=maps.device, dtype=maps.dtype) / n - 1 for n in (H, W)), indexing="ij")
+    v, u = torch.meshgrid(
+        *(2 * torch.arange(n, device=maps.device, dtype=maps.dtype) / n - 1 for n in (H, W)),
+        indexing="ij",
+    )
     place = torch.stack([u, v], -1)  # (H,W,2)
     share = (maps + epsilon) / (maps + epsilon).sum((2, 3), keepdim=True)
     centre = (share[..., None] * place).sum((2, 3), keepdim=True)
@@ -82,9 +93,14 @@ def carried(
     outside: str = "ignored",  # what counts where the warp looks beyond the picture: "uniform" as in the code, or "border"
 ) -> tuple[Tensor, Tensor]:  # (B,K+1,H,W), and (B,H,W) whether a pixel counts
     "The warped scores and the pixels to compare them on, from one reading of the pictures."
-    both = warp(F.pad(logits, (0, 0, 0, 0, 0, 1), value=1.0), padding="border" if outside == "border" else "zeros")
+    both = warp(
+        F.pad(logits, (0, 0, 0, 0, 0, 1), value=1.0),
+        padding="border" if outside == "border" else "zeros",
+    )
     moved, frame = both[:, :-1], both[:, -1]
-    return moved, (frame > 0.999).to(frame.dtype) if outside == "ignored" else torch.ones_like(frame)
+    return moved, (frame > 0.999).to(frame.dtype) if outside == "ignored" else torch.ones_like(
+        frame
+    )
 
 # %% ../../nbs/methods/40_scops.ipynb #fa9d2fe1
 def moved_centres(
@@ -121,7 +137,9 @@ def literal_semantic_loss(
 # %% ../../nbs/methods/40_scops.ipynb #cef0eee3
 def semantic_loss(
     maps: Tensor,  # (B,K,H,W) part maps, the background left out
-    levels: Sequence[Tensor],  # features (B,C_l,h,w) of each layer, not negative, each on its own grid
+    levels: Sequence[
+        Tensor
+    ],  # features (B,C_l,h,w) of each layer, not negative, each on its own grid
     basis: Tensor,  # (K,C) with all layers' channels, one after the other; not negative
     saliency: Tensor | None = None,  # (B,H,W) D in [0,1]; None: 1 everywhere
 ) -> Tensor:  # (B,) summed over pixels and channels
@@ -149,7 +167,9 @@ class ScopsSettings(TrainSettings):
 
     steps: int = 400
     network: str = "auto"  # a registered network; "auto": "light" for equivariant features, "squeezenet" for SqueezeNet's, else "deeplab"
-    network_weights: str | None = None  # of its backbone: a file; None for its own pretrained ones; "random"
+    network_weights: str | None = (
+        None  # of its backbone: a file; None for its own pretrained ones; "random"
+    )
     semantic: float = 100.0  # weight of L_sc
     concentration: float = 0.1  # of L_con
     equivariance: float = 1.0  # λ^s_eqv
@@ -182,19 +202,61 @@ class ScopsSettings(TrainSettings):
 def __post_init__(self: ScopsSettings):
     TrainSettings.__post_init__(self)
     weights = (self.semantic, self.concentration, self.equivariance, self.centres, self.orthonormal)
-    require(min(weights) >= 0 and max(weights) > 0, f"The weights of the losses are {weights}; none may be negative, and one must be positive.")
-    for name, known in {"reduction": ("pixel", "mean", "sum"), "direction": ("code", "paper"), "outside": OUTSIDE, "rule": ("relative", "argmax"),
-                        "start": ("random", "kmeans"), "saliency": ("hard", "soft", "none"), "centred": ("no", "picture", "collection")}.items():
-        require(getattr(self, name) in known, f"The setting {name} is {getattr(self, name)!r}; choose one of: {', '.join(known)}.")
-    require(self.starts >= 1, f"The basis is started from {self.starts} seedings; choose at least 1.")
-    require(self.basis_rate > 0 and self.smoothing >= 0, f"basis_rate must be positive and smoothing not negative, found {self.basis_rate} and {self.smoothing}.")
-    require(0 <= self.background < 1, f"The constant background is {self.background}; it stands against parts whose maximum is 1, so choose from 0 up to, not including, 1.")
+    require(
+        min(weights) >= 0 and max(weights) > 0,
+        f"The weights of the losses are {weights}; none may be negative, and one must be positive.",
+    )
+    for name, known in {
+        "reduction": ("pixel", "mean", "sum"),
+        "direction": ("code", "paper"),
+        "outside": OUTSIDE,
+        "rule": ("relative", "argmax"),
+        "start": ("random", "kmeans"),
+        "saliency": ("hard", "soft", "none"),
+        "centred": ("no", "picture", "collection"),
+    }.items():
+        require(
+            getattr(self, name) in known,
+            f"The setting {name} is {getattr(self, name)!r}; choose one of: {', '.join(known)}.",
+        )
+    require(
+        self.starts >= 1, f"The basis is started from {self.starts} seedings; choose at least 1."
+    )
+    require(
+        self.basis_rate > 0 and self.smoothing >= 0,
+        f"basis_rate must be positive and smoothing not negative, found {self.basis_rate} and {self.smoothing}.",
+    )
+    require(
+        0 <= self.background < 1,
+        f"The constant background is {self.background}; it stands against parts whose maximum is 1, so choose from 0 up to, not including, 1.",
+    )
     self.zoom = tuple(self.zoom)
 
 # %% ../../nbs/methods/40_scops.ipynb #769fd53c
-CODE = dict(features="vgg19", layers=("relu5_2", "relu5_4"), unit_features=False, size=256, batch=6, network="deeplab", semantic=1e4, concentration=10.0, start="random",
-            equivariance=1000.0, centres=100.0, orthonormal=0.1, basis_rate=1e-2, reduction="mean", saliency="soft", outside="uniform", optimiser="sgd", rate=1e-4,
-            backbone=0.1, momentum=0.9, decay=5e-4, steps=100_000)
+CODE = dict(
+    features="vgg19",
+    layers=("relu5_2", "relu5_4"),
+    unit_features=False,
+    size=256,
+    batch=6,
+    network="deeplab",
+    semantic=1e4,
+    concentration=10.0,
+    start="random",
+    equivariance=1000.0,
+    centres=100.0,
+    orthonormal=0.1,
+    basis_rate=1e-2,
+    reduction="mean",
+    saliency="soft",
+    outside="uniform",
+    optimiser="sgd",
+    rate=1e-4,
+    backbone=0.1,
+    momentum=0.9,
+    decay=5e-4,
+    steps=100_000,
+)
 
 
 @patch(cls_method=True)
@@ -205,7 +267,15 @@ def published(cls: ScopsSettings, **changes: Any) -> ScopsSettings:
 # %% ../../nbs/methods/40_scops.ipynb #26b788ce
 DEFAULTS = {
     "equivariant": {"size": 64, "split": True},
-    "squeezenet1_1": {"size": 256, "batch": 8, "steps": 200, "backbone": 0.0, "centred": "picture", "split": True, "starts": 32},
+    "squeezenet1_1": {
+        "size": 256,
+        "batch": 8,
+        "steps": 200,
+        "backbone": 0.0,
+        "centred": "picture",
+        "split": True,
+        "starts": 32,
+    },
     "vgg19": CODE,
 }
 
@@ -224,7 +294,9 @@ class Scops(Segmenting):
     def __init__(self, settings: ScopsSettings, extractor: Extractor, network: nn.Module):
         super().__init__(settings)
         self.extractor, self.network = extractor, network
-        self.register_buffer("centre", torch.zeros(extractor.dim))  # the mean salient feature, all layers
+        self.register_buffer(
+            "centre", torch.zeros(extractor.dim)
+        )  # the mean salient feature, all layers
         channels = extractor.dim * (2 if settings.split else 1)
         start = torch.randn(settings.parts, channels, generator=generator(settings.seed)).abs()
         self.basis = nn.Parameter(start / channels**0.5 if settings.unit_features else start)
@@ -235,7 +307,12 @@ class Scops(Segmenting):
 
 # %% ../../nbs/methods/40_scops.ipynb #82bd867e
 @patch(cls_method=True)
-def build(cls: Scops, settings: ScopsSettings, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Scops:
+def build(
+    cls: Scops,
+    settings: ScopsSettings,
+    weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Scops:
     "Frozen features, a segmenter and a part basis; `weights` are those of the features. `random` leaves all to be filled in."
     extractor = load_extractor(settings.features, weights, settings.layers)
     network = segmenter(settings, settings.parts + 1, weights)
@@ -243,7 +320,9 @@ def build(cls: Scops, settings: ScopsSettings, weights: str | Path | None = None
 
 # %% ../../nbs/methods/40_scops.ipynb #f1ea2d4d
 @patch
-def read_labels(self: Scops, logits: Tensor, masks: Tensor | None = None, background: bool = True) -> Tensor:
+def read_labels(
+    self: Scops, logits: Tensor, masks: Tensor | None = None, background: bool = True
+) -> Tensor:
     "The rule of Sec. 3.1, or the strongest channel."
     if self.settings.rule == "argmax":
         return super(Scops, self).read_labels(logits, masks, background)
@@ -274,10 +353,22 @@ class Pair:
 def pair(self: Scops, batch: Batch, step: Step) -> Pair:
     "Draw the second view of a batch."
     s, x, B = self.settings, batch.images, len(batch)
-    warp = step.mine(solved_spline(B * step.world, step.stream("warp", x.device), jitter=s.bend, rotation=s.rotation, zoom=s.zoom, shift=s.shift), B)
+    warp = step.mine(
+        solved_spline(
+            B * step.world,
+            step.stream("warp", x.device),
+            jitter=s.bend,
+            rotation=s.rotation,
+            zoom=s.zoom,
+            shift=s.shift,
+        ),
+        B,
+    )
     warped = warp(x)
     if s.jitter:
-        warped = step.mine(random_jitter(B * step.world, step.stream("colours", x.device), p=1.0, grey=0.0), B)(warped)
+        warped = step.mine(
+            random_jitter(B * step.world, step.stream("colours", x.device), p=1.0, grey=0.0), B
+        )(warped)
     return Pair(x, self.saliency(batch), warp, torch.cat([x, warped]))
 
 # %% ../../nbs/methods/40_scops.ipynb #edcf4471
@@ -295,7 +386,9 @@ def described(self: Scops, images: Tensor) -> list[Tensor]:
 def levels(self: Scops, images: Tensor) -> list[Tensor]:
     "Features of each layer, a mean taken off if the settings say so, none negative."
     s, found = self.settings, self.described(images)
-    centres = self.centre.split([f.shape[1] for f in found])  # of the collection; zero unless `prepare` measured it
+    centres = self.centre.split(
+        [f.shape[1] for f in found]
+    )  # of the collection; zero unless `prepare` measured it
     means = [f.mean((2, 3)) if s.centred == "picture" else c for f, c in zip(found, centres)]
     found = [rectified(f - m[..., None, None], s.split) for f, m in zip(found, means)]
     return [F.normalize(f, dim=1) if s.unit_features else f for f in found]
@@ -303,15 +396,30 @@ def levels(self: Scops, images: Tensor) -> list[Tensor]:
 # %% ../../nbs/methods/40_scops.ipynb #e04d7126
 @patch
 @torch.no_grad()
-def prepare(self: Scops, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256) -> None:
+def prepare(
+    self: Scops, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256
+) -> None:
     "Measure the mean salient feature, and where the basis starts, on some pictures of the collection, if the settings ask for it."
-    s, indices = self.settings, torch.linspace(0, len(collection) - 1, min(pictures, len(collection))).round().long().unique().tolist()
-    batches = [collection.batch(indices[i:i + 32]).to(device) for i in range(0, len(indices), 32)] if s.centred == "collection" or s.start == "kmeans" else []
+    s, indices = (
+        self.settings,
+        torch.linspace(0, len(collection) - 1, min(pictures, len(collection)))
+        .round()
+        .long()
+        .unique()
+        .tolist(),
+    )
+    batches = (
+        [collection.batch(indices[i : i + 32]).to(device) for i in range(0, len(indices), 32)]
+        if s.centred == "collection" or s.start == "kmeans"
+        else []
+    )
     if s.centred == "collection":
         total, mass = torch.zeros_like(self.centre), torch.zeros((), device=device)
         for batch in batches:
             D, found = self.saliency(batch)[:, None], self.described(batch.images)
-            total += torch.cat([torch.einsum("bkhw,bchw->c", adjoint(D, tuple(f.shape[-2:])), f) for f in found])
+            total += torch.cat(
+                [torch.einsum("bkhw,bchw->c", adjoint(D, tuple(f.shape[-2:])), f) for f in found]
+            )
             mass += D.sum()
         self.centre.copy_(total / mass.clamp_min(1.0))
     if s.start == "kmeans":
@@ -353,18 +461,24 @@ def losses(self: Scops, batch: Batch, step: Step) -> dict[str, Tensor]:
 
 # %% ../../nbs/methods/40_scops.ipynb #9ebbc889
 @patch
-def terms(self: Scops, v: Pair, scores: Tensor, levels: list[Tensor], step: Step) -> dict[str, Tensor]:
+def terms(
+    self: Scops, v: Pair, scores: Tensor, levels: list[Tensor], step: Step
+) -> dict[str, Tensor]:
     "The weighted terms, from the scores (2B,K+1,h,w) of both views and the features of the first."
     s, terms = self.settings, {}
     logits, warped = upsample(scores, tuple(v.images.shape[-2:])).chunk(2)
     R = logits.softmax(1)[:, 1:]
     if s.semantic:
-        terms["L_sc"] = s.semantic * self.reduced(semantic_loss(R, levels, self.basis.relu(), v.saliency), levels, R)
+        terms["L_sc"] = s.semantic * self.reduced(
+            semantic_loss(R, levels, self.basis.relu(), v.saliency), levels, R
+        )
     if s.orthonormal:
         terms["L_on"] = s.orthonormal * orthonormal_loss(self.basis.relu())
     if s.concentration:
         each = concentration_loss(R, s.smoothing).sum(1).mean()
-        terms["L_con"] = s.concentration * (each / (len(v.images) * step.world) if s.reduction == "mean" else each)
+        terms["L_con"] = s.concentration * (
+            each / (len(v.images) * step.world) if s.reduction == "mean" else each
+        )
     return terms | self.equivariances(v, logits, warped, step)
 
 # %% ../../nbs/methods/40_scops.ipynb #1fa405e2
@@ -372,11 +486,16 @@ def terms(self: Scops, v: Pair, scores: Tensor, levels: list[Tensor], step: Step
 def reduced(self: Scops, each: Tensor, levels: list[Tensor], R: Tensor) -> Tensor:
     "The semantic loss (B,) of pictures, as the settings reduce it."
     pixels, channels = R[0, 0].numel(), sum(f.shape[1] for f in levels)
-    return each.mean() / {"sum": 1, "pixel": pixels, "mean": pixels * channels}[self.settings.reduction]
+    return (
+        each.mean()
+        / {"sum": 1, "pixel": pixels, "mean": pixels * channels}[self.settings.reduction]
+    )
 
-
+# %% ../../nbs/methods/40_scops.ipynb #b76e567c
 @patch
-def equivariances(self: Scops, v: Pair, logits: Tensor, warped: Tensor, step: Step) -> dict[str, Tensor]:
+def equivariances(
+    self: Scops, v: Pair, logits: Tensor, warped: Tensor, step: Step
+) -> dict[str, Tensor]:
     "Both terms of Equation 3, weighted."
     s, terms = self.settings, {}
     if not (s.equivariance or s.centres):
@@ -385,10 +504,21 @@ def equivariances(self: Scops, v: Pair, logits: Tensor, warped: Tensor, step: St
     moved, counts = carried(logits, v.warp, s.outside)
     if s.equivariance:
         term = step.ratio(map_equivariance(moved, warped, s.direction) * counts, counts)
-        terms["L_eqv^s"] = s.equivariance * {"sum": term * counts[0].numel(), "pixel": term, "mean": term / logits.shape[1]}[s.reduction]
+        terms["L_eqv^s"] = (
+            s.equivariance
+            * {"sum": term * counts[0].numel(), "pixel": term, "mean": term / logits.shape[1]}[
+                s.reduction
+            ]
+        )
     if s.centres:
         R, own = (x.softmax(1)[:, 1:] for x in (logits if s.warped_centres else moved, warped))
-        target = moved_centres(R, v.warp, s.smoothing) if s.warped_centres else code_centres(R, s.smoothing)
+        target = (
+            moved_centres(R, v.warp, s.smoothing)
+            if s.warped_centres
+            else code_centres(R, s.smoothing)
+        )
         each = centre_equivariance(own, target, s.smoothing)
-        terms["L_eqv^c"] = s.centres * (each.mean() / 2 if s.reduction == "mean" else each.sum(1).mean())
+        terms["L_eqv^c"] = s.centres * (
+            each.mean() / 2 if s.reduction == "mean" else each.sum(1).mean()
+        )
     return terms

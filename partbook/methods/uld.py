@@ -62,7 +62,9 @@ def separation_loss(
     bandwidth: float = 0.08,  # σ_sep, a share of the picture's side
 ) -> Tensor:  # (B,) from 0, all far apart, to K(K-1), all in one place
     "How much the landmarks crowd each other (after Zhang et al. 2018)."
-    apart = (positions[:, :, None] - positions[:, None]).square().sum(-1) / 4  # of the side, whose length is 2
+    apart = (positions[:, :, None] - positions[:, None]).square().sum(
+        -1
+    ) / 4  # of the side, whose length is 2
     return torch.exp(-apart / (2 * bandwidth**2)).sum((1, 2)) - positions.shape[1]
 
 # %% ../../nbs/methods/60_uld.ipynb #70a2f3da
@@ -103,7 +105,9 @@ def expected_equivariance(
     p, q = (m / m.sum((2, 3), keepdim=True).clamp_min(1e-12) for m in (maps, warped))
     u, v = cell_centres(tuple(maps.shape[2:]), maps.device), warp.grid(tuple(warped.shape[2:]))
     mean_u, mean_v = torch.einsum("bkhw,hwc->bkc", p, u), torch.einsum("bkhw,bhwc->bkc", q, v)
-    squares = torch.einsum("bkhw,hw->bk", p, u.square().sum(-1)) + torch.einsum("bkhw,bhw->bk", q, v.square().sum(-1))
+    squares = torch.einsum("bkhw,hw->bk", p, u.square().sum(-1)) + torch.einsum(
+        "bkhw,bhw->bk", q, v.square().sum(-1)
+    )
     return squares - 2 * (mean_u * mean_v).sum(-1)
 
 # %% ../../nbs/methods/60_uld.ipynb #be1a5a0b
@@ -114,8 +118,14 @@ def gaussian_maps(
     ground: float = 0.1,  # γ, beside a landmark's 1
 ) -> Tensor:  # (B,K+1,h,w), one at each cell in sum; channel 0 is the ground
     "Landmarks drawn as Gaussians that compete with each other and a ground."
-    lines = [(2 * torch.arange(n, device=positions.device, dtype=positions.dtype) + 1) / n - 1 for n in size]
-    rows, columns = (torch.exp(-((line - positions[..., i, None]) / 2).square() / (2 * width**2)) for line, i in zip(lines, (1, 0)))
+    lines = [
+        (2 * torch.arange(n, device=positions.device, dtype=positions.dtype) + 1) / n - 1
+        for n in size
+    ]
+    rows, columns = (
+        torch.exp(-((line - positions[..., i, None]) / 2).square() / (2 * width**2))
+        for line, i in zip(lines, (1, 0))
+    )
     N = rows[..., :, None] * columns[..., None, :]
     N = torch.cat([torch.full_like(N[:, :1], ground), N], 1)
     return N / N.sum(1, keepdim=True)
@@ -128,16 +138,29 @@ class Painter(nn.Module):
         self,
         parts: int,  # K
         numbers: int = 8,  # d, of a descriptor
-        widths: Sequence[float] = (0.04, 0.08, 0.16),  # of the Gaussians, shares of the side; descriptors are read at the first
+        widths: Sequence[float] = (
+            0.04,
+            0.08,
+            0.16,
+        ),  # of the Gaussians, shares of the side; descriptors are read at the first
         channels: int = 32,
         seed: int = 0,
     ):
         super().__init__()
         self.widths, c = tuple(widths), channels
         with torch.device("meta"):
-            self.look = nn.Sequential(nn.Conv2d(3, c, 5, 2, 2), nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1), nn.ReLU())
-            self.join = nn.Sequential(nn.Conv2d(c * len(self.widths), 2 * c, 3, padding=1), nn.ReLU(), nn.Conv2d(2 * c, 2 * c, 3, padding=1), nn.ReLU())
-            self.last = nn.Sequential(nn.Conv2d(2 * c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, 3, 3, padding=1))
+            self.look = nn.Sequential(
+                nn.Conv2d(3, c, 5, 2, 2), nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1), nn.ReLU()
+            )
+            self.join = nn.Sequential(
+                nn.Conv2d(c * len(self.widths), 2 * c, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(2 * c, 2 * c, 3, padding=1),
+                nn.ReLU(),
+            )
+            self.last = nn.Sequential(
+                nn.Conv2d(2 * c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, 3, 3, padding=1)
+            )
         self.to_empty(device="cpu")
         draw_weights(self, seed + 2)
         g = generator(seed + 2_000_003)
@@ -158,8 +181,13 @@ def describe(self: Painter, images: Tensor, positions: Tensor) -> tuple[Tensor, 
 def forward(self: Painter, positions: Tensor, descriptors: Tensor, size: tuple[int, int]) -> Tensor:
     "The picture (B,3,2h,2w) of landmarks (B,K,2) with descriptors (B,K+1,d)."
     tones = torch.einsum("kcd,bkd->bkc", self.widen, descriptors)
-    grids = [torch.einsum("bkhw,bkc->bchw", gaussian_maps(positions, size, width), tones) for width in self.widths]
-    x = F.interpolate(self.join(torch.cat(grids, 1)), scale_factor=2, mode="bilinear", align_corners=False)
+    grids = [
+        torch.einsum("bkhw,bkc->bchw", gaussian_maps(positions, size, width), tones)
+        for width in self.widths
+    ]
+    x = F.interpolate(
+        self.join(torch.cat(grids, 1)), scale_factor=2, mode="bilinear", align_corners=False
+    )
     return self.last(x).sigmoid()
 
 # %% ../../nbs/methods/60_uld.ipynb #c2d55cff
@@ -171,10 +199,14 @@ def repaint(self: Painter, images: Tensor, positions: Tensor) -> tuple[Tensor, T
     return painted, F.interpolate(images, tuple(painted.shape[-2:]), mode="area")
 
 # %% ../../nbs/methods/60_uld.ipynb #47cda89f
-FORMS = {"concentration_form": ("variance", "entropy"), "separation_form": ("distance", "overlap"), "equivariance_form": ("centres", "expected"),
-         "warp": ("affine", "spline")}
+FORMS = {
+    "concentration_form": ("variance", "entropy"),
+    "separation_form": ("distance", "overlap"),
+    "equivariance_form": ("centres", "expected"),
+    "warp": ("affine", "spline"),
+}
 
-
+# %% ../../nbs/methods/60_uld.ipynb #7e8fe033
 @dataclass
 class ULDSettings(TrainSettings):
     "Unsupervised landmarks. `published` gives the settings of the papers as far as they are known."
@@ -182,11 +214,17 @@ class ULDSettings(TrainSettings):
     parts: int = 8  # K
     steps: int = 400
     network: str = "auto"  # a registered network; "auto": the one that goes with `features`, as in contrastive reconstruction
-    network_weights: str | None = None  # of its backbone: a file; None for its own pretrained ones; "random"
+    network_weights: str | None = (
+        None  # of its backbone: a file; None for its own pretrained ones; "random"
+    )
     concentration: float = 100.0  # weights of the four losses
     separation: float = 20.0
     equivariance: float = 1e4
-    reconstruction: tuple[float, ...] | float = (1920.0, 19200.0, 192000.0)  # for each third (or whatever share) of the steps; 0: no painter
+    reconstruction: tuple[float, ...] | float = (
+        1920.0,
+        19200.0,
+        192000.0,
+    )  # for each third (or whatever share) of the steps; 0: no painter
     concentration_form: str = "variance"  # SCOPS; "entropy": Zhang et al.
     separation_form: str = "distance"  # Zhang et al.; "overlap": Thewlis et al.
     equivariance_form: str = "centres"  # Zhang et al.; "expected": Thewlis et al.
@@ -208,31 +246,84 @@ class ULDSettings(TrainSettings):
 def __post_init__(self: ULDSettings):
     TrainSettings.__post_init__(self)
     for name, choices in FORMS.items():
-        require(getattr(self, name) in choices, f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.")
+        require(
+            getattr(self, name) in choices,
+            f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.",
+        )
     value = self.reconstruction
     self.reconstruction = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     self.zoom, self.widths = tuple(self.zoom), tuple(self.widths)
     weights = (self.concentration, self.separation, self.equivariance, *self.reconstruction)
-    require(self.reconstruction and min(weights) >= 0 and max(weights) > 0,
-            f"The weights of the losses are {weights}; none may be negative, and one must be positive.")
-    require(self.bandwidth > 0 and self.widths and min(self.widths) > 0, f"bandwidth and widths must be positive, not {self.bandwidth} and {self.widths}.")
-    require(self.window >= 1 and self.descriptor >= 1, f"window and descriptor must be at least 1, not {self.window} and {self.descriptor}.")
+    require(
+        self.reconstruction and min(weights) >= 0 and max(weights) > 0,
+        f"The weights of the losses are {weights}; none may be negative, and one must be positive.",
+    )
+    require(
+        self.bandwidth > 0 and self.widths and min(self.widths) > 0,
+        f"bandwidth and widths must be positive, not {self.bandwidth} and {self.widths}.",
+    )
+    require(
+        self.window >= 1 and self.descriptor >= 1,
+        f"window and descriptor must be at least 1, not {self.window} and {self.descriptor}.",
+    )
 
 # %% ../../nbs/methods/60_uld.ipynb #e35c9dbb
 PUBLISHED = {
-    "scops": dict(features="vgg19", network="deeplab", size=256, batch=6, optimiser="sgd", rate=1e-4, backbone=0.1, momentum=0.9, decay=5e-4, steps=100_000,
-                  parts=8, warp="spline", bend=0.01, rotation=60.0, zoom=(0.7, 2.0), shift=0.1),
-    "zhang": dict(network="light", network_weights="random", size=80, batch=16, optimiser="adamw", rate=1e-3, backbone=1.0, decay=1e-6, steps=300_000,
-                  parts=10, concentration_form="entropy", only_seen=False, warp="spline", bend=0.1, rotation=17.0, zoom=(0.68, 1.47), shift=0.3,
-                  widths=tuple(round(2 ** (i / 2) / 8, 4) for i in range(5))),
+    "scops": dict(
+        features="vgg19",
+        network="deeplab",
+        size=256,
+        batch=6,
+        optimiser="sgd",
+        rate=1e-4,
+        backbone=0.1,
+        momentum=0.9,
+        decay=5e-4,
+        steps=100_000,
+        parts=8,
+        warp="spline",
+        bend=0.01,
+        rotation=60.0,
+        zoom=(0.7, 2.0),
+        shift=0.1,
+    ),
+    "zhang": dict(
+        network="light",
+        network_weights="random",
+        size=80,
+        batch=16,
+        optimiser="adamw",
+        rate=1e-3,
+        backbone=1.0,
+        decay=1e-6,
+        steps=300_000,
+        parts=10,
+        concentration_form="entropy",
+        only_seen=False,
+        warp="spline",
+        bend=0.1,
+        rotation=17.0,
+        zoom=(0.68, 1.47),
+        shift=0.3,
+        widths=tuple(round(2 ** (i / 2) / 8, 4) for i in range(5)),
+    ),
 }
-DEFAULTS = {"equivariant": {"size": 64}, "squeezenet1_1": dict(size=128, batch=8, backbone=0.2), "vgg19": PUBLISHED["scops"]}
+
+# %% ../../nbs/methods/60_uld.ipynb #8d428eef
+DEFAULTS = {
+    "equivariant": {"size": 64},
+    "squeezenet1_1": dict(size=128, batch=8, backbone=0.2),
+    "vgg19": PUBLISHED["scops"],
+}
 
 
 @patch(cls_method=True)
 def published(cls: ULDSettings, whose: str = "scops", **changes: Any) -> ULDSettings:
     "The baseline as SCOPS trained it, or (`zhang`) the landmark paper's own settings, as far as either is known."
-    require(whose in PUBLISHED, f"There are no published settings of {whose!r}; choose {' or '.join(PUBLISHED)}.")
+    require(
+        whose in PUBLISHED,
+        f"There are no published settings of {whose!r}; choose {' or '.join(PUBLISHED)}.",
+    )
     return cls(**{**PUBLISHED[whose], **changes})
 
 # %% ../../nbs/methods/60_uld.ipynb #f1968dff
@@ -249,15 +340,28 @@ class ULD(Segmenting):
     def __init__(self, settings: ULDSettings, network: Network):
         super().__init__(settings)
         self.network, s = network, settings
-        self.painter = Painter(s.parts, s.descriptor, s.widths, seed=s.seed) if max(s.reconstruction) > 0 else None
+        self.painter = (
+            Painter(s.parts, s.descriptor, s.widths, seed=s.seed)
+            if max(s.reconstruction) > 0
+            else None
+        )
 
     def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         groups = super().parameter_groups()
-        return groups if self.painter is None else {**groups, "painter": (list(self.painter.parameters()), 1.0)}
+        return (
+            groups
+            if self.painter is None
+            else {**groups, "painter": (list(self.painter.parameters()), 1.0)}
+        )
 
 # %% ../../nbs/methods/60_uld.ipynb #c9335651
 @patch(cls_method=True)
-def build(cls: ULD, settings: ULDSettings, weights: str | Path | None = None, device: torch.device | str = "cpu") -> ULD:
+def build(
+    cls: ULD,
+    settings: ULDSettings,
+    weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+) -> ULD:
     "A network with K+1 channels; `weights` are those that go with `features`. `random` leaves them to be filled in."
     return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
 
@@ -276,11 +380,27 @@ def landmarks(
 def views(self: ULD, batch: Batch, step: Step) -> tuple[Warp, Tensor, Tensor]:
     "The warp, what the network sees (2B,3,H,W), and the foreground (2B,1,H,W) of both views."
     s, B, x = self.settings, len(batch), batch.images
-    draw = random_affine if s.warp == "affine" else lambda *a, **more: solved_spline(*a, jitter=s.bend, **more)
-    warp = step.mine(draw(B * step.world, step.stream("warp", x.device), rotation=s.rotation, zoom=s.zoom, shift=s.shift), B)
+    draw = (
+        random_affine
+        if s.warp == "affine"
+        else lambda *a, **more: solved_spline(*a, jitter=s.bend, **more)
+    )
+    warp = step.mine(
+        draw(
+            B * step.world,
+            step.stream("warp", x.device),
+            rotation=s.rotation,
+            zoom=s.zoom,
+            shift=s.shift,
+        ),
+        B,
+    )
     both, D = [x, warp(x, padding="border")], foreground(batch)
     if s.jitter:
-        both = [step.mine(random_jitter(B * step.world, step.stream(name, x.device)), B)(v) for v, name in zip(both, ("first colours", "second colours"))]
+        both = [
+            step.mine(random_jitter(B * step.world, step.stream(name, x.device)), B)(v)
+            for v, name in zip(both, ("first colours", "second colours"))
+        ]
     return warp, torch.cat(both), torch.cat([D, warp(D)])
 
 # %% ../../nbs/methods/60_uld.ipynb #8f724d6f
@@ -304,19 +424,38 @@ def terms(self: ULD, maps: Tensor, warp: Warp, images: Tensor, step: Step) -> di
     s, x, terms = self.settings, landmark_positions(maps), {}
     first, second = x.chunk(2)
     if s.concentration:
-        each = concentration_loss(maps, 0.0) if s.concentration_form == "variance" else entropy_concentration(maps)
+        each = (
+            concentration_loss(maps, 0.0)
+            if s.concentration_form == "variance"
+            else entropy_concentration(maps)
+        )
         terms["L_con"] = s.concentration * each.sum(1).mean()
     if s.separation:
-        terms["L_sep"] = s.separation * (separation_loss(x, s.bandwidth) if s.separation_form == "distance" else overlap_loss(maps, s.window)).mean()
+        terms["L_sep"] = (
+            s.separation
+            * (
+                separation_loss(x, s.bandwidth)
+                if s.separation_form == "distance"
+                else overlap_loss(maps, s.window)
+            ).mean()
+        )
     if s.equivariance:
-        each = landmark_equivariance(first, second, warp) if s.equivariance_form == "centres" else expected_equivariance(*maps.chunk(2), warp)
-        terms["L_eqv"] = s.equivariance * (each * still_seen(first, warp) if s.only_seen else each).sum(1).mean()
+        each = (
+            landmark_equivariance(first, second, warp)
+            if s.equivariance_form == "centres"
+            else expected_equivariance(*maps.chunk(2), warp)
+        )
+        terms["L_eqv"] = (
+            s.equivariance * (each * still_seen(first, warp) if s.only_seen else each).sum(1).mean()
+        )
     if self.painter is not None:
         painted, target = self.painter.repaint(images, first)
-        terms["L_rec"] = self.reconstruction_weight(step.number) * (painted - target).square().mean()
+        terms["L_rec"] = (
+            self.reconstruction_weight(step.number) * (painted - target).square().mean()
+        )
     return terms
 
-
+# %% ../../nbs/methods/60_uld.ipynb #8b59e87c
 @patch
 def reconstruction_weight(self: ULD, step: int) -> float:
     "The weight of the reconstruction at this step: the weights take equal shares of the training."

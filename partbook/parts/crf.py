@@ -25,7 +25,10 @@ def unary_energy(
     certainty: float = 1e-5,  # no probability counts as less
 ) -> Tensor:  # (B,L,H,W)
     "ψ_u: minus the logarithm of probabilities."
-    require(0 < certainty < 1, f"The smallest probability that counts is {certainty}; it must lie between 0 and 1.")
+    require(
+        0 < certainty < 1,
+        f"The smallest probability that counts is {certainty}; it must lie between 0 and 1.",
+    )
     check_probabilities(maps)
     return -maps.clamp_min(certainty).log()
 
@@ -33,14 +36,21 @@ def unary_energy(
 def check_probabilities(maps: Tensor) -> None:
     "`InputError` unless `maps` are distributions over at least two labels."
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-    require(isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] >= 2 and maps.numel() > 0,
-            f"A CRF needs maps (B,L,H,W) of at least two labels, not {shape}; add the batch axis with maps[None], or a background as 1 - maps.")
-    require(maps.is_floating_point(), f"A CRF needs probabilities, not {maps.dtype}; make labels into maps with one_hot_maps.")
+    require(
+        isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] >= 2 and maps.numel() > 0,
+        f"A CRF needs maps (B,L,H,W) of at least two labels, not {shape}; add the batch axis with maps[None], or a background as 1 - maps.",
+    )
+    require(
+        maps.is_floating_point(),
+        f"A CRF needs probabilities, not {maps.dtype}; make labels into maps with one_hot_maps.",
+    )
     with torch.no_grad():
         low, total = maps.amin(), maps.sum(1)
-    require(bool(low >= -1e-6) and bool((total - 1).abs().max() < 1e-2),
-            f"A CRF needs probabilities that sum to one at each pixel; the least is {low:.3g}, sums run from {total.min():.3g} to {total.max():.3g}; "
-            "apply softmax_maps to scores first.")
+    require(
+        bool(low >= -1e-6) and bool((total - 1).abs().max() < 1e-2),
+        f"A CRF needs probabilities that sum to one at each pixel; the least is {low:.3g}, sums run from {total.min():.3g} to {total.max():.3g}; "
+        "apply softmax_maps to scores first.",
+    )
 
 # %% ../../nbs/parts/60_crf.ipynb #669d219f
 def position_features(
@@ -49,7 +59,9 @@ def position_features(
     like: Tensor,  # for device and type
 ) -> Tensor:  # (1,N,2)
     "(x,y) of each pixel, in widths of the kernel."
-    y, x = torch.meshgrid(*(torch.arange(n, device=like.device, dtype=like.dtype) for n in size), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.arange(n, device=like.device, dtype=like.dtype) for n in size), indexing="ij"
+    )
     return torch.stack([x, y], -1).view(1, -1, 2) / width
 
 
@@ -59,7 +71,9 @@ def bilateral_features(
     colour: float,  # θ_β, where white is 1
 ) -> Tensor:  # (B,N,5)
     "(x,y,r,g,b) of each pixel, in widths of the kernel."
-    places = position_features(tuple(images.shape[-2:]), position, images).expand(len(images), -1, -1)
+    places = position_features(tuple(images.shape[-2:]), position, images).expand(
+        len(images), -1, -1
+    )
     return torch.cat([places, images.flatten(2).mT / colour], 2)
 
 # %% ../../nbs/parts/60_crf.ipynb #9ba9956f
@@ -106,7 +120,12 @@ def literal_step(
     for i in range(N):
         scores = []
         for l in range(L):
-            message = sum(compatibility[l, m] * kernel[i, j] * q[m, j] for m in range(L) for j in range(N) if itself or j != i)
+            message = sum(
+                compatibility[l, m] * kernel[i, j] * q[m, j]
+                for m in range(L)
+                for j in range(N)
+                if itself or j != i
+            )
             scores.append(-unary[l, i] - message)
         columns.append(torch.stack(scores).softmax(0))
     return torch.stack(columns, 1)
@@ -169,11 +188,21 @@ def normalised(
     itself: bool = True,
 ) -> Message:
     "The filter with its pixels' sums d divided out, and without the pixel itself if that is asked for."
-    require(kind in NORMALISATIONS, f"The normalisation is {kind!r}; it must be one of: {', '.join(NORMALISATIONS)}.")
+    require(
+        kind in NORMALISATIONS,
+        f"The normalisation is {kind!r}; it must be one of: {', '.join(NORMALISATIONS)}.",
+    )
     d = apply(torch.ones_like(like[:, :1])).clamp_min(1e-20)
     one = torch.ones_like(d)
-    before, after = {"none": (one, one), "before": (1 / d, one), "after": (one, 1 / d), "symmetric": (d.rsqrt(), d.rsqrt())}[kind]
-    own = 0 if itself else before * after * d.clamp_max(1)  # k_ii = 1; a filter that is not exact may have less in all
+    before, after = {
+        "none": (one, one),
+        "before": (1 / d, one),
+        "after": (one, 1 / d),
+        "symmetric": (d.rsqrt(), d.rsqrt()),
+    }[kind]
+    own = (
+        0 if itself else before * after * d.clamp_max(1)
+    )  # k_ii = 1; a filter that is not exact may have less in all
     return lambda q: after * apply(before * q) - own * q
 
 # %% ../../nbs/parts/60_crf.ipynb #5507b668
@@ -188,14 +217,18 @@ class Exact:
     ):
         self.features = features
         B, N, _ = features.shape
-        self.rows = max(1, (block or (1 << 22 if features.device.type == "cpu" else 1 << 27)) // (B * N))
+        self.rows = max(
+            1, (block or (1 << 22 if features.device.type == "cpu" else 1 << 27)) // (B * N)
+        )
         self.kernel = gaussian_kernel(features) if B * N * N <= room else None
 
     def __call__(self, x: Tensor) -> Tensor:
         flat = x.flatten(2).mT  # (B,N,L)
         if self.kernel is not None:
             return (self.kernel @ flat).mT.reshape(x.shape)
-        total = torch.zeros_like(flat)  # made before the blocks, so that what they leave behind is one hole, not a thousand
+        total = torch.zeros_like(
+            flat
+        )  # made before the blocks, so that what they leave behind is one hole, not a thousand
         for start in range(0, flat.shape[1], self.rows):
             rows = slice(start, start + self.rows)
             total[:, rows] = gaussian_kernel(self.features[:, rows], self.features) @ flat
@@ -206,7 +239,12 @@ class Separable:
     "The position kernel: one Gaussian along columns and one along rows."
 
     def __init__(self, size: tuple[int, int], width: float, like: Tensor):
-        self.down, self.across = (gaussian_kernel(torch.arange(n, device=like.device, dtype=like.dtype).view(1, -1, 1) / width) for n in size)
+        self.down, self.across = (
+            gaussian_kernel(
+                torch.arange(n, device=like.device, dtype=like.dtype).view(1, -1, 1) / width
+            )
+            for n in size
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.down @ x @ self.across
@@ -234,7 +272,9 @@ def simplex(
     rank = (y - zero).argsort(dim=1, descending=True, stable=True).argsort(dim=1) + excess
     turn = (rank < 0).long() - (rank >= n).long()
     rank, zero = rank + n * turn, zero + n * turn
-    rest = ((y - zero) / n).gather(1, rank.argsort(dim=1))  # from the largest residual to the smallest
+    rest = ((y - zero) / n).gather(
+        1, rank.argsort(dim=1)
+    )  # from the largest residual to the smallest
     weights = torch.cat([1 + rest[:, -1:] - rest[:, :1], (rest[:, :-1] - rest[:, 1:]).flip(1)], 1)
     k = torch.arange(n, device=y.device)
     steps = torch.where(k <= n - 1 - k[:, None], k[:, None], k[:, None] - n)  # (which, rank)
@@ -243,14 +283,19 @@ def simplex(
 # %% ../../nbs/parts/60_crf.ipynb #8457e581
 def pack(
     corners: Tensor,  # (B,P,d+1,d+1) int64
-) -> tuple[Tensor, Tensor]:  # one integer for each corner (B,P,d+1); the step to the next corner along each of d+1 axes (d+1,)
+) -> tuple[
+    Tensor, Tensor
+]:  # one integer for each corner (B,P,d+1); the step to the next corner along each of d+1 axes (d+1,)
     "Number the lattice's points, room for neighbours included. The last coordinate follows from the others."
     n = corners.shape[-1]
     own = corners[..., :-1]
     low, high = own.amin((0, 1, 2)) - n, own.amax((0, 1, 2)) + n
     span = high - low + 1
     cells = float(span.double().prod()) * len(corners)
-    require(cells < 2**62, f"The kernel is too narrow for its lattice ({cells:.1e} points); choose larger widths, or form='exact'.")
+    require(
+        cells < 2**62,
+        f"The kernel is too narrow for its lattice ({cells:.1e} points); choose larger widths, or form='exact'.",
+    )
     radix = torch.cat([torch.ones_like(span[:1]), span.cumprod(0)])
     picture = torch.arange(len(corners), device=corners.device).view(-1, 1, 1) * radix[-1]
     axes = torch.cat([radix[:-1].sum() - n * radix[:-1], radix[:-1].sum()[None]])
@@ -265,19 +310,25 @@ class Lattice:
         features: Tensor,  # (B,N,d), in widths of the kernel
     ):
         B, N, d = features.shape
-        corners, weights = simplex(elevate((features - features.mean(1, keepdim=True)).flatten(0, 1)))
+        corners, weights = simplex(
+            elevate((features - features.mean(1, keepdim=True)).flatten(0, 1))
+        )
         numbers, axes = pack(corners.view(B, N, d + 1, d + 1))
         points, index = numbers.unique(return_inverse=True)
         self.index, self.weights, self.count = index.view(B * N, d + 1), weights, len(points)
         wanted = points + torch.stack([axes, -axes], 1)[..., None]  # (d+1,2,M)
         found = torch.searchsorted(points, wanted).clamp_max(self.count - 1)
-        self.neighbours = found.where(points[found] == wanted, self.count)  # the row after the last stays zero
+        self.neighbours = found.where(
+            points[found] == wanted, self.count
+        )  # the row after the last stays zero
         self.scale = (4 * math.pi / 3) ** (d / 2) * math.sqrt(d + 1) / 2 ** (d + 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.flatten(2).mT.reshape(len(self.index), -1)  # (BN,L)
         table = self.blur(self.splat(rows))
-        sliced = sum(table[self.index[:, k]] * self.weights[:, k, None] for k in range(self.weights.shape[1]))
+        sliced = sum(
+            table[self.index[:, k]] * self.weights[:, k, None] for k in range(self.weights.shape[1])
+        )
         return (self.scale * sliced).view(len(x), -1, x.shape[1]).mT.reshape(x.shape)
 
 # %% ../../nbs/parts/60_crf.ipynb #613844b5
@@ -317,24 +368,52 @@ class CRFSettings:
     def __post_init__(self):
         for name in ("position", "bilateral", "colour"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"The CRF's width {name} is {value}; it must be positive.")
+            require(
+                0 < value < math.inf, f"The CRF's width {name} is {value}; it must be positive."
+            )
         for name in ("position_weight", "bilateral_weight"):
-            require(0 <= getattr(self, name) < math.inf, f"The CRF's {name} is {getattr(self, name)}; it must be 0 or more.")
-        require(self.iterations >= 0 and self.side >= 1, f"The CRF cannot make {self.iterations} updates for pictures of {self.side} pixels.")
-        require(self.normalisation in NORMALISATIONS, f"The normalisation is {self.normalisation!r}; it must be one of: {', '.join(NORMALISATIONS)}.")
-        require(self.form in ("fast", "exact"), f"The CRF's form is {self.form!r}; it must be fast or exact.")
+            require(
+                0 <= getattr(self, name) < math.inf,
+                f"The CRF's {name} is {getattr(self, name)}; it must be 0 or more.",
+            )
+        require(
+            self.iterations >= 0 and self.side >= 1,
+            f"The CRF cannot make {self.iterations} updates for pictures of {self.side} pixels.",
+        )
+        require(
+            self.normalisation in NORMALISATIONS,
+            f"The normalisation is {self.normalisation!r}; it must be one of: {', '.join(NORMALISATIONS)}.",
+        )
+        require(
+            self.form in ("fast", "exact"),
+            f"The CRF's form is {self.form!r}; it must be fast or exact.",
+        )
 
 # %% ../../nbs/parts/60_crf.ipynb #b066ceec
 @patch(cls_method=True)
 def position_only(cls: CRFSettings, **changes) -> CRFSettings:
     "What SCOPS' public code does: sxy 3, compat 5, 5 iterations, at its pictures' 256 pixels."
-    return cls(**{"position": 3.0, "position_weight": 5.0, "bilateral_weight": 0.0, "iterations": 5, "side": 256} | changes)
+    return cls(
+        **{
+            "position": 3.0,
+            "position_weight": 5.0,
+            "bilateral_weight": 0.0,
+            "iterations": 5,
+            "side": 256,
+        }
+        | changes
+    )
 
 
 @patch
 def at(self: CRFSettings, side: int) -> CRFSettings:  # pixels of the longer side
     "The same CRF for pictures of another size."
-    return replace(self, position=self.position * side / self.side, bilateral=self.bilateral * side / self.side, side=side)
+    return replace(
+        self,
+        position=self.position * side / self.side,
+        bilateral=self.bilateral * side / self.side,
+        side=side,
+    )
 
 # %% ../../nbs/parts/60_crf.ipynb #07222772
 def messages(
@@ -348,11 +427,13 @@ def messages(
         kernels.append((s.position_weight, Separable(size, s.position, images)))
     if s.bilateral_weight:
         make = Lattice if s.form == "fast" else Exact
-        kernels.append((s.bilateral_weight, make(bilateral_features(images, s.bilateral, s.colour))))
+        kernels.append(
+            (s.bilateral_weight, make(bilateral_features(images, s.bilateral, s.colour)))
+        )
     parts = [(w, normalised(k, images, s.normalisation, s.itself)) for w, k in kernels]
     return lambda q: sum((w * m(q) for w, m in parts), torch.zeros_like(q))
 
-
+# %% ../../nbs/parts/60_crf.ipynb #3f97c3a8
 def refine(
     maps: Tensor,  # (B,L,H,W) probabilities, the background among them
     images: Tensor,  # (B,3,H,W) in [0,1], of the same size
@@ -362,10 +443,16 @@ def refine(
     "Part maps after a dense CRF."
     unary = unary_energy(maps)
     found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-    require(found == (len(maps), 3, *maps.shape[-2:]),
-            f"The CRF's pictures must be (B,3,H,W) with the maps' batch and size {(len(maps), 3, *maps.shape[-2:])}, not {found}; "
-            "bring the maps to the pictures' size with upsample.")
-    require(compatibility is None or compatibility.shape == (maps.shape[1],) * 2,
-            f"The compatibility must be a matrix for {maps.shape[1]} labels, not {'' if compatibility is None else tuple(compatibility.shape)}.")
-    *_, q = mean_field(unary, messages(images.to(unary), settings), settings.iterations, compatibility)
+    require(
+        found == (len(maps), 3, *maps.shape[-2:]),
+        f"The CRF's pictures must be (B,3,H,W) with the maps' batch and size {(len(maps), 3, *maps.shape[-2:])}, not {found}; "
+        "bring the maps to the pictures' size with upsample.",
+    )
+    require(
+        compatibility is None or compatibility.shape == (maps.shape[1],) * 2,
+        f"The compatibility must be a matrix for {maps.shape[1]} labels, not {'' if compatibility is None else tuple(compatibility.shape)}.",
+    )
+    *_, q = mean_field(
+        unary, messages(images.to(unary), settings), settings.iterations, compatibility
+    )
     return q

@@ -21,12 +21,20 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int = 1, stride: int = 1):
         super().__init__()
-        settings = dict(kernel_size=3, padding=dilation, dilation=dilation, bias=False, padding_mode="replicate")
+        settings = dict(
+            kernel_size=3, padding=dilation, dilation=dilation, bias=False, padding_mode="replicate"
+        )
         self.first = nn.Conv2d(inputs, outputs, stride=stride, **settings)
         self.second = nn.Conv2d(outputs, outputs, **settings)
         self.norms = nn.ModuleList([nn.BatchNorm2d(outputs) for _ in range(2)])
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norms[0](self.first(x)).relu()
@@ -39,15 +47,23 @@ class Body(nn.Module):
     def __init__(self, width: int = 64, coarse: int = 96):
         super().__init__()
         fine = dict(bias=False, padding_mode="replicate")
-        self.stem = nn.Sequential(nn.Conv2d(3, width // 2, 5, 2, 2, **fine), nn.BatchNorm2d(width // 2), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width // 2, 5, 2, 2, **fine), nn.BatchNorm2d(width // 2), nn.ReLU()
+        )
         self.quarter = Block(width // 2, width, stride=2)
-        self.eighth = nn.Sequential(Block(width, coarse, stride=2), Block(coarse, coarse, dilation=2))
+        self.eighth = nn.Sequential(
+            Block(width, coarse, stride=2), Block(coarse, coarse, dilation=2)
+        )
         self.up = nn.Conv2d(coarse, width, 1)
-        self.head = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, **fine), nn.BatchNorm2d(width), nn.ReLU())
+        self.head = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, **fine), nn.BatchNorm2d(width), nn.ReLU()
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         near = self.quarter(self.stem(pictures))
-        far = F.interpolate(self.up(self.eighth(near)), near.shape[-2:], mode="bilinear", align_corners=False)
+        far = F.interpolate(
+            self.up(self.eighth(near)), near.shape[-2:], mode="bilinear", align_corners=False
+        )
         return self.head(near + far)
 
 # %% ../../nbs/parts/50_light.ipynb #52911a80
@@ -60,7 +76,9 @@ class Light(Network):
     def __init__(
         self,
         channels: int,
-        weights: str | Path | None = "random",  # of the body: a file of the equivariant descriptor; "random" draws them
+        weights: str
+        | Path
+        | None = "random",  # of the body: a file of the equivariant descriptor; "random" draws them
         seed: int = 0,  # of what is drawn
         width: int = 64,
     ):
@@ -69,7 +87,9 @@ class Light(Network):
         self.std.fill_(0.25)
         self.backbone = Body(width)
         convolution = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
-        self.head = nn.Sequential(convolution, nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, channels, 1))
+        self.head = nn.Sequential(
+            convolution, nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, channels, 1)
+        )
         draw_weights(self, seed)
         draw_small(self.head[-1], 0.01, seed)
         self.trained = weights not in (None, "random")
@@ -83,7 +103,12 @@ class Light(Network):
 def load_body(body: Body, path: str | Path) -> None:
     "Fill a body from the file of a descriptor, whose last layer is left out. `InputError` when the file is another network's."
     tensors = load_tensors(path, OR_ELSE)
-    load_into(body, {k: v for k, v in tensors.items() if not k.startswith("head.3.")}, path, "the light network")
+    load_into(
+        body,
+        {k: v for k, v in tensors.items() if not k.startswith("head.3.")},
+        path,
+        "the light network",
+    )
 
 
 @patch

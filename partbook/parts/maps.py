@@ -18,8 +18,10 @@ from ..core import require
 # %% ../../nbs/parts/10_maps.ipynb #bf2ab52e
 def _check_maps(maps: Tensor) -> None:
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-    require(isinstance(maps, Tensor) and maps.ndim == 4 and maps.numel() > 0,
-            f"Part maps must have shape (B,K,h,w), not {shape}; add the batch axis with maps[None].")
+    require(
+        isinstance(maps, Tensor) and maps.ndim == 4 and maps.numel() > 0,
+        f"Part maps must have shape (B,K,h,w), not {shape}; add the batch axis with maps[None].",
+    )
 
 # %% ../../nbs/parts/10_maps.ipynb #a6c9005d
 def softmax_maps(
@@ -41,7 +43,9 @@ def relative_maps(
     return F.pad(relative, (0, 0, 0, 0, 1, 0), value=background)
 
 
-def label_rule(maps: Tensor, background: float = 0.1) -> Tensor:  # (B,K,h,w) -> (B,h,w) int64 labels: 0 background, 1..K parts
+def label_rule(
+    maps: Tensor, background: float = 0.1
+) -> Tensor:  # (B,K,h,w) -> (B,h,w) int64 labels: 0 background, 1..K parts
     "SCOPS' label rule (Sec. 3.1): the strongest of the relative maps."
     return relative_maps(maps, background).argmax(1)
 
@@ -57,9 +61,11 @@ def argmax_labels(
     if masks is None:
         return labels
     expected = (maps.shape[0], *maps.shape[2:])
-    require(tuple(masks.shape) == expected,
-            f"Masks must have the maps' batch and size {expected}, not {tuple(masks.shape)}; "
-            "resize the maps with upsample or the masks by nearest pixel.")
+    require(
+        tuple(masks.shape) == expected,
+        f"Masks must have the maps' batch and size {expected}, not {tuple(masks.shape)}; "
+        "resize the maps with upsample or the masks by nearest pixel.",
+    )
     return labels.where(masks.bool(), 0)
 
 # %% ../../nbs/parts/10_maps.ipynb #3707de3c
@@ -90,7 +96,11 @@ def interpolation(
     "The matrix of bilinear interpolation along one axis (`align_corners=False`)."
     with torch.inference_mode(False), torch.no_grad():
         unit = torch.eye(cells, device=device, dtype=torch.float32)[None]
-        return F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0].T.contiguous().to(dtype)
+        return (
+            F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0]
+            .T.contiguous()
+            .to(dtype)
+        )
 
 
 def adjoint(
@@ -101,12 +111,17 @@ def adjoint(
     (H, W), (h, w) = maps.shape[-2:], size
     if (H, W) == (h, w):
         return maps
-    return interpolation(h, H, maps.device, maps.dtype).T @ maps @ interpolation(w, W, maps.device, maps.dtype)
+    return (
+        interpolation(h, H, maps.device, maps.dtype).T
+        @ maps
+        @ interpolation(w, W, maps.device, maps.dtype)
+    )
 
 # %% ../../nbs/parts/10_maps.ipynb #b8560a7c
 def part_centres(
     maps: Tensor,  # (B,K,h,w) part maps R, not negative
-    size: tuple[int, int] | None = None,  # (H,W) of the picture whose pixels are meant; None: the maps' own grid
+    size: tuple[int, int]
+    | None = None,  # (H,W) of the picture whose pixels are meant; None: the maps' own grid
     epsilon: float = 0.0,  # added to every cell; SCOPS' code has 1e-3
 ) -> Tensor:  # (B,K,2) centres (x,y) in pixels; the middle of the picture for a part without mass
     "Centres of mass (SCOPS 1), from the maps' row and column sums."

@@ -40,10 +40,17 @@ class Network(nn.Module):
         channels: int,  # K, or K+1 with a background
     ):
         super().__init__()
-        require(channels >= 1, f"A network needs at least one channel, not {channels}; ask for one for each part.")
+        require(
+            channels >= 1,
+            f"A network needs at least one channel, not {channels}; ask for one for each part.",
+        )
         self.channels = channels
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False
+        )
 
     def scores(self, pictures: Tensor) -> Tensor:
         "(B,3,H,W) normalised, whole cells, to (B,channels,H/s,W/s); what a subclass defines."
@@ -56,9 +63,17 @@ def forward(
     images: Tensor,  # (B,3,H,W) float in [0,1]
 ) -> Tensor:  # (B,channels,h,w) scores on the network's own grid
     shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-    require(isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3 and images.numel() > 0,
-            f"A network needs images of shape (B,3,H,W), not {shape}; add the batch axis with images[None], or stack the samples with collate.")
-    require(images.is_floating_point(), f"A network needs images as floats in [0,1], not {images.dtype}; divide bytes by 255.")
+    require(
+        isinstance(images, Tensor)
+        and images.ndim == 4
+        and images.shape[1] == 3
+        and images.numel() > 0,
+        f"A network needs images of shape (B,3,H,W), not {shape}; add the batch axis with images[None], or stack the samples with collate.",
+    )
+    require(
+        images.is_floating_point(),
+        f"A network needs images as floats in [0,1], not {images.dtype}; divide bytes by 255.",
+    )
     whole = tuple(self.stride * max(1, round(n / self.stride)) for n in images.shape[-2:])
     if whole != tuple(images.shape[-2:]):
         images = F.interpolate(images, whole, mode="bilinear", antialias=True, align_corners=False)
@@ -68,22 +83,42 @@ def forward(
 @patch
 def parameter_groups(self: Network) -> dict[str, list[nn.Parameter]]:
     "Trainable parameters, each once: those of the backbone and those of the head."
-    return {name: [p for p in getattr(self, name).parameters() if p.requires_grad] for name in ("backbone", "head")}
+    return {
+        name: [p for p in getattr(self, name).parameters() if p.requires_grad]
+        for name in ("backbone", "head")
+    }
 
 # %% ../../nbs/parts/40_networks.ipynb #b6828f50
 def dilated_resnet50(
-    weights: str | Path | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
+    weights: str
+    | Path
+    | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
     seed: int = 0,  # of random weights
-    dilate: tuple[bool, bool, bool] = (False, True, True),  # strides of layer2, layer3, layer4 to replace
+    dilate: tuple[bool, bool, bool] = (
+        False,
+        True,
+        True,
+    ),  # strides of layer2, layer3, layer4 to replace
 ) -> nn.Sequential:  # (B,3,H,W) to (B,2048,h,w)
     "ResNet-50 without its classifier, dilated."
     with torch.device("meta"):
-        network = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=list(dilate))
-    trunk = nn.Sequential(OrderedDict((n, m) for n, m in network.named_children() if n not in ("avgpool", "fc"))).to_empty(device="cpu")
+        network = torchvision.models.resnet50(
+            weights=None, replace_stride_with_dilation=list(dilate)
+        )
+    trunk = nn.Sequential(
+        OrderedDict((n, m) for n, m in network.named_children() if n not in ("avgpool", "fc"))
+    ).to_empty(device="cpu")
     return _fill(trunk, "resnet50", weights, seed, torchvision.models.ResNet50_Weights, network)
 
 
-def _fill(module: nn.Module, name: str, weights: str | Path | None, seed: int, published, network: nn.Module) -> nn.Module:
+def _fill(
+    module: nn.Module,
+    name: str,
+    weights: str | Path | None,
+    seed: int,
+    published,
+    network: nn.Module,
+) -> nn.Module:
     "Weights into a part of a torchvision network: drawn, downloaded or from a file."
     if weights == "random":
         draw_weights(module, seed)
@@ -105,13 +140,15 @@ class ParallelHead(nn.Module):
         super().__init__()
         self.width, self.dilations = width, tuple(dilations)
         with torch.device("meta"):
-            branches = nn.ModuleList(nn.Conv2d(width, channels, 3, padding=d, dilation=d) for d in dilations)
+            branches = nn.ModuleList(
+                nn.Conv2d(width, channels, 3, padding=d, dilation=d) for d in dilations
+            )
         self.branches = branches.to_empty(device="cpu")
         draw_small(self.branches, std, seed)
 
     def as_written(self, x: Tensor) -> Tensor:
         "The sum of the convolutions."
-        return sum(branch(x[:, :self.width]) for branch in self.branches)
+        return sum(branch(x[:, : self.width]) for branch in self.branches)
 
 # %% ../../nbs/parts/40_networks.ipynb #d99d5733
 @torch.no_grad()
@@ -131,8 +168,12 @@ def forward(self: ParallelHead, x: Tensor) -> Tensor:
     size = x.shape[-2:]
     taps = torch.stack([branch.weight for branch in self.branches])  # (4,K,C,3,3)
     rows = taps.flip(3, 4).permute(0, 1, 3, 4, 2).reshape(-1, self.width)
-    moved = (rows @ x[:, :self.width].flatten(2)).view(len(x), len(self.branches), -1, size.numel())
-    views = [F.fold(m, size, 3, dilation=d, padding=d) for m, d in zip(moved.unbind(1), self.dilations)]
+    moved = (rows @ x[:, : self.width].flatten(2)).view(
+        len(x), len(self.branches), -1, size.numel()
+    )
+    views = [
+        F.fold(m, size, 3, dilation=d, padding=d) for m, d in zip(moved.unbind(1), self.dilations)
+    ]
     return sum(views) + sum(branch.bias for branch in self.branches).view(-1, 1, 1)
 
 # %% ../../nbs/parts/40_networks.ipynb #de739aa2
@@ -163,7 +204,10 @@ class DeepLab(Network):
         grid: str = "cells",  # "cells", "plain" or "ceil": which cells, see above
     ):
         super().__init__(channels)
-        require(norm in NORMS, f"deeplab has no normalisation {norm!r}; choose one of: {', '.join(NORMS)}.")
+        require(
+            norm in NORMS,
+            f"deeplab has no normalisation {norm!r}; choose one of: {', '.join(NORMS)}.",
+        )
         require(grid in GRIDS, f"deeplab has no grid {grid!r}; choose one of: {', '.join(GRIDS)}.")
         self.norm, self.grid = norm, grid
         self.backbone = dilated_resnet50(weights, seed)
@@ -179,7 +223,7 @@ def scores(self: DeepLab, pictures: Tensor) -> Tensor:
         return self.head(self.backbone(pictures))
     h, w = (n // 8 for n in pictures.shape[-2:])
     found = self.head(self.backbone(F.pad(pictures, (4, 4, 4, 4), mode="replicate")))
-    return found[:, :, 1:1 + h, 1:1 + w]
+    return found[:, :, 1 : 1 + h, 1 : 1 + w]
 
 
 @patch
@@ -198,7 +242,11 @@ def enlarge(
 ) -> Tensor:  # (B,C,2m+1,2n+1)
     "To the grid that SqueezeNet's pooling came from: coarse cell i lies on fine cell 2i+1, between them bilinear."
     h, w = x.shape[-2:]
-    return F.pad(F.interpolate(x, (2 * h - 1, 2 * w - 1), mode="bilinear", align_corners=True), (1, 1, 1, 1), mode="replicate")
+    return F.pad(
+        F.interpolate(x, (2 * h - 1, 2 * w - 1), mode="bilinear", align_corners=True),
+        (1, 1, 1, 1),
+        mode="replicate",
+    )
 
 # %% ../../nbs/parts/40_networks.ipynb #451ef5ec
 class Decoder(nn.Module):
@@ -212,10 +260,20 @@ class Decoder(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        require(width >= 8 and width % 8 == 0, f"The decoder's width is {width}; it must be a multiple of 8, for eight groups to be normalised.")
+        require(
+            width >= 8 and width % 8 == 0,
+            f"The decoder's width is {width}; it must be a multiple of 8, for eight groups to be normalised.",
+        )
         with torch.device("meta"):
-            self.inward = nn.ModuleList(nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, width, 1)) for c in inputs)
-            self.join = nn.ModuleList(nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU()) for _ in inputs[1:])
+            self.inward = nn.ModuleList(
+                nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, width, 1)) for c in inputs
+            )
+            self.join = nn.ModuleList(
+                nn.Sequential(
+                    nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU()
+                )
+                for _ in inputs[1:]
+            )
             self.last = nn.Conv2d(width, channels, 1)
         self.to_empty(device="cpu")
         draw_weights(self, seed + 1)
@@ -239,7 +297,9 @@ class SqueezeSegmenter(Network):
     def __init__(
         self,
         channels: int,
-        weights: str | Path | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
+        weights: str
+        | Path
+        | None = None,  # a file; None or "IMAGENET1K_V1" downloads torchvision's; "random" draws them
         seed: int = 0,  # of the decoder, and of random weights
         width: int = 64,  # channels of the decoder, a multiple of 8
         freeze: bool = False,  # whether to leave the encoder as it came
@@ -248,7 +308,9 @@ class SqueezeSegmenter(Network):
         with torch.device("meta"):
             network = torchvision.models.squeezenet1_1(weights=None)
         trunk = network.features.to_empty(device="cpu")
-        self.backbone = _fill(trunk, "squeezenet1_1", weights, seed, torchvision.models.SqueezeNet1_1_Weights, network)
+        self.backbone = _fill(
+            trunk, "squeezenet1_1", weights, seed, torchvision.models.SqueezeNet1_1_Weights, network
+        )
         self.backbone.requires_grad_(not freeze)
         self.head = Decoder((128, 256, 512), width, channels, seed)
 
@@ -262,19 +324,23 @@ def scores(self: SqueezeSegmenter, pictures: Tensor) -> Tensor:
         x = stage(x)
         if i in self.taps:
             grids.append(x)
-    return self.head(*grids)[:, :, 2:2 + h, 2:2 + w]
+    return self.head(*grids)[:, :, 2 : 2 + h, 2 : 2 + w]
 
 # %% ../../nbs/parts/40_networks.ipynb #00de2ec3
 def _timm():
     try:
         return importlib.import_module("timm")
     except ImportError:
-        raise InputError("The network 'dinov2' needs the package timm, which is not installed here; run: pip install 'partbook[dino]'") from None
+        raise InputError(
+            "The network 'dinov2' needs the package timm, which is not installed here; run: pip install 'partbook[dino]'"
+        ) from None
 
 
 def vision_transformer(
     size: str = "small",  # "small" (ViT-S/14, 384 channels) or "base" (ViT-B/14, 768)
-    weights: str | Path | None = None,  # a file, the authors' .pth or timm's .safetensors; None downloads the authors'; "random" draws them
+    weights: str
+    | Path
+    | None = None,  # a file, the authors' .pth or timm's .safetensors; None downloads the authors'; "random" draws them
     seed: int = 0,  # of random weights
 ) -> nn.Module:
     "DINOv2's transformer from timm. `InputError` where timm is missing or the weights cannot be had."
@@ -285,8 +351,14 @@ def vision_transformer(
     vit = vit.to_empty(device="cpu")
     if weights == "random":
         return _draw_transformer(vit, seed)
-    path = Path(weights) if weights is not None else download(vit.default_cfg["url"], f"dinov2 ({size})")
-    rename = importlib.import_module("timm.models.vision_transformer").checkpoint_filter_fn  # the authors' names to timm's
+    path = (
+        Path(weights)
+        if weights is not None
+        else download(vit.default_cfg["url"], f"dinov2 ({size})")
+    )
+    rename = importlib.import_module(
+        "timm.models.vision_transformer"
+    ).checkpoint_filter_fn  # the authors' names to timm's
     return load_into(vit, rename(load_tensors(path, OR_ELSE), vit), path, f"dinov2 ({size})")
 
 # %% ../../nbs/parts/40_networks.ipynb #4e37ac24
@@ -295,7 +367,9 @@ def _draw_transformer(vit: nn.Module, seed: int) -> nn.Module:
     "Matrices and tokens from N(0, 0.02), scales one, shifts zero."
     stream = generator(seed)
     for name, p in vit.named_parameters():
-        p.normal_(0, 0.02, generator=stream) if p.ndim > 1 else p.fill_(0.0 if name.endswith("bias") else 1.0)
+        p.normal_(0, 0.02, generator=stream) if p.ndim > 1 else p.fill_(
+            0.0 if name.endswith("bias") else 1.0
+        )
     return vit
 
 # %% ../../nbs/parts/40_networks.ipynb #15d41e61
@@ -316,13 +390,15 @@ class DINOv2(Network):
         super().__init__(channels)
         self.backbone = vision_transformer(size, weights, seed)
         self.backbone.requires_grad_(not freeze)
-        self.head = nn.Conv2d(self.backbone.num_features, channels, 1, device="meta").to_empty(device="cpu")
+        self.head = nn.Conv2d(self.backbone.num_features, channels, 1, device="meta").to_empty(
+            device="cpu"
+        )
         draw_small(self.head, 0.01, seed)
 
     def tokens(self, pictures: Tensor) -> Tensor:  # (B,C,H/14,W/14)
         "The patch tokens as a grid."
         h, w = (n // self.stride for n in pictures.shape[-2:])
-        found = self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens:]
+        found = self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
         return found.transpose(1, 2).unflatten(2, (h, w))
 
     def scores(self, pictures: Tensor) -> Tensor:
@@ -335,7 +411,11 @@ def multiply_adds(
 ) -> int:
     "Multiplications and additions, in pairs, for one picture forward."
     H, W = (size, size) if isinstance(size, int) else size
-    shapes = {name: t.to("meta") for part in (network.named_parameters(), network.named_buffers()) for name, t in part}
+    shapes = {
+        name: t.to("meta")
+        for part in (network.named_parameters(), network.named_buffers())
+        for name, t in part
+    }
     training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -28,8 +28,10 @@ from ..core import InputError, require
 from ..files import MARK, regular_file, shown, write_atomic
 
 # %% ../../nbs/parts/20_plots.ipynb #9630c333
-BASE = ("f0563c 2a5bff ffd21f 00c2a8 b5179e d2f096 2dd2ff d2005a 4b96ff 00ffc3 f0870f 5ac378 "
-        "4bffff e1d25a d278c3 4b780f 4b5ad2 b42d78 e16987 3cb4ff 8769c3 00b44b d20f00 3cffe1").split()
+BASE = (
+    "f0563c 2a5bff ffd21f 00c2a8 b5179e d2f096 2dd2ff d2005a 4b96ff 00ffc3 f0870f 5ac378 "
+    "4bffff e1d25a d278c3 4b780f 4b5ad2 b42d78 e16987 3cb4ff 8769c3 00b44b d20f00 3cffe1"
+).split()
 SHADES = (0.0, -0.35, 0.55, -0.55, 0.3)  # negative: towards black, positive: towards white
 
 
@@ -38,7 +40,7 @@ def part_colours(
 ) -> np.ndarray:  # (K+1,3) float in [0,1]; row 0, the background, is black
     "One colour for each part. Colour k does not depend on K; after 120 parts they repeat."
     require(K >= 0, f"The number of parts is {K}; it cannot be negative.")
-    base = np.array([[int(h[i:i + 2], 16) for i in (0, 2, 4)] for h in BASE]) / 255
+    base = np.array([[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in BASE]) / 255
     cycle = np.concatenate([base * (1 + s) if s < 0 else base * (1 - s) + s for s in SHADES])
     return np.concatenate([np.zeros((1, 3)), cycle[np.arange(K) % len(cycle)]])
 
@@ -99,12 +101,17 @@ def as_bytes(
 def draw_picture(
     ax: Axes,
     value: Any,  # what `as_picture` takes
-    size: tuple[int, int] | None = None,  # (H,W) in pixels to draw it at, for a coarse grid; None: its own
+    size: tuple[int, int]
+    | None = None,  # (H,W) in pixels to draw it at, for a coarse grid; None: its own
 ) -> None:
     "Draw so that pixel j spans [j, j+1), the convention of landmarks and boxes. Small pictures stay sharp."
     picture = as_picture(value)
     H, W = size or picture.shape[:2]
-    ax.imshow(picture, extent=(0, W, H, 0), interpolation="nearest" if max(picture.shape) <= 160 else "antialiased")
+    ax.imshow(
+        picture,
+        extent=(0, W, H, 0),
+        interpolation="nearest" if max(picture.shape) <= 160 else "antialiased",
+    )
     ax.set(xlim=(0, W), ylim=(H, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -114,7 +121,10 @@ def boundaries(
 ) -> np.ndarray:  # (H,W) bool
     "Pixels of a part that touch another label to the right or below, or background on any side."
     edge = np.zeros(labels.shape, bool)
-    for a, b in (((slice(None), slice(None, -1)), (slice(None), slice(1, None))), ((slice(None, -1),), (slice(1, None),))):
+    for a, b in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1),), (slice(1, None),)),
+    ):
         differs = labels[a] != labels[b]
         edge[a] |= differs & (labels[a] > 0)
         edge[b] |= differs & (labels[a] == 0)
@@ -199,7 +209,7 @@ def _runs(labels: np.ndarray) -> np.ndarray:
     column, row = np.nonzero((labels[:, 1:] != labels[:, :-1]).T)
     starts = np.ones(len(row), bool)
     starts[1:] = (np.diff(column) != 0) | (np.diff(row) != 1)
-    ends = np.append(starts[1:], True)[:len(row)]
+    ends = np.append(starts[1:], True)[: len(row)]
     x = column[starts] + 1
     return np.stack([np.stack([x, row[starts]], -1), np.stack([x, row[ends] + 1], -1)], 1)
 
@@ -209,14 +219,20 @@ def contours(
     labels: Tensor | np.ndarray,  # (H,W) integers
     colour: str = "black",
     linewidth: float = 0.7,  # points
-    size: tuple[int, int] | None = None,  # (H,W) the labels stand for in pixels, when they are coarser than the picture
+    size: tuple[int, int]
+    | None = None,  # (H,W) the labels stand for in pixels, when they are coarser than the picture
 ) -> LineCollection:
     "Thin lines between regions of different labels."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     H, W = size or labels.shape
     scale = np.array([W / labels.shape[1], H / labels.shape[0]])
     upright, level = _runs(labels), _runs(labels.T)[..., ::-1]
-    lines = LineCollection(np.concatenate([upright, level]) * scale, colors=colour, linewidths=linewidth, capstyle="projecting")
+    lines = LineCollection(
+        np.concatenate([upright, level]) * scale,
+        colors=colour,
+        linewidths=linewidth,
+        capstyle="projecting",
+    )
     return ax.add_collection(lines)
 
 # %% ../../nbs/parts/20_plots.ipynb #171f3909
@@ -225,17 +241,32 @@ def draw_landmarks(
     landmarks: Tensor | np.ndarray,  # (L,2) points (x,y) in pixels
     visible: Tensor | np.ndarray | None = None,  # (L,) bool; hidden ones are not drawn
     names: Sequence[str] | None = None,  # written beside the points
-    colours: np.ndarray | None = None,  # (L,3); the part colours by default, landmark i in colour i+1
+    colours: np.ndarray
+    | None = None,  # (L,3); the part colours by default, landmark i in colour i+1
     size: float = 16.0,  # area of a dot in square points
 ) -> None:
     "A ringed dot for each visible landmark, on a picture drawn by `draw_picture`."
     points = np.asarray(landmarks.cpu() if isinstance(landmarks, Tensor) else landmarks, float)
-    shown = np.ones(len(points), bool) if visible is None else np.asarray(visible.cpu() if isinstance(visible, Tensor) else visible, bool)
+    shown = (
+        np.ones(len(points), bool)
+        if visible is None
+        else np.asarray(visible.cpu() if isinstance(visible, Tensor) else visible, bool)
+    )
     colours = part_colours(len(points))[1:] if colours is None else colours
-    ax.scatter(*points[shown].T, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3)
+    ax.scatter(
+        *points[shown].T, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3
+    )
     for i in np.flatnonzero(shown) if names is not None else []:
-        ax.annotate(names[i], points[i], (3, 3), textcoords="offset points", fontsize=7, color="white", zorder=4,
-                    path_effects=[withStroke(linewidth=1.6, foreground="black")])
+        ax.annotate(
+            names[i],
+            points[i],
+            (3, 3),
+            textcoords="offset points",
+            fontsize=7,
+            color="white",
+            zorder=4,
+            path_effects=[withStroke(linewidth=1.6, foreground="black")],
+        )
 
 # %% ../../nbs/parts/20_plots.ipynb #e73259ff
 def _screen_pixels(side: int, wanted: int) -> int:
@@ -257,7 +288,9 @@ class Sheet(Figure):
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
-        _drawn(self).quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(file, "PNG", optimize=True)  # a third of the size
+        _drawn(self).quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+            file, "PNG", optimize=True
+        )  # a third of the size
         return file.getvalue()
 
     def _ipython_display_(self) -> None:  # asked before matplotlib's own way of showing figures
@@ -294,7 +327,14 @@ def picture_grid(
     wide = _screen_pixels(max(a.shape[1] for a in arrays), round(100 * cell))
     tall = round(wide * max(a.shape[0] / a.shape[1] for a in arrays))
     gap, left = 4, 22 if rows is not None else 0
-    *tops, foot = _row_tops([any(titles[i:i + columns]) if titles is not None else False for i in range(0, n, columns)], tall, gap)
+    *tops, foot = _row_tops(
+        [
+            any(titles[i : i + columns]) if titles is not None else False
+            for i in range(0, n, columns)
+        ],
+        tall,
+        gap,
+    )
     figure = Sheet(left + columns * (wide + gap) + gap, foot)
     for i, array in enumerate(arrays):
         r, c = divmod(i, columns)
@@ -308,12 +348,25 @@ def picture_grid(
 
 # %% ../../nbs/parts/20_plots.ipynb #c6dbb29e
 def _legend(ax: Axes, K: int) -> None:
-    ax.imshow(part_colours(K)[None, 1:], aspect="auto", extent=(0, max(K, 1), 0, 1), interpolation="nearest")
+    ax.imshow(
+        part_colours(K)[None, 1:],
+        aspect="auto",
+        extent=(0, max(K, 1), 0, 1),
+        interpolation="nearest",
+    )
     ax.set_axis_off()
     room = ax.get_window_extent().width / max(K, 1)
     for k in range(1, K + 1) if room >= 14 else ():
         dark = part_colours(k)[k] @ [0.299, 0.587, 0.114] < 0.45
-        ax.text(k - 0.5, 0.47, str(k), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        ax.text(
+            k - 0.5,
+            0.47,
+            str(k),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "black",
+        )
 
 # %% ../../nbs/parts/20_plots.ipynb #b6b1296d
 def _mark(about: str = "") -> PngInfo:
@@ -346,8 +399,10 @@ def part_sheet(
     path: str | Path | None = None,  # where to save it as a PNG file
 ) -> Sheet:
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
-    require(len(images) == len(labels) > 0,
-            f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.")
+    require(
+        len(images) == len(labels) > 0,
+        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.",
+    )
     images = [as_picture(i) for i in images]
     side = max(max(i.shape[:2]) for i in images)
     cell = _screen_pixels(side, 128 if side <= 160 else 160)
@@ -358,7 +413,9 @@ def part_sheet(
     for i, (image, label) in enumerate(zip(images, labels)):
         r, c = divmod(i, columns)
         for below, picture in enumerate((image, overlay(image, label))):
-            ax = _place(figure, gap + c * (cell + gap), gap + r * pair + below * (cell + gap), cell, cell)
+            ax = _place(
+                figure, gap + c * (cell + gap), gap + r * pair + below * (cell + gap), cell, cell
+            )
             draw_picture(ax, picture)
             if below and contours:
                 _contours(ax, label, linewidth=0.6)

@@ -52,7 +52,9 @@ class Rows:
 
     def _each(self, change):
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(v) for name, v in tensors.items() if isinstance(v, Tensor)})
+        return replace(
+            self, **{name: change(v) for name, v in tensors.items() if isinstance(v, Tensor)}
+        )
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -65,7 +67,9 @@ class Rows:
         return self._each(lambda value: value.to(device))
 
 # %% ../../nbs/parts/30_warps.ipynb #942d4be6
-Points = tuple[tuple[float, float], ...]  # control points (x,y): on the host, so that they can name a cached table
+Points = tuple[
+    tuple[float, float], ...
+]  # control points (x,y): on the host, so that they can name a cached table
 
 
 @dataclass(eq=False)
@@ -77,14 +81,21 @@ class Warp(Rows):
     control: Points = ()  # P points p_i, the same for all rows
 
     def __post_init__(self):
-        require(self.affine.ndim == 3 and self.affine.shape[1:] == (2, 3),
-                f"The affine part of a warp must be (B,2,3), not {tuple(self.affine.shape)}; add the batch axis with affine[None].")
+        require(
+            self.affine.ndim == 3 and self.affine.shape[1:] == (2, 3),
+            f"The affine part of a warp must be (B,2,3), not {tuple(self.affine.shape)}; add the batch axis with affine[None].",
+        )
         expected = (len(self.affine), len(self.control), 2) if self.control else None
         found = None if self.weights is None else tuple(self.weights.shape)
-        require(found == expected, f"The weights of a warp with {len(self.control)} control points must be {expected}, not {found}.")
+        require(
+            found == expected,
+            f"The weights of a warp with {len(self.control)} control points must be {expected}, not {found}.",
+        )
 
     def coefficients(self) -> Tensor:  # (B,3+P,2): A, t and the weights, in the order of `basis`
-        return self.affine.mT if self.weights is None else torch.cat([self.affine.mT, self.weights], 1)
+        return (
+            self.affine.mT if self.weights is None else torch.cat([self.affine.mT, self.weights], 1)
+        )
 
 # %% ../../nbs/parts/30_warps.ipynb #6a37ce5e
 def thin_plate(
@@ -125,8 +136,13 @@ def at(
 
 # %% ../../nbs/parts/30_warps.ipynb #2597d400
 @lru_cache(maxsize=8)
-def _grid_basis(size: tuple[int, int], control: Points, device: torch.device, dtype: torch.dtype) -> Tensor:  # (3+P,H*W)
-    with torch.inference_mode(False), torch.no_grad():  # a table made while predicting must also serve training
+def _grid_basis(
+    size: tuple[int, int], control: Points, device: torch.device, dtype: torch.dtype
+) -> Tensor:  # (3+P,H*W)
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):  # a table made while predicting must also serve training
         return basis(cell_centres(size, device).to(dtype).flatten(0, 1), control).mT.contiguous()
 
 
@@ -151,13 +167,17 @@ def __call__(
     padding: str = "zeros",  # what lies outside: "zeros" (background), "border" or "reflection"
 ) -> Tensor:  # of the same shape and type
     "T: the warped pictures. `InputError` when there is not one row for each picture."
-    require(pictures.ndim in (3, 4) and len(pictures) == len(self),
-            f"A warp of {len(self)} rows needs pictures of shape ({len(self)},C,H,W) or ({len(self)},H,W), not {tuple(pictures.shape)}.")
+    require(
+        pictures.ndim in (3, 4) and len(pictures) == len(self),
+        f"A warp of {len(self)} rows needs pictures of shape ({len(self)},C,H,W) or ({len(self)},H,W), not {tuple(pictures.shape)}.",
+    )
     x = pictures if pictures.ndim == 4 else pictures[:, None]
     values = x if x.dtype in (torch.float32, torch.float64) else x.float()
     mode = mode if x.is_floating_point() else "nearest"
     with _exact(values):
-        y = F.grid_sample(values, self.grid(x.shape[-2:]).to(values.dtype), mode, padding, align_corners=False)
+        y = F.grid_sample(
+            values, self.grid(x.shape[-2:]).to(values.dtype), mode, padding, align_corners=False
+        )
     return y.to(x.dtype).view_as(pictures)
 
 # %% ../../nbs/parts/30_warps.ipynb #b60555e4
@@ -170,7 +190,9 @@ def slopes(
     A = self.affine[:, None, :, :2].expand(-1, positions.shape[1], -1, -1)
     if self.weights is None:
         return A
-    away = positions[..., None, :] - _control_tensor(self.control, positions.device, positions.dtype)  # (B,L,P,2)
+    away = positions[..., None, :] - _control_tensor(
+        self.control, positions.device, positions.dtype
+    )  # (B,L,P,2)
     squared = away.square().sum(-1, keepdim=True)
     rise = 2 * away * torch.where(squared > 0, squared.log() + 1, 0.0)
     with _exact(positions):
@@ -199,7 +221,11 @@ def points(
             for _ in range(iterations):
                 v = v - _divide(self.slopes(v), self.at(v) - u)
         v = v - _divide(self.slopes(v).detach(), self.at(v) - u)
-        missed = (pixel_positions(self.at(v.detach()), size) - points).detach().norm(dim=-1, keepdim=True)
+        missed = (
+            (pixel_positions(self.at(v.detach()), size) - points)
+            .detach()
+            .norm(dim=-1, keepdim=True)
+        )
         v = torch.where(missed <= tolerance, v, torch.nan)
     return pixel_positions(v, size)
 
@@ -210,7 +236,10 @@ def then(
     second: Warp,
 ) -> Warp:
     "`second(self(pictures))` with one reading of the pictures. `InputError` unless this first warp is affine."
-    require(self.weights is None, "A spline followed by another warp is no spline; put the affine warp first, or warp the pictures twice.")
+    require(
+        self.weights is None,
+        "A spline followed by another warp is no spline; put the affine warp first, or warp the pictures twice.",
+    )
     A, t = self.affine[:, :, :2], self.affine[:, :, 2:]
     with _exact(A):
         affine = A @ second.affine
@@ -226,7 +255,9 @@ def inverse(self: Warp) -> Warp:
     return Warp(torch.cat([A, -A @ self.affine[:, :, 2:]], 2))
 
 # %% ../../nbs/parts/30_warps.ipynb #de75ed1e
-def uniform(shape: Sequence[int], g: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+def uniform(
+    shape: Sequence[int], g: torch.Generator, low: float = 0.0, high: float = 1.0
+) -> Tensor:
     "Uniform numbers in [low, high) from the stream `g`, on its device."
     return low + (high - low) * torch.rand(tuple(shape), generator=g, device=g.device)
 
@@ -240,7 +271,11 @@ def affine_warp(
 ) -> Warp:
     "The affine warp with these numbers."
     c, s = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    columns = torch.stack([flip * c, flip * s], -1), torch.stack([lean * c - s, lean * s + c], -1), shift
+    columns = (
+        torch.stack([flip * c, flip * s], -1),
+        torch.stack([lean * c - s, lean * s + c], -1),
+        shift,
+    )
     return Warp(torch.stack(columns, -1))
 
 # %% ../../nbs/parts/30_warps.ipynb #ab8b525a
@@ -248,7 +283,10 @@ def random_affine(
     count: int,  # B
     g: torch.Generator,
     rotation: float = 60.0,  # degrees, either way
-    zoom: tuple[float, float] = (0.7, 2.0),  # things appear this much larger; drawn evenly in its logarithm
+    zoom: tuple[float, float] = (
+        0.7,
+        2.0,
+    ),  # things appear this much larger; drawn evenly in its logarithm
     shift: float = 0.1,  # share of half the picture
     mirror: float = 0.0,  # how often
     shear: float = 0.0,  # largest lean
@@ -264,7 +302,10 @@ def random_affine(
 
 
 def _check_zoom(zoom: tuple[float, float]) -> None:
-    require(0 < zoom[0] <= zoom[1], f"The zoom {zoom} must be two positive numbers, the smaller first; 1 leaves the size alone.")
+    require(
+        0 < zoom[0] <= zoom[1],
+        f"The zoom {zoom} must be two positive numbers, the smaller first; 1 leaves the size alone.",
+    )
 
 # %% ../../nbs/parts/30_warps.ipynb #bf2eb832
 def lattice(
@@ -277,12 +318,16 @@ def lattice(
 
 
 @lru_cache(maxsize=16)
-def _spline_system(control: Points) -> Tensor:  # (3+P,P) on the host: targets to coefficients, in the order of `basis`
+def _spline_system(
+    control: Points,
+) -> Tensor:  # (3+P,P) on the host: targets to coefficients, in the order of `basis`
     p = torch.tensor(control, dtype=torch.float64)
     rows = basis(p, control)  # (P,3+P): Q and K
     n = len(p)
-    require(torch.linalg.matrix_rank(rows[:, :3]) == 3 and len(set(control)) == n,
-            f"The {n} control points of a spline must be distinct and not all on one line.")
+    require(
+        torch.linalg.matrix_rank(rows[:, :3]) == 3 and len(set(control)) == n,
+        f"The {n} control points of a spline must be distinct and not all on one line.",
+    )
     conditions = torch.cat([torch.zeros(3, 3, dtype=torch.float64), rows[:, :3].mT], 1)
     return torch.linalg.inv(torch.cat([rows, conditions]))[:, :n]
 
@@ -299,8 +344,10 @@ def solve_spline(
 ) -> Warp:
     "The thin-plate splines with g(source) = target (Bookstein 1989). `InputError` when the points do not determine one."
     control = sources if isinstance(sources, tuple) else tuple(map(tuple, sources.tolist()))
-    require(targets.ndim == 3 and targets.shape[1:] == (len(control), 2),
-            f"The targets of {len(control)} control points must have shape (B,{len(control)},2), not {tuple(targets.shape)}.")
+    require(
+        targets.ndim == 3 and targets.shape[1:] == (len(control), 2),
+        f"The targets of {len(control)} control points must have shape (B,{len(control)},2), not {tuple(targets.shape)}.",
+    )
     with _exact(targets):
         C = _spline_solver(control, targets.device, targets.dtype) @ targets
     return Warp(C[:, :3].mT, C[:, 3:], control)
@@ -323,7 +370,9 @@ def solved_spline(
     size = 1 / uniform((count,), g, 1 / zoom[1], 1 / zoom[0])
     flip = torch.where(uniform((count,), g) < mirror, -1.0, 1.0)
     similar = affine_warp(angle, size, uniform((count, 2), g, -shift, shift), flip)
-    moved = _control_tensor(control, torch.device(g.device), torch.float32) + uniform((count, side**2, 2), g, -jitter, jitter)
+    moved = _control_tensor(control, torch.device(g.device), torch.float32) + uniform(
+        (count, side**2, 2), g, -jitter, jitter
+    )
     return solve_spline(control, similar.at(moved))
 
 # %% ../../nbs/parts/30_warps.ipynb #00e33833
@@ -331,7 +380,10 @@ def random_spline(
     count: int,  # B
     g: torch.Generator,
     side: int = 10,  # control points along a side
-    deviations: tuple[float, float] = (0.001, 0.005),  # of the weights: of all, and of what is added to some
+    deviations: tuple[float, float] = (
+        0.001,
+        0.005,
+    ),  # of the weights: of all, and of what is added to some
     share: float = 0.5,  # how many weights get the addition
     shift: float = 0.1,  # standard deviation of the translation
 ) -> Warp:
@@ -340,7 +392,11 @@ def random_spline(
     every, some = (torch.randn(shape, generator=g, device=device) for _ in range(2))
     weights = deviations[0] * every + deviations[1] * (uniform(shape, g) < share) * some
     place = shift * torch.randn((count, 2, 1), generator=g, device=device)
-    return Warp(torch.cat([torch.eye(2, device=device).expand(count, 2, 2), place], 2), weights, lattice(side))
+    return Warp(
+        torch.cat([torch.eye(2, device=device).expand(count, 2, 2), place], 2),
+        weights,
+        lattice(side),
+    )
 
 # %% ../../nbs/parts/30_warps.ipynb #efedde27
 def luminance(
@@ -369,7 +425,10 @@ def turn_hue(
     r, g, b = images.unbind(1)
     v, largest = images.max(1, keepdim=True)
     c = v - images.amin(1, keepdim=True)
-    sixths = torch.stack([g - b, b - r, r - g], 1).gather(1, largest) / torch.where(c > 0, c, 1.0) + 2 * largest
+    sixths = (
+        torch.stack([g - b, b - r, r - g], 1).gather(1, largest) / torch.where(c > 0, c, 1.0)
+        + 2 * largest
+    )
     h = sixths + 6 * turn.view(-1, 1, 1, 1)
     k = torch.cat([h + 5, h + 3, h + 1], 1) % 6
     return v - c * torch.minimum(k, 4 - k).clamp(0, 1)
@@ -390,8 +449,10 @@ class Jitter(Rows):
         images: Tensor,  # (B,3,H,W) in [0,1]
     ) -> Tensor:
         "The recoloured images. `InputError` when there is not one row for each picture."
-        require(images.ndim == 4 and images.shape[1] == 3 and len(images) == len(self),
-                f"A jitter of {len(self)} rows needs images of shape ({len(self)},3,H,W), not {tuple(images.shape)}.")
+        require(
+            images.ndim == 4 and images.shape[1] == 3 and len(images) == len(self),
+            f"A jitter of {len(self)} rows needs images of shape ({len(self)},3,H,W), not {tuple(images.shape)}.",
+        )
         x = blend(images, 0.0, self.brightness)
         x = blend(x, luminance(x).mean((1, 2, 3), keepdim=True), self.contrast)
         x = blend(x, luminance(x), self.saturation)
@@ -410,8 +471,12 @@ def random_jitter(
     grey: float = 0.2,  # how often colour is taken away, whatever else was applied
 ) -> Jitter:
     "The defaults are contrastive reconstruction's, for both views; SCOPS jitters the warped view only, with p=1 and grey=0."
-    require(max(brightness, contrast, saturation) <= 1 and min(brightness, contrast, saturation) >= 0 and 0 <= hue <= 0.5,
-            "Brightness, contrast and saturation of a jitter must lie in [0,1] and hue in [0,0.5].")
+    require(
+        max(brightness, contrast, saturation) <= 1
+        and min(brightness, contrast, saturation) >= 0
+        and 0 <= hue <= 0.5,
+        "Brightness, contrast and saturation of a jitter must lie in [0,1] and hue in [0,0.5].",
+    )
     factors = [uniform((count,), g, 1 - a, 1 + a) for a in (brightness, contrast, saturation)]
     turn = uniform((count,), g, -hue, hue)
     applied = uniform((count,), g) < p

@@ -28,27 +28,43 @@ from ..data.loading import loaded
 from ..data.sample import Batch, Collection, Kept, Sample, collections
 from ..evaluation.benchmarks import benchmark_command, common_options, timed
 from ..evaluation.protocols import object_view
-from ..methods.contrastive import Contrastive, ContrastiveSettings, feature_loss, literal_feature_loss, literal_visual_loss, visual_loss
+from partbook.methods.contrastive import (
+    Contrastive,
+    ContrastiveSettings,
+    feature_loss,
+    literal_feature_loss,
+    literal_visual_loss,
+    visual_loss,
+)
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import upsample
 from .fit import Lookout, Objective, Run, launch, make_optimiser
 
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
-def paper_example(size: int = 256, count: int = 1, K: int = 4, seed: int = 0, device: torch.device | str = "cpu") -> tuple[Tensor, list[Tensor], Tensor]:
+def paper_example(
+    size: int = 256, count: int = 1, K: int = 4, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Tensor, list[Tensor], Tensor]:
     "Scores (B,K,S,S) that ask for gradients, features as large as VGG-19's, and colours."
     g = generator(seed)
     scores = torch.randn(count, K, size // 8, size // 8, generator=g).to(device).requires_grad_()
-    levels = [torch.randn(count, C, size // s, size // s, generator=g).relu().to(device) for C, s in ((256, 4), (512, 16))]
+    levels = [
+        torch.randn(count, C, size // s, size // s, generator=g).relu().to(device)
+        for C, s in ((256, 4), (512, 16))
+    ]
     return scores, levels, torch.rand(count, 3, size, size, generator=g).to(device)
 
 
-def loss_and_gradient(form: Callable[[Tensor], Tensor], scores: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    form: Callable[[Tensor], Tensor], scores: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
     "The loss of the part maps that belong to `scores`, and its gradient."
     loss = form(upsample(scores, (size, size)).softmax(1)).sum()
     return loss.detach(), torch.autograd.grad(loss, scores)[0]
 
 # %% ../../nbs/training/20_benchmarks.ipynb #a1d1ded7
-def loss_benchmark(size: int = 256, repeats: int = 3, device: torch.device | str = "cpu") -> dict[str, Any]:
+def loss_benchmark(
+    size: int = 256, repeats: int = 3, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
     "Feature and visual loss with their gradients, as printed and rewritten."
     scores, levels, colours = paper_example(size, device=device)
 
@@ -56,7 +72,9 @@ def loss_benchmark(size: int = 256, repeats: int = 3, device: torch.device | str
         return feature_loss(maps, levels) + visual_loss(maps, colours)
 
     def literal(maps):
-        return sum(literal_feature_loss(maps, f) for f in levels) + literal_visual_loss(maps, colours)
+        return sum(literal_feature_loss(maps, f) for f in levels) + literal_visual_loss(
+            maps, colours
+        )
 
     def run(form):
         found = loss_and_gradient(form, scores, size)
@@ -65,9 +83,17 @@ def loss_benchmark(size: int = 256, repeats: int = 3, device: torch.device | str
     run(fast)
     (value, gradient), quick = timed(lambda: run(fast), repeats)
     (printed, slope), slow = timed(lambda: run(literal))
-    return {"benchmark": "feature and visual loss", "size": size, "channels": sum(f.shape[1] for f in levels), "parts": scores.shape[1],
-            "seconds": quick, "seconds_literal": slow, "ratio": slow / quick, "difference": abs(value - printed) / printed,
-            "gradient_difference": float((gradient - slope).norm() / slope.norm())}
+    return {
+        "benchmark": "feature and visual loss",
+        "size": size,
+        "channels": sum(f.shape[1] for f in levels),
+        "parts": scores.shape[1],
+        "seconds": quick,
+        "seconds_literal": slow,
+        "ratio": slow / quick,
+        "difference": abs(value - printed) / printed,
+        "gradient_difference": float((gradient - slope).norm() / slope.norm()),
+    }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #b21e7c2f
 class Noise(Collection):
@@ -76,7 +102,11 @@ class Noise(Collection):
     def __init__(self, count: int, size: int):
         g = generator(0)
         self.images = torch.rand(count, 3, size, size, generator=g)
-        self.masks = (torch.rand(count, size // 16, size // 16, generator=g) < 0.5).repeat_interleave(16, 1).repeat_interleave(16, 2)
+        self.masks = (
+            (torch.rand(count, size // 16, size // 16, generator=g) < 0.5)
+            .repeat_interleave(16, 1)
+            .repeat_interleave(16, 2)
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,20 +130,35 @@ def engine_of(method: Trained, collection: Collection, device: torch.device | st
     return Run(method, objective, optimiser, Kept(collection), accelerator, torch.device(device))
 
 # %% ../../nbs/training/20_benchmarks.ipynb #28514d29
-def method_of(settings: TrainSettings, weights: str | None = "random", device: torch.device | str = "cpu") -> Trained:
+def method_of(
+    settings: TrainSettings, weights: str | None = "random", device: torch.device | str = "cpu"
+) -> Trained:
     "The registered method that these settings are of, ready to train. `InputError` for one whose step is not two networks."
-    cls = next((m for m in map(methods.__getitem__, methods.names()) if m.Settings is type(settings)), None)
-    require(cls is not None, f"No registered method has settings of the type {type(settings).__name__}.")
+    cls = next(
+        (m for m in map(methods.__getitem__, methods.names()) if m.Settings is type(settings)), None
+    )
+    require(
+        cls is not None, f"No registered method has settings of the type {type(settings).__name__}."
+    )
     method = cls.build(settings, weights, device).train()
-    require(hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels"),
-            f"The method {cls.registered_name!r} has no network and extractor to measure its step against; choose contrastive or scops.")
+    require(
+        hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels"),
+        f"The method {cls.registered_name!r} has no network and extractor to measure its step against; choose contrastive or scops.",
+    )
     return method
 
-
-def step_benchmark(settings: TrainSettings, weights: str | None = "random", repeats: int = 3, device: torch.device | str = "cpu") -> dict[str, Any]:
+# %% ../../nbs/training/20_benchmarks.ipynb #70705cf2
+def step_benchmark(
+    settings: TrainSettings,
+    weights: str | None = "random",
+    repeats: int = 3,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     "A training step beside the bare forward and backward passes of its networks; medians of alternating runs."
     collection = Noise(settings.batch, settings.size)
-    run = engine_of(method_of(replace(settings, steps=repeats + 1), weights, device), collection, device)
+    run = engine_of(
+        method_of(replace(settings, steps=repeats + 1), weights, device), collection, device
+    )
     batch, bare, whole = collection.batch(range(settings.batch)).to(device), [], []
 
     def wait():
@@ -123,9 +168,19 @@ def step_benchmark(settings: TrainSettings, weights: str | None = "random", repe
         bare.append(timed(lambda: (bare_networks(run.method, batch), wait()))[1])
         whole.append(timed(lambda: (run.advance(number), wait()))[1])
     low, high = (sorted(v[1:])[repeats // 2] for v in (bare, whole))
-    return {"benchmark": "training step", "method": run.method.registered_name, "network": type(run.method.network).__name__, "size": settings.size, "batch": settings.batch,
-            "parts": settings.parts, "features": "kept" if getattr(settings, "once", False) else "computed", "seconds_networks": low, "seconds": high,
-            "ratio": high / low, "images_per_second": settings.batch / high}
+    return {
+        "benchmark": "training step",
+        "method": run.method.registered_name,
+        "network": type(run.method.network).__name__,
+        "size": settings.size,
+        "batch": settings.batch,
+        "parts": settings.parts,
+        "features": "kept" if getattr(settings, "once", False) else "computed",
+        "seconds_networks": low,
+        "seconds": high,
+        "ratio": high / low,
+        "images_per_second": settings.batch / high,
+    }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #b6ff6bde
 def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
@@ -133,29 +188,55 @@ def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
     v = method.views(batch, Step(0))
     scores = upsample(method.network(v.both), tuple(v.images.shape[-2:])).chunk(2)[0]
     maps = scores.softmax(1) * v.masks
-    return sum(literal_feature_loss(maps, f) for f in method.levels(v.images)).mean() + literal_visual_loss(maps, v.images).mean()
+    return (
+        sum(literal_feature_loss(maps, f) for f in method.levels(v.images)).mean()
+        + literal_visual_loss(maps, v.images).mean()
+    )
 
 
-def peak_megabytes(settings: ContrastiveSettings, form: str, weights: str | None = "random") -> float:
+def peak_megabytes(
+    settings: ContrastiveSettings, form: str, weights: str | None = "random"
+) -> float:
     "Run one step of `form` (step, literal) and return this process's peak memory; to be called in a fresh process."
     method = Contrastive.build(settings, weights).train()
     batch = Noise(settings.batch, settings.size).batch(range(settings.batch))
-    loss = literal_losses(method, batch) if form == "literal" else sum(method.losses(batch, Step(0)).values())
+    loss = (
+        literal_losses(method, batch)
+        if form == "literal"
+        else sum(method.losses(batch, Step(0)).values())
+    )
     loss.backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 # %% ../../nbs/training/20_benchmarks.ipynb #c6a498b9
-def memory_benchmark(settings: ContrastiveSettings, weights: str | None = "random") -> dict[str, Any]:
+def memory_benchmark(
+    settings: ContrastiveSettings, weights: str | None = "random"
+) -> dict[str, Any]:
     "Peak memory of a step in both forms, each in a process of its own."
-    program = ("from partbook.training.benchmarks import peak_megabytes; from partbook.methods.contrastive import ContrastiveSettings; "
-               f"print(peak_megabytes({settings!r}, {{form!r}}, {weights!r}))")
+    program = (
+        "from partbook.training.benchmarks import peak_megabytes; from partbook.methods.contrastive import ContrastiveSettings; "
+        f"print(peak_megabytes({settings!r}, {{form!r}}, {weights!r}))"
+    )
     found = {}
     for form in ("step", "literal"):
-        done = subprocess.run([sys.executable, "-c", program.format(form=form)], capture_output=True, text=True)
-        require(done.returncode == 0, f"The step in its {form} form could not be measured: {done.stderr.strip().splitlines()[-1:]}; is there enough memory?")
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(form=form)], capture_output=True, text=True
+        )
+        require(
+            done.returncode == 0,
+            f"The step in its {form} form could not be measured: {done.stderr.strip().splitlines()[-1:]}; is there enough memory?",
+        )
         found[form] = float(done.stdout.split()[-1])
-    return {"benchmark": "memory of a step", "network": settings.network, "size": settings.size, "batch": settings.batch, "parts": settings.parts,
-            "peak_mb": found["step"], "peak_mb_literal": found["literal"], "ratio": found["step"] / found["literal"]}
+    return {
+        "benchmark": "memory of a step",
+        "network": settings.network,
+        "size": settings.size,
+        "batch": settings.batch,
+        "parts": settings.parts,
+        "peak_mb": found["step"],
+        "peak_mb_literal": found["literal"],
+        "ratio": found["step"] / found["literal"],
+    }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #4e569877
 def pass_over(view: Collection, batch: int, workers: int) -> float:
@@ -163,64 +244,125 @@ def pass_over(view: Collection, batch: int, workers: int) -> float:
     seconds = timed(lambda: sum(len(b) for b in loaded(view, batch, workers=workers)))[1]
     return len(view) / seconds
 
-
-def loading_benchmark(settings: TrainSettings, weights: str | None = "random", repeats: int = 3, device: torch.device | str = "cpu",
-                      count: int = 96, pixels: int = 409, workers: int = 2) -> dict[str, Any]:
+# %% ../../nbs/training/20_benchmarks.ipynb #63c00aa1
+def loading_benchmark(
+    settings: TrainSettings,
+    weights: str | None = "random",
+    repeats: int = 3,
+    device: torch.device | str = "cpu",
+    count: int = 96,
+    pixels: int = 409,
+    workers: int = 2,
+) -> dict[str, Any]:
     "Pictures a second of the loader and of a training step."
     step = step_benchmark(settings, weights, repeats, device)
     with tempfile.TemporaryDirectory() as folder:
         birds = collections["birds"].open(size=pixels).take(range(count))
-        root = write_cub(Path(folder) / "CUB_200_2011", [replace(s, category=0) for s in birds], ["001.Drawn"], LANDMARKS, [True] * count)
+        root = write_cub(
+            Path(folder) / "CUB_200_2011",
+            [replace(s, category=0) for s in birds],
+            ["001.Drawn"],
+            LANDMARKS,
+            [True] * count,
+        )
         view = object_view(collections["cub"].open(root), settings.size)
         fresh = pass_over(view, settings.batch, workers)
         with mock.patch.dict(os.environ, PARTBOOK_CACHE=folder):
             pass_over(view, settings.batch, workers)
             cached = pass_over(view, settings.batch, workers)
-    return {"benchmark": "loading", "method": step["method"], "network": step["network"], "size": settings.size, "batch": settings.batch, "workers": workers,
-            "images_per_second_loader": fresh, "images_per_second_cached": cached, "images_per_second": step["images_per_second"],
-            "ratio": fresh / step["images_per_second"]}
+    return {
+        "benchmark": "loading",
+        "method": step["method"],
+        "network": step["network"],
+        "size": settings.size,
+        "batch": settings.batch,
+        "workers": workers,
+        "images_per_second_loader": fresh,
+        "images_per_second_cached": cached,
+        "images_per_second": step["images_per_second"],
+        "ratio": fresh / step["images_per_second"],
+    }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #90cf8016
-def look_benchmark(settings: TrainSettings, weights: str | None = "random", repeats: int = 3, device: torch.device | str = "cpu") -> dict[str, Any]:
+def look_benchmark(
+    settings: TrainSettings,
+    weights: str | None = "random",
+    repeats: int = 3,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
     "The share of training that goes into looking at the parts."
     step = step_benchmark(settings, weights, repeats, device)
     method = method_of(settings, weights, device)
     lookout = Lookout(method, Noise(16, settings.size), torch.device(device))
     lookout.look()  # loads the pictures, once in a run
     seconds = sorted(timed(lookout.look)[1] for _ in range(repeats))[repeats // 2]
-    return {"benchmark": "look at the parts", "method": step["method"], "network": step["network"], "size": settings.size, "batch": settings.batch,
-            "parts": settings.parts, "pictures": lookout.pictures, "every": lookout.every, "seconds_look": seconds, "seconds_step": step["seconds"],
-            "ratio": seconds / (lookout.every * step["seconds"])}
+    return {
+        "benchmark": "look at the parts",
+        "method": step["method"],
+        "network": step["network"],
+        "size": settings.size,
+        "batch": settings.batch,
+        "parts": settings.parts,
+        "pictures": lookout.pictures,
+        "every": lookout.every,
+        "seconds_look": seconds,
+        "seconds_step": step["seconds"],
+        "ratio": seconds / (lookout.every * step["seconds"]),
+    }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #39612005
 def settings_of(given: argparse.Namespace) -> TrainSettings:
     "The networks of the method's paper at its size, or the light ones."
     settings = methods[given.method].Settings
-    require(hasattr(settings, "published"), f"The method {given.method!r} has no published settings to measure; choose contrastive or scops.")
+    require(
+        hasattr(settings, "published"),
+        f"The method {given.method!r} has no published settings to measure; choose contrastive or scops.",
+    )
     known = {f.name for f in fields(settings)}
-    changes = {"batch": given.batch} | {k: v for k, v in {"once": not given.fresh}.items() if k in known}
-    return settings(size=96, **changes) if given.light else settings.published(network_weights="random", **changes)
+    changes = {"batch": given.batch} | {
+        k: v for k, v in {"once": not given.fresh}.items() if k in known
+    }
+    return (
+        settings(size=96, **changes)
+        if given.light
+        else settings.published(network_weights="random", **changes)
+    )
 
 
 def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     "The row of one benchmark."
-    require(given.method == "contrastive" or given.what not in ("losses", "memory"),
-            f"{given.what} is measured against the literal form of contrastive reconstruction; leave --method {given.method} out.")
+    require(
+        given.method == "contrastive" or given.what not in ("losses", "memory"),
+        f"{given.what} is measured against the literal form of contrastive reconstruction; leave --method {given.method} out.",
+    )
     if given.what == "losses":
         return loss_benchmark(device=given.device)
     weights = None if given.light else "random"
     if given.what == "memory":
         return memory_benchmark(settings_of(given), weights)
-    measure = {"step": step_benchmark, "loading": loading_benchmark, "look": look_benchmark}[given.what]
+    measure = {"step": step_benchmark, "loading": loading_benchmark, "look": look_benchmark}[
+        given.what
+    ]
     return measure(settings_of(given), weights, given.repeats, given.device)
 
 # %% ../../nbs/training/20_benchmarks.ipynb #de94617f
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m partbook.training.benchmarks", description="Measure the training of partbook.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partbook.training.benchmarks",
+        description="Measure the training of partbook.",
+    )
     parser.add_argument("what", choices=("losses", "step", "memory", "loading", "look"))
-    parser.add_argument("--method", default="contrastive", help="whose step: contrastive (default) or scops")
-    parser.add_argument("--light", action="store_true", help="the networks for two cores instead of the paper's")
-    parser.add_argument("--fresh", action="store_true", help="compute features at each step, where a method would keep them")
+    parser.add_argument(
+        "--method", default="contrastive", help="whose step: contrastive (default) or scops"
+    )
+    parser.add_argument(
+        "--light", action="store_true", help="the networks for two cores instead of the paper's"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="compute features at each step, where a method would keep them",
+    )
     parser.add_argument("--batch", type=int, default=6, help="pictures in a step (default 6)")
     common_options(parser, repeats=3)
     return parser
@@ -228,7 +370,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     "Measure training."
-    return benchmark_command(build_parser(), arguments, lambda given: ("training.csv", [run_benchmark(given)]))
+    return benchmark_command(
+        build_parser(), arguments, lambda given: ("training.csv", [run_benchmark(given)])
+    )
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not when this cell runs in a notebook

@@ -91,10 +91,24 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
         for p in parameters if not share else ():
             p.requires_grad_(False)
         if learning:
-            groups.append({"params": learning, "lr": s.rate * share, "name": name, "first": s.rate * share, "power": power[0] if power else s.power})
-    require(groups, f"The method {method.registered_name!r} has no parameter that learns; give it a positive rate.")
+            groups.append(
+                {
+                    "params": learning,
+                    "lr": s.rate * share,
+                    "name": name,
+                    "first": s.rate * share,
+                    "power": power[0] if power else s.power,
+                }
+            )
+    require(
+        groups,
+        f"The method {method.registered_name!r} has no parameter that learns; give it a positive rate.",
+    )
     listed = [id(p) for g in groups for p in g["params"]]
-    require(len(listed) == len(set(listed)), f"The method {method.registered_name!r} lists a parameter twice; each belongs to one group.")
+    require(
+        len(listed) == len(set(listed)),
+        f"The method {method.registered_name!r} lists a parameter twice; each belongs to one group.",
+    )
     if s.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.decay)
     return torch.optim.AdamW(groups, weight_decay=s.decay)
@@ -106,21 +120,45 @@ class Log:
 
     path: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    waiting: list[tuple[int, dict[str, Tensor], list[str], float, Census | None]] = field(default_factory=list)
+    waiting: list[tuple[int, dict[str, Tensor], list[str], float, Census | None]] = field(
+        default_factory=list
+    )
 
-    def add(self, number: int, values: dict[str, Tensor], names: list[str], rate: float, census: Census | None = None) -> None:
+    def add(
+        self,
+        number: int,
+        values: dict[str, Tensor],
+        names: list[str],
+        rate: float,
+        census: Census | None = None,
+    ) -> None:
         "Remember a step's values, which may still be on their way."
-        self.waiting.append((number, {k: v.detach() for k, v in values.items()}, names, rate, census))
+        self.waiting.append(
+            (number, {k: v.detach() for k, v in values.items()}, names, rate, census)
+        )
 
 # %% ../../nbs/training/10_fit.ipynb #0374e9f8
-LOOK = ("alive", "effective", "dead")  # columns that are empty but for steps at which somebody looked
+LOOK = (
+    "alive",
+    "effective",
+    "dead",
+)  # columns that are empty but for steps at which somebody looked
 
 
 def columns_of(census: Census | None) -> dict[str, Any]:
     "How many parts are alive, how many equal ones they are worth, and the numbers of the dead, if any."
     if census is None:
         return dict.fromkeys(LOOK)
-    return dict(zip(LOOK, (census.parts - len(census.dead), census.effective, " ".join(map(str, census.dead)) or None)))
+    return dict(
+        zip(
+            LOOK,
+            (
+                census.parts - len(census.dead),
+                census.effective,
+                " ".join(map(str, census.dead)) or None,
+            ),
+        )
+    )
 
 # %% ../../nbs/training/10_fit.ipynb #30c8efe8
 @patch
@@ -129,15 +167,23 @@ def flush(self: Log) -> None:
     if not self.waiting:
         return
     keys = list(self.waiting[0][1])
-    table = torch.stack([torch.stack([values[k].float() for k in keys]) for _, values, *_ in self.waiting]).tolist()
+    table = torch.stack(
+        [torch.stack([values[k].float() for k in keys]) for _, values, *_ in self.waiting]
+    ).tolist()
     for (number, _, names, rate, census), row in zip(self.waiting, table):
-        bad = [k for k, v in zip(keys, row) if k != "gradient" and not math.isfinite(v)]  # half precision tries steps that overflow
+        bad = [
+            k for k, v in zip(keys, row) if k != "gradient" and not math.isfinite(v)
+        ]  # half precision tries steps that overflow
         if bad:
-            raise InputError(f"Step {number}: {bad[0]} is not finite any more, on the pictures {', '.join(names[:8])}{', ...' * (len(names) > 8)}; "
-                             "look at them, or train with a smaller rate; the last checkpoint is from before.")
-        self.rows.append({"step": number, **dict(zip(keys, row)), "rate": rate, **columns_of(census)})
+            raise InputError(
+                f"Step {number}: {bad[0]} is not finite any more, on the pictures {', '.join(names[:8])}{', ...' * (len(names) > 8)}; "
+                "look at them, or train with a smaller rate; the last checkpoint is from before."
+            )
+        self.rows.append(
+            {"step": number, **dict(zip(keys, row)), "rate": rate, **columns_of(census)}
+        )
     self.waiting.clear()
-    self.write(self.rows[-len(table):])
+    self.write(self.rows[-len(table) :])
 
 # %% ../../nbs/training/10_fit.ipynb #cc8bcc7b
 @patch
@@ -486,8 +532,16 @@ class Lookout:
     def look(self) -> Census:
         "What there is to be seen."
         if not self.batches:
-            chosen = torch.linspace(0, len(self.collection) - 1, min(self.pictures, len(self.collection))).round().long()
-            self.batches = [self.collection.batch(part.tolist()).to(self.device) for part in chosen.split(8)]
+            chosen = (
+                torch.linspace(
+                    0, len(self.collection) - 1, min(self.pictures, len(self.collection))
+                )
+                .round()
+                .long()
+            )
+            self.batches = [
+                self.collection.batch(part.tolist()).to(self.device) for part in chosen.split(8)
+            ]
         found = Census(self.method.parts, self.device)
         with undisturbed(self.method):
             for batch in self.batches:
@@ -498,7 +552,11 @@ class Lookout:
 @patch
 def looks(self: Log) -> list[tuple[int, set[int], float]]:
     "Steps done, the dead parts and the effective number, of each look."
-    return [(row["step"] + 1, {int(k) for k in (row["dead"] or "").split()}, row["effective"]) for row in self.rows if row.get("alive") is not None]
+    return [
+        (row["step"] + 1, {int(k) for k in (row["dead"] or "").split()}, row["effective"])
+        for row in self.rows
+        if row.get("alive") is not None
+    ]
 
 
 @patch(as_prop=True)
@@ -531,9 +589,13 @@ def news(
     said = []
     if missing:
         steps, s = sorted(set(missing.values())), "s" * (len(missing) > 1)
-        said.append(f"part{s} {listed(list(missing))} occur{'' if s else 's'} in none of {census.seen} pictures since step {listed(steps)}")
+        said.append(
+            f"part{s} {listed(list(missing))} occur{'' if s else 's'} in none of {census.seen} pictures since step {listed(steps)}"
+        )
     if len(one) == 2 or last and one:
-        said.append(f"part {census.swallower} has {100 * max(census.shares):.0f} % of the pixels, and nearly that since step {one[0]}")
+        said.append(
+            f"part {census.swallower} has {100 * max(census.shares):.0f} % of the pixels, and nearly that since step {one[0]}"
+        )
     left = census.parts - len(census.dead)
     worth = f"{left} of {census.parts} parts {'is' if left == 1 else 'are'} left, worth {census.effective:.1f} equal ones"
     return f"Step {self.rows[-1]['step'] + 1}: {'; '.join([*said, worth])}." if said else ""
@@ -587,9 +649,15 @@ class Run:
 
     def load(self, number: int) -> Batch:
         "The same, as they are read."
-        s, world, rank = self.method.settings, self.accelerator.num_processes, self.accelerator.process_index
+        s, world, rank = (
+            self.method.settings,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
         mine = s.batch // world
-        indices = pictures_of_step(number, s.batch, len(self.collection), s.seed)[rank * mine:(rank + 1) * mine]
+        indices = pictures_of_step(number, s.batch, len(self.collection), s.seed)[
+            rank * mine : (rank + 1) * mine
+        ]
         return self.collection.batch(indices)
 
 # %% ../../nbs/training/10_fit.ipynb #ed581b64
@@ -600,17 +668,25 @@ def advance(self: Run, number: int) -> tuple[dict[str, Tensor], list[str], float
     for group in self.optimiser.param_groups:
         group["lr"] = group["first"] * poly(number, s.steps, group["power"])
     batch = self.batch(number)
-    terms = self.objective(batch, Step(number, s.seed, accelerator.process_index, accelerator.num_processes))
+    terms = self.objective(
+        batch, Step(number, s.seed, accelerator.process_index, accelerator.num_processes)
+    )
     loss = sum(terms.values())
     self.optimiser.zero_grad()
     accelerator.backward(loss)
     accelerator.unscale_gradients()
-    lengths = [nn.utils.clip_grad_norm_(group["params"], s.clip) for group in self.optimiser.param_groups]
+    lengths = [
+        nn.utils.clip_grad_norm_(group["params"], s.clip) for group in self.optimiser.param_groups
+    ]
     self.optimiser.step()
     terms = {k: v.detach() for k, v in terms.items()} | {"L": loss.detach()}
     if accelerator.num_processes > 1:
         terms = dict(zip(terms, accelerator.reduce(torch.stack(list(terms.values())), "mean")))
-    return terms | {"gradient": torch.stack(lengths).norm()}, batch.names, self.optimiser.param_groups[0]["lr"]
+    return (
+        terms | {"gradient": torch.stack(lengths).norm()},
+        batch.names,
+        self.optimiser.param_groups[0]["lr"],
+    )
 
 # %% ../../nbs/training/10_fit.ipynb #627472e7
 def check_run(method: Trained, collection: Collection, accelerator: Accelerator) -> None:
@@ -842,8 +918,13 @@ def live_parts(
             return
         device = next(method.parameters()).device
         with undisturbed(method):
-            labels = method.labels(pictures.images.to(device), None if pictures.masks is None else pictures.masks.to(device)).cpu()
-        shown = Image(part_sheet(pictures.images, labels, method.parts, columns=len(pictures))._repr_png_())
+            labels = method.labels(
+                pictures.images.to(device),
+                None if pictures.masks is None else pictures.masks.to(device),
+            ).cpu()
+        shown = Image(
+            part_sheet(pictures.images, labels, method.parts, columns=len(pictures))._repr_png_()
+        )
         if "parts" in places:
             places["parts"].update(shown)
         else:
