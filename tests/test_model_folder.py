@@ -264,7 +264,7 @@ def test_an_edited_record_is_refused_by_name(model, kind):
         ('{"settings": ' * 100_000, "nested too deep"),
         ("", "is not a JSON file"),
         ("null", "lacks one of the fields"),
-        (b"\xff\xfe{}", "is not text in UTF-8"),
+        (b"\xff\xfe{}", "is not a JSON file in UTF-8"),
         ('{"format": 1e400, "method": 1, "settings": 2}', "has format inf"),
         ("1" * 5000, "is not a JSON file"),
     ],

@@ -8,6 +8,7 @@ __all__ = ['fingerprint', 'source_of', 'addresses', 'seal', 'write_features', 'r
 # %% ../../nbs/features/40_cache.ipynb #197061d3
 import hashlib
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Callable, Sequence
@@ -145,7 +146,10 @@ class FeatureCache:
         if self.folder is None or self.full:
             return
         try:
-            write_features(self._path(address), address, features)
+            path = self._path(address)
+            if os.path.lexists(path) and kind_of(path) != "file":
+                path.unlink()  # a pipe or a stray link in the place of an entry
+            write_features(path, address, features)
         except InputError as error:
             self.full = True
             _cannot_write(self.folder.parent, error)
