@@ -38,6 +38,7 @@ LAYERS = (
     "training",
     "experiments",
     "run",
+    "commands",
     "cli",
     "start",
     "book",

@@ -12,7 +12,8 @@ import os
 import pkgutil
 import platform
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from fastcore.basics import patch
 from tqdm.auto import tqdm

@@ -10,9 +10,9 @@ __all__ = ['Plan', 'same_name', 'refuse_twins', 'identity', 'refuse_losses', 're
 import os
 import shutil
 import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Iterable
 
 from .core import InputError, require
 from .files import is_our_table, is_ours, kind_of, shown

@@ -13,10 +13,12 @@ __all__ = ['Say', 'OWN', 'Request', 'check_request', 'resolve_collection', 'opti
 import inspect
 import os
 import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,9 @@ from .plan import Plan
 Say = Callable[[str], Any]
 
 # %% ../nbs/28_run.ipynb #ae894abb
+Say = Callable[[str], Any]  # what to do with a sentence
+
+# %% ../nbs/28_run.ipynb #6ee0ff5c
 @dataclass
 class Request:
     "What a run is asked. The command's options have the same names, with hyphens."

@@ -9,7 +9,8 @@ __all__ = ['STOPPED', 'stop_at_once', 'main']
 import os
 import signal
 import sys
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 # %% ../nbs/32_start.ipynb #e2b5cdff
 STOPPED = "partbook: stopped by the keyboard before anything was done.\n"
@@ -27,6 +28,9 @@ def main(
 ) -> int:
     "The `partbook` command; returns its exit status."
     usual = signal.signal(signal.SIGINT, stop_at_once)
+    from partbook.commands import answer_at_once
+
+    answer_at_once(sys.argv[1:] if argv is None else list(argv))
     from partbook.cli import main as command
 
     signal.signal(signal.SIGINT, usual)
