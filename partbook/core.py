@@ -109,7 +109,7 @@ def small(
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
 ) -> "torch.device":
-    "The device a name means; `auto` takes a GPU when there is one. `InputError` when it is not there."
+    "The device a name means; `auto` takes a GPU if there is one. `InputError` if it is not there."
     import torch
 
     if name == "auto":
@@ -120,7 +120,8 @@ def pick_device(
         torch.Generator(device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); try --device auto or cpu."
+            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); "
+            "try --device auto or cpu."
         ) from None
     return device
 

@@ -95,10 +95,9 @@ class Request:
     @classmethod
     def of(cls, *given: Any, **options: Any) -> "Request":
         "The same from loose options. `InputError` for one that does not exist."
-        known = [f.name for f in fields(cls)]
-        unknown = [name for name in options if name not in known]
-        words = ", ".join(known)
-        require(not unknown, f"There is no option {unknown[:1]}; choose among: {words}.")
+        known = ", ".join(f.name for f in fields(cls))
+        unknown = sorted(set(options) - {f.name for f in fields(cls)})
+        require(not unknown, f"There is no option {unknown[:1]}; choose among: {known}.")
         return cls(*given, **options)
 
 # %% ../nbs/28_run.ipynb #b559c890

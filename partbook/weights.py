@@ -14,9 +14,10 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Iterable, Mapping
 from enum import EnumType
 from pathlib import Path
-from typing import Any, Iterable, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -409,7 +410,8 @@ def download(
         RuntimeError,
     ) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise InputError(
-            f"The weights of {name} ({file}) could not be downloaded ({getattr(error, 'reason', error)}); fetch {url} elsewhere "
+            f"The weights of {name} ({file}) could not be downloaded "
+            f"({getattr(error, 'reason', error)}); fetch {url} elsewhere "
             f"and name the file with --weights FILE, or put it at {path}."
         ) from None
     return path
@@ -425,7 +427,10 @@ def load_published(
     published: EnumType,  # torchvision's enumeration of this network's weights
     known: Iterable[str],  # names of the tensors of the whole network
 ) -> nn.Module:
-    "Put published weights, or a file's, into a part of a torchvision network. `InputError` as from `download`, `load_tensors`, `load_into`."
+    """Put published weights, or a file's, into a part of a torchvision network.
+
+    `InputError` as from `download`, `load_tensors`, `load_into`.
+    """
     if weights is None or str(weights) in published.__members__:
         path = download(published[str(weights or "IMAGENET1K_V1")].url, name)
         otherwise = "remove it, and it is downloaded anew"
