@@ -23,7 +23,7 @@ def _check_maps(maps: Tensor) -> None:
         f"Part maps must have shape (B,K,h,w), not {shape}; add the batch axis with maps[None].",
     )
 
-# %% ../../nbs/parts/10_maps.ipynb #a6c9005d
+
 def softmax_maps(
     logits: Tensor,  # (B,K,h,w) scores, any real numbers
 ) -> Tensor:  # (B,K,h,w) in [0,1]; the K channels of a cell sum to one
@@ -33,8 +33,8 @@ def softmax_maps(
 
 # %% ../../nbs/parts/10_maps.ipynb #cc361c82
 def relative_maps(
-    maps: Tensor,  # (B,K,h,w) part maps R, the part channels only: drop a background channel with maps[:, 1:]
-    background: float = 0.1,  # the constant background map; 0 leaves background only where every part is silent
+    maps: Tensor,  # (B,K,h,w) part maps R, parts only: drop a background channel with maps[:, 1:]
+    background: float = 0.1,  # the constant map; with 0 it is left only where no part speaks
 ) -> Tensor:  # (B,K+1,h,w)
     "Each part against its own spatial maximum, behind a constant background (SCOPS, Sec. 3.1)."
     _check_maps(maps)
@@ -44,8 +44,9 @@ def relative_maps(
 
 
 def label_rule(
-    maps: Tensor, background: float = 0.1
-) -> Tensor:  # (B,K,h,w) -> (B,h,w) int64 labels: 0 background, 1..K parts
+    maps: Tensor,  # (B,K,h,w) part maps, parts only
+    background: float = 0.1,
+) -> Tensor:  # (B,h,w) int64 labels: 0 background, 1..K parts
     "SCOPS' label rule (Sec. 3.1): the strongest of the relative maps."
     return relative_maps(maps, background).argmax(1)
 
@@ -53,7 +54,7 @@ def label_rule(
 def argmax_labels(
     maps: Tensor,  # (B,K,h,w) part maps, or (B,K+1,h,w) with the background as channel 0
     masks: Tensor | None = None,  # (B,h,w) bool foreground masks D; outside, the label is 0
-    has_background: bool = False,  # whether channel 0 is background; to ignore it inside a mask, pass maps[:, 1:]
+    has_background: bool = False,  # is channel 0 background? to ignore it, pass maps[:, 1:]
 ) -> Tensor:  # (B,h,w) int64 labels: 0 background, 1..K parts
     "The strongest channel at each cell, inside the masks."
     _check_maps(maps)
@@ -81,7 +82,7 @@ def upsample(
     maps: Tensor,  # (B,K,h,w)
     size: tuple[int, int],  # (H,W) in pixels
 ) -> Tensor:  # (B,K,H,W)
-    "Bilinear interpolation, cell centres on cell centres (`align_corners=False`). Linear, and its weights sum to one."
+    "Bilinear interpolation, cell centres on cell centres. Linear, and its weights sum to one."
     _check_maps(maps)
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
@@ -96,44 +97,40 @@ def interpolation(
     "The matrix of bilinear interpolation along one axis (`align_corners=False`)."
     with torch.inference_mode(False), torch.no_grad():
         unit = torch.eye(cells, device=device, dtype=torch.float32)[None]
-        return (
-            F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0]
-            .T.contiguous()
-            .to(dtype)
-        )
+        enlarged = F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0]
+        return enlarged.T.contiguous().to(dtype)
 
 
 def adjoint(
     maps: Tensor,  # (B,K,H,W)
     size: tuple[int, int],  # (h,w) of the coarse grid
 ) -> Tensor:  # (B,K,h,w)
-    "The transpose of `upsample`: each pixel's value handed down to the cells it was interpolated from."
-    (H, W), (h, w) = maps.shape[-2:], size
+    "The transpose of `upsample`: each pixel's value handed down to the cells it came from."
+    H, W = maps.shape[-2:]
+    h, w = size
     if (H, W) == (h, w):
         return maps
-    return (
-        interpolation(h, H, maps.device, maps.dtype).T
-        @ maps
-        @ interpolation(w, W, maps.device, maps.dtype)
-    )
+    rows = interpolation(h, H, maps.device, maps.dtype)  # (H,h)
+    columns = interpolation(w, W, maps.device, maps.dtype)  # (W,w)
+    return rows.T @ maps @ columns
 
 # %% ../../nbs/parts/10_maps.ipynb #b8560a7c
 def part_centres(
     maps: Tensor,  # (B,K,h,w) part maps R, not negative
-    size: tuple[int, int]
-    | None = None,  # (H,W) of the picture whose pixels are meant; None: the maps' own grid
+    size: tuple[int, int] | None = None,  # (H,W) of the picture in pixels; None: the maps' own grid
     epsilon: float = 0.0,  # added to every cell; SCOPS' code has 1e-3
 ) -> Tensor:  # (B,K,2) centres (x,y) in pixels; the middle of the picture for a part without mass
     "Centres of mass (SCOPS 1), from the maps' row and column sums."
     _check_maps(maps)
     h, w = maps.shape[2:]
     H, W = size or (h, w)
-    columns, rows = maps.sum(2) + epsilon * h, maps.sum(3) + epsilon * w
-    mass = columns.sum(2)
+    columns = maps.sum(2) + epsilon * h  # (B,K,w)
+    rows = maps.sum(3) + epsilon * w  # (B,K,h)
+    mass = columns.sum(2)  # z_k
     there = mass > 0
     z = torch.where(there, mass, 1.0)
-    x = (columns @ _cell_centres(w, W, maps)) / z
-    y = (rows @ _cell_centres(h, H, maps)) / z
+    x = (columns @ _cell_centres(w, W, maps)) / z  # c_u
+    y = (rows @ _cell_centres(h, H, maps)) / z  # c_v
     return torch.stack([torch.where(there, x, W / 2), torch.where(there, y, H / 2)], -1)
 
 
@@ -146,8 +143,9 @@ def divergence(
     q: Tensor,  # (B,K,h,w) scores of Q
 ) -> Tensor:  # (B,h,w), zero where the two agree
     "KL(softmax(p) || softmax(q)) at each cell. Not symmetric."
-    P, Q = p.log_softmax(1), q.log_softmax(1)
-    return (P.exp() * (P - Q)).sum(1)
+    log_p = p.log_softmax(1)
+    log_q = q.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
 
 # %% ../../nbs/parts/10_maps.ipynb #c92d9dfd
 def corner_coordinates(

@@ -1,0 +1,62 @@
+"""What extractors must never do, case by case (the chapter shows the examples)."""
+
+import pytest
+import torch
+from torch import nn
+
+from partbook.core import InputError, generator
+from partbook.features.extractor import RGB, Extractor, Position, load_extractor, rectified
+
+
+class Blurred(Extractor):
+    "Everything that could thaw: a convolution, batch normalisation, a parameter of its own."
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.BatchNorm2d(5))
+        self.scale = nn.Parameter(torch.ones(()))
+        self.dim = 5
+        self.stride = 2
+
+    def describe(self, images):
+        return self.scale * self.net(images)
+
+
+def test_nothing_thaws_an_extractor():
+    noise = torch.rand(2, 3, 24, 36, generator=generator(0))
+    method = nn.ModuleDict({"phi": Blurred(), "head": nn.Conv2d(5, 4, 1)}).train()
+    before = method["phi"](noise)
+    assert method["head"].training
+    assert not any(module.training for module in method["phi"].modules())
+    learns = {name for name, p in method.named_parameters() if p.requires_grad}
+    assert learns == {"head.weight", "head.bias"}
+    features = method["phi"](noise.clone().requires_grad_())
+    assert not features.requires_grad
+    assert torch.equal(features, before)
+    (only,) = method["phi"].levels(noise)
+    assert torch.equal(only, before)
+
+
+def test_halves_keep_signed_descriptors():
+    f = torch.randn(2, 3, 4, 5, generator=generator(0))
+    both = rectified(f, split=True)
+    assert both.min() == 0
+    assert torch.equal(both[:, :3] - both[:, 3:], f)
+    assert torch.equal(rectified(f), both[:, :3])
+    assert torch.allclose(both.square().sum(1), f.square().sum(1))
+
+
+def test_trivial_extractors_have_one_layer_and_a_stride():
+    assert load_extractor("rgb", stride=4).stride == 4
+    with pytest.raises(InputError, match="'rgb' has one layer"):
+        load_extractor("rgb", layers=["relu5_4"])
+    for name in ("rgb", "position"):
+        with pytest.raises(InputError, match=f"stride of {name!r} is 0"):
+            load_extractor(name, stride=0)
+
+
+def test_positions_are_x_then_y_of_cell_centres_in_every_picture():
+    image = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 3, 2, 4)
+    expected = [[[-0.75, -0.25, 0.25, 0.75]] * 2, [[-0.5] * 4, [0.5] * 4]]
+    assert Position(stride=1)(image).tolist() == [expected] * 2
+    assert RGB(stride=2)(image[..., :3]).shape == (2, 3, 1, 2)
