@@ -239,7 +239,7 @@ def cached(method: Method, cache: str | None) -> Method:
     if cache:
         check_folder(Path(cache), "--cache")
         os.environ["PARTBOOK_CACHE"] = cache
-        if hasattr(method, "extractor"):
+        if method.extractor is not None:
             remember(method.extractor, cache)
     return method
 
@@ -370,7 +370,7 @@ def learned_from(ready: Prepared) -> Collection:
     method = ready.method
     view = object_view(ready.study.train, method.settings.size)
     how = ready.request.foreground or method.foreground
-    return learn_inside(view, how, getattr(method, "extractor", None), ready.device)
+    return learn_inside(view, how, method.extractor, ready.device)
 
 
 def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
