@@ -20,35 +20,28 @@ from .pictures import lab
 def grid_of(
     H: int, W: int, count: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, float]:  # (HW,) cell of each pixel; (N,9); S
-    "A grid of about `count` cells: the cell each pixel lies in, the cells around each cell (on the border some twice), the side of a cell."
+    "About `count` cells: each pixel's, the nine around each (some twice), and their side."
     side = max((H * W / count) ** 0.5, 1.0)
-    rows, columns = max(round(H / side), 1), max(round(W / side), 1)
-    down, across = (
-        torch.arange(H, device=device) * rows // H,
-        torch.arange(W, device=device) * columns // W,
-    )
-    i, j = (
-        torch.arange(rows * columns, device=device) // columns,
-        torch.arange(rows * columns, device=device) % columns,
-    )
-    near = torch.stack(
-        [
-            (i + a).clamp(0, rows - 1) * columns + (j + b).clamp(0, columns - 1)
-            for a in (-1, 0, 1)
-            for b in (-1, 0, 1)
-        ],
-        1,
-    )
-    return (down[:, None] * columns + across).flatten(), near, side
+    rows = max(round(H / side), 1)
+    columns = max(round(W / side), 1)
+    down = torch.arange(H, device=device) * rows // H
+    across = torch.arange(W, device=device) * columns // W
+    cells = torch.arange(rows * columns, device=device)
+    i, j = cells // columns, cells % columns
+    near = []
+    for a in (-1, 0, 1):
+        for b in (-1, 0, 1):
+            near.append((i + a).clamp(0, rows - 1) * columns + (j + b).clamp(0, columns - 1))
+    return (down[:, None] * columns + across).flatten(), torch.stack(near, 1), side
 
 
 def slots(cell: Tensor, N: int) -> tuple[Tensor, int]:  # (P,) place of each pixel; M
-    "Places 0..NM-1 for pixels, sorted by cell, M of them for each cell, as many as the largest needs."
-    sizes, order = torch.bincount(cell, minlength=N), cell.argsort(stable=True)
+    "Places 0..NM-1 for pixels, sorted by cell, M for each cell, as many as the largest needs."
+    sizes = torch.bincount(cell, minlength=N)
+    order = cell.argsort(stable=True)
+    before = (sizes.cumsum(0) - sizes)[cell[order]]
     rank = torch.empty_like(cell)
-    rank[order] = (
-        torch.arange(len(cell), device=cell.device) - (sizes.cumsum(0) - sizes)[cell[order]]
-    )
+    rank[order] = torch.arange(len(cell), device=cell.device) - before
     return cell * int(sizes.max()) + rank, int(sizes.max())
 
 # %% ../../nbs/data/80_saliency.ipynb #aabc74eb
@@ -63,39 +56,32 @@ def superpixels(
     cell, near, side = grid_of(H, W, count, images.device)
     N = len(near)
     slot, M = slots(cell, N)
+    values = colour_and_place(images, compactness / side)
     padded = images.new_zeros(B, N * M, 6)
-    padded[:, slot] = torch.cat(
-        [colour_and_place(images, compactness / side), images.new_ones(B, 1, H * W)], 1
-    ).mT
+    padded[:, slot] = torch.cat([values, images.new_ones(B, 1, H * W)], 1).mT
     padded = padded.view(B * N, M, 6)  # five numbers of a pixel and a one, or nothing
     sums = padded.view(B, N, M, 6).sum(2)
     for _ in range(steps):
         around = (sums[..., :5] / sums[..., 5:].clamp_min(1))[:, near].flatten(0, 1)  # (BN,9,5)
         origin = around[:, 4:5]
         c = around - origin
-        best = (c.square().sum(-1)[:, None] / 2 - (padded[..., :5] - origin) @ c.mT).argmin(
-            -1
-        )  # (BN,M)
+        far = c.square().sum(-1)[:, None] / 2 - (padded[..., :5] - origin) @ c.mT
+        best = far.argmin(-1)  # (BN,M)
         chosen = padded.new_zeros(B * N, M, 9).scatter_(2, best[..., None], 1.0)
-        sums = torch.zeros_like(sums).index_add_(
-            1, near.flatten(), (chosen.mT @ padded).view(B, N * 9, 6)
-        )
-    labels = near.flatten()[
-        (9 * torch.arange(N, device=images.device)[:, None] + best.view(B, N, M)).flatten(1)
-    ]
+        new = (chosen.mT @ padded).view(B, N * 9, 6)
+        sums = torch.zeros_like(sums).index_add_(1, near.flatten(), new)
+    first = 9 * torch.arange(N, device=images.device)[:, None]
+    labels = near.flatten()[(first + best.view(B, N, M)).flatten(1)]
     return labels[:, slot].view(B, H, W), N
 
 # %% ../../nbs/data/80_saliency.ipynb #ebbc4351
 def colour_and_place(images: Tensor, unit: float) -> Tensor:  # (B,5,HW)
     "CIE-LAB, and pixels right and down, each pixel worth `unit`."
-    y, x = torch.meshgrid(
-        torch.arange(images.shape[2], device=images.device),
-        torch.arange(images.shape[3], device=images.device),
-        indexing="ij",
-    )
-    return torch.cat(
-        [100 * lab(images), torch.stack([x, y]).float().expand(len(images), -1, -1, -1) * unit], 1
-    ).flatten(2)
+    down = torch.arange(images.shape[2], device=images.device)
+    across = torch.arange(images.shape[3], device=images.device)
+    y, x = torch.meshgrid(down, across, indexing="ij")
+    places = torch.stack([x, y]).float().expand(len(images), -1, -1, -1) * unit
+    return torch.cat([100 * lab(images), places], 1).flatten(2)
 
 
 def patch_means(values: Tensor, labels: Tensor, count: int) -> Tensor:  # (B,C,P), (B,P) -> (B,C,N)
@@ -107,9 +93,9 @@ def patch_means(values: Tensor, labels: Tensor, count: int) -> Tensor:  # (B,C,P
 
 def patch_sizes(labels: Tensor, count: int) -> Tensor:  # (B,P) -> (B,N)
     "Pixels in each patch."
-    return labels.new_zeros(len(labels), count, dtype=torch.float32).scatter_add_(
-        1, labels, torch.ones_like(labels, dtype=torch.float32)
-    )
+    ones = torch.ones_like(labels, dtype=torch.float32)
+    sums = labels.new_zeros(len(labels), count, dtype=torch.float32)
+    return sums.scatter_add_(1, labels, ones)
 
 # %% ../../nbs/data/80_saliency.ipynb #b7d35151
 @dataclass
@@ -134,19 +120,16 @@ def patch_graph(images: Tensor, count: int = 200) -> Patches:
     touch = touch.view(B, N, N)
     frame = torch.cat([labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]], 1)
     border = torch.zeros(B, N, dtype=torch.bool, device=images.device).scatter_(1, frame, True)
-    y, x = torch.meshgrid(
-        (torch.arange(H, device=images.device) + 0.5) / H,
-        (torch.arange(W, device=images.device) + 0.5) / W,
-        indexing="ij",
-    )
-    values = torch.cat([100 * lab(images), torch.stack([x, y]).expand(B, -1, -1, -1)], 1).flatten(2)
-    means = patch_means(values, labels.flatten(1), N).mT
-    touch = (touch | touch.mT | border[:, :, None] & border[:, None]) & ~torch.eye(
-        N, dtype=torch.bool, device=images.device
-    )
-    return Patches(
-        labels, means[..., :3], means[..., 3:], patch_sizes(labels.flatten(1), N) > 0, border, touch
-    )
+    down = (torch.arange(H, device=images.device) + 0.5) / H
+    across = (torch.arange(W, device=images.device) + 0.5) / W
+    y, x = torch.meshgrid(down, across, indexing="ij")
+    places = torch.stack([x, y]).expand(B, -1, -1, -1)
+    flat = labels.flatten(1)
+    means = patch_means(torch.cat([100 * lab(images), places], 1).flatten(2), flat, N).mT
+    itself = torch.eye(N, dtype=torch.bool, device=images.device)
+    touch = (touch | touch.mT | border[:, :, None] & border[:, None]) & ~itself
+    exists = patch_sizes(flat, N) > 0
+    return Patches(labels, means[..., :3], means[..., 3:], exists, border, touch)
 
 # %% ../../nbs/data/80_saliency.ipynb #a2cced59
 def geodesic(
@@ -183,9 +166,8 @@ def weighted_contrast(
     sigma: float = 0.25,  # σ_spa, in widths of the picture
 ) -> Tensor:  # (B,N) in [0,1]
     "wCtr (Zhu et al. 2014), scaled so that its largest value is 1."
-    contrast = (appearance * torch.exp(-space.square() / (2 * sigma**2)) * background[:, None]).sum(
-        -1
-    )
+    near = torch.exp(-space.square() / (2 * sigma**2))
+    contrast = (appearance * near * background[:, None]).sum(-1)
     return contrast / contrast.amax(1, keepdim=True).clamp_min(1e-12)
 
 # %% ../../nbs/data/80_saliency.ipynb #08f92dcb
@@ -203,15 +185,14 @@ def optimise(
 def cost(s: Tensor, background: Tensor, foreground: Tensor, smooth: Tensor) -> Tensor:  # -> (B,)
     "The cost as printed."
     apart = (s[:, :, None] - s[:, None]).square()
-    return (background * s.square() + foreground * (s - 1).square()).sum(1) + (smooth * apart).sum(
-        (1, 2)
-    )
+    own = background * s.square() + foreground * (s - 1).square()
+    return own.sum(1) + (smooth * apart).sum((1, 2))
 
 # %% ../../nbs/data/80_saliency.ipynb #2909ca9f
 def edge_lengths(
     appearance: Tensor, touch: Tensor, grain: float = 0.0
 ) -> Tensor:  # (B,N,N) d_app, (B,N,N) bool -> (B,N,N)
-    "Lengths of the graph's edges: colours less than `grain` apart count as one; infinite where patches do not touch."
+    "Lengths of edges: colours less than `grain` apart are one; infinite without an edge."
     return (appearance - grain).clamp_min(0).masked_fill(~touch, torch.inf)
 
 
@@ -229,10 +210,11 @@ def saliency(
     mu: float = 0.1,  # μ
     grain: float = 0.0,  # taken off every edge of the graph before paths are added up
 ) -> Tensor:  # (B,H,W) in [0,1]
-    "Saliency by robust background detection (Zhu et al. 2014). Every picture for itself; nothing is learned."
+    "Saliency by robust background detection (Zhu et al. 2014), each picture for itself."
     require(
         grain >= 0 and sigma > 0 and mu >= 0 and count >= 1,
-        f"Saliency needs sigma > 0, mu and grain >= 0, and a patch at least, not {sigma}, {mu}, {grain} and {count}.",
+        "Saliency needs sigma > 0, mu and grain >= 0, and a patch at least, "
+        f"not {sigma}, {mu}, {grain} and {count}.",
     )
     require(
         images.ndim == 4 and images.shape[1] == 3 and min(images.shape[-2:]) >= 16,
@@ -240,39 +222,30 @@ def saliency(
     )
     p = patch_graph(images, count)
     appearance = torch.cdist(p.colour, p.colour, compute_mode="donot_use_mm_for_euclid_dist")
-    edges = edge_lengths(appearance, p.touch, grain)
-    background = (
-        background_weight(boundary_connectivity(geodesic(edges), p.border, p.exists, sigma))
-        * p.exists
-    )
-    foreground = weighted_contrast(
-        appearance * p.exists[..., None], torch.cdist(p.centre, p.centre), background
-    )
+    distance = geodesic(edge_lengths(appearance, p.touch, grain))
+    connected = boundary_connectivity(distance, p.border, p.exists, sigma)
+    background = background_weight(connected) * p.exists  # w^bg
+    space = torch.cdist(p.centre, p.centre)
+    foreground = weighted_contrast(appearance * p.exists[..., None], space, background)  # w^fg
     s = optimise(background, foreground, smoothness(appearance, p.touch, sigma, mu))
-    low, high = (
-        s.masked_fill(~p.exists, 2.0).amin(1, keepdim=True),
-        s.masked_fill(~p.exists, -1.0).amax(1, keepdim=True),
-    )
+    low = s.masked_fill(~p.exists, 2.0).amin(1, keepdim=True)
+    high = s.masked_fill(~p.exists, -1.0).amax(1, keepdim=True)
     scaled = ((s - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
     return scaled.gather(1, p.labels.flatten(1)).view_as(p.labels)
 
 # %% ../../nbs/data/80_saliency.ipynb #205babde
 def grey_guess(images: Tensor, bins: int = 64) -> Tensor:  # (B,3,H,W) -> (B,H,W) bool
-    "Grey values in two classes by Otsu's rule; the one that is rarer along the border is the object. A trivial guess to compare with."
+    "A trivial guess: grey values cut by Otsu's rule; what is rarer along the border is the object."
     grey = images.mean(1)
     t = (torch.arange(1, bins, device=images.device) / bins)[:, None, None, None]
     above = (grey > t).float()
     share = above.mean((2, 3))
-    mean = (
-        (grey * above).mean((2, 3)) / share.clamp_min(1e-6),
-        (grey * (1 - above)).mean((2, 3)) / (1 - share).clamp_min(1e-6),
-    )
-    best = (share * (1 - share) * (mean[0] - mean[1]).square()).argmax(0)
+    light = (grey * above).mean((2, 3)) / share.clamp_min(1e-6)
+    dark = (grey * (1 - above)).mean((2, 3)) / (1 - share).clamp_min(1e-6)
+    best = (share * (1 - share) * (light - dark).square()).argmax(0)
     found = above[best, torch.arange(len(images), device=images.device)].bool()
-    frame = (
-        torch.cat([found[:, 0], found[:, -1], found[:, :, 0], found[:, :, -1]], 1).float().mean(1)
-    )
-    return found ^ (frame > 0.5)[:, None, None]
+    frame = torch.cat([found[:, 0], found[:, -1], found[:, :, 0], found[:, :, -1]], 1)
+    return found ^ (frame.float().mean(1) > 0.5)[:, None, None]
 
 
 def centre_box(images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,H,W) bool

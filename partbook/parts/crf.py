@@ -6,15 +6,15 @@
 __all__ = ['Message', 'NORMALISATIONS', 'unary_energy', 'check_probabilities', 'position_features', 'bilateral_features',
            'gaussian_kernel', 'potts', 'gibbs_energy', 'literal_step', 'mean_field_step', 'mean_field', 'free_energy',
            'Filter', 'normalised', 'Exact', 'Separable', 'elevate', 'simplex', 'pack', 'Lattice', 'CRFSettings',
-           'messages', 'refine']
+           'check_crf', 'check_sizes', 'messages', 'refine']
 
 # %% ../../nbs/parts/60_crf.ipynb #5763dc71
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator, Protocol
+from typing import Protocol
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
@@ -38,17 +38,20 @@ def check_probabilities(maps: Tensor) -> None:
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
     require(
         isinstance(maps, Tensor) and maps.ndim == 4 and maps.shape[1] >= 2 and maps.numel() > 0,
-        f"A CRF needs maps (B,L,H,W) of at least two labels, not {shape}; add the batch axis with maps[None], or a background as 1 - maps.",
+        f"A CRF needs maps (B,L,H,W) of at least two labels, not {shape}; "
+        "add the batch axis with maps[None], or a background as 1 - maps.",
     )
     require(
         maps.is_floating_point(),
         f"A CRF needs probabilities, not {maps.dtype}; make labels into maps with one_hot_maps.",
     )
     with torch.no_grad():
-        low, total = maps.amin(), maps.sum(1)
+        low = maps.amin()
+        total = maps.sum(1)
     require(
         bool(low >= -1e-6) and bool((total - 1).abs().max() < 1e-2),
-        f"A CRF needs probabilities that sum to one at each pixel; the least is {low:.3g}, sums run from {total.min():.3g} to {total.max():.3g}; "
+        f"A CRF needs probabilities that sum to one at each pixel; the least is {low:.3g}, "
+        f"sums run from {total.min():.3g} to {total.max():.3g}; "
         "apply softmax_maps to scores first.",
     )
 
@@ -59,9 +62,8 @@ def position_features(
     like: Tensor,  # for device and type
 ) -> Tensor:  # (1,N,2)
     "(x,y) of each pixel, in widths of the kernel."
-    y, x = torch.meshgrid(
-        *(torch.arange(n, device=like.device, dtype=like.dtype) for n in size), indexing="ij"
-    )
+    along = [torch.arange(n, device=like.device, dtype=like.dtype) for n in size]
+    y, x = torch.meshgrid(*along, indexing="ij")
     return torch.stack([x, y], -1).view(1, -1, 2) / width
 
 
@@ -71,23 +73,22 @@ def bilateral_features(
     colour: float,  # θ_β, where white is 1
 ) -> Tensor:  # (B,N,5)
     "(x,y,r,g,b) of each pixel, in widths of the kernel."
-    places = position_features(tuple(images.shape[-2:]), position, images).expand(
-        len(images), -1, -1
-    )
-    return torch.cat([places, images.flatten(2).mT / colour], 2)
+    places = position_features(tuple(images.shape[-2:]), position, images)
+    return torch.cat([places.expand(len(images), -1, -1), images.flatten(2).mT / colour], 2)
 
-# %% ../../nbs/parts/60_crf.ipynb #9ba9956f
+
 def gaussian_kernel(
     features: Tensor,  # (B,N,d)
     others: Tensor | None = None,  # (B,M,d); None: the same
 ) -> Tensor:  # (B,N,M) in (0,1]
-    "exp(-|f_i - f_j|²/2) as one product of matrices, by |a - b|² = |a|² + |b|² - 2ab. Nothing is less than e^-80, where numbers are still normal and quick."
+    "exp(-|f_i - f_j|²/2), by |a - b|² = |a|² + |b|² - 2ab; nothing is less than e^-80."
     middle = features.mean(1, keepdim=True)
     a = features - middle
     b = a if others is None else others - middle
-    long, one = -a.square().sum(2, keepdim=True) / 2, torch.ones_like(a[..., :1])
-    far, each = -b.square().sum(2, keepdim=True) / 2, torch.ones_like(b[..., :1])
-    return (torch.cat([a, long, one], 2) @ torch.cat([b, each, far], 2).mT).clamp_(-80, 0).exp_()
+    left = [a, -a.square().sum(2, keepdim=True) / 2, torch.ones_like(a[..., :1])]
+    right = [b, torch.ones_like(b[..., :1]), -b.square().sum(2, keepdim=True) / 2]
+    exponent = torch.cat(left, 2) @ torch.cat(right, 2).mT
+    return exponent.clamp_(-80, 0).exp_()  # e^-80: still normal numbers, and quick
 
 # %% ../../nbs/parts/60_crf.ipynb #2fab06db
 def potts(L: int, like: Tensor) -> Tensor:  # (L,L)
@@ -151,7 +152,8 @@ def mean_field(
     compatibility: Tensor | None = None,  # (L,L); None: Potts
 ) -> Iterator[Tensor]:  # Q after 0, 1, 2, ... updates, each (B,L,H,W)
     "Updates from Q = softmax(-ψ_u)."
-    compatibility = potts(unary.shape[1], unary) if compatibility is None else compatibility
+    if compatibility is None:
+        compatibility = potts(unary.shape[1], unary)
     q = (-unary).softmax(1)
     yield q
     for _ in range(iterations):
@@ -166,7 +168,8 @@ def free_energy(
     compatibility: Tensor | None = None,  # (L,L); None: Potts
 ) -> Tensor:  # (B,)
     "F(Q) = KL(Q‖P) - log Z, where the message leaves the pixel itself out."
-    compatibility = potts(unary.shape[1], unary) if compatibility is None else compatibility
+    if compatibility is None:
+        compatibility = potts(unary.shape[1], unary)
     pairs = torch.einsum("blhw,lm,bmhw->b", q, compatibility, message(q)) / 2
     return (q * unary + torch.xlogy(q, q)).sum((1, 2, 3)) + pairs
 
@@ -187,22 +190,22 @@ def normalised(
     kind: str = "symmetric",
     itself: bool = True,
 ) -> Message:
-    "The filter with its pixels' sums d divided out, and without the pixel itself if that is asked for."
+    "The filter with its pixels' sums d divided out, and without the pixel itself if you ask."
     require(
         kind in NORMALISATIONS,
         f"The normalisation is {kind!r}; it must be one of: {', '.join(NORMALISATIONS)}.",
     )
     d = apply(torch.ones_like(like[:, :1])).clamp_min(1e-20)
-    one = torch.ones_like(d)
-    before, after = {
-        "none": (one, one),
-        "before": (1 / d, one),
-        "after": (one, 1 / d),
-        "symmetric": (d.rsqrt(), d.rsqrt()),
-    }[kind]
-    own = (
-        0 if itself else before * after * d.clamp_max(1)
-    )  # k_ii = 1; a filter that is not exact may have less in all
+    before = after = torch.ones_like(d)
+    if kind == "before":
+        before = 1 / d
+    if kind == "after":
+        after = 1 / d
+    if kind == "symmetric":
+        before = after = d.rsqrt()
+    own: Tensor | int = 0
+    if not itself:  # k_ii = 1; a filter that is not exact may have less in all
+        own = before * after * d.clamp_max(1)
     return lambda q: after * apply(before * q) - own * q
 
 # %% ../../nbs/parts/60_crf.ipynb #5507b668
@@ -217,34 +220,28 @@ class Exact:
     ):
         self.features = features
         B, N, _ = features.shape
-        self.rows = max(
-            1, (block or (1 << 22 if features.device.type == "cpu" else 1 << 27)) // (B * N)
-        )
+        block = block or (1 << 22 if features.device.type == "cpu" else 1 << 27)
+        self.rows = max(1, block // (B * N))
         self.kernel = gaussian_kernel(features) if B * N * N <= room else None
 
     def __call__(self, x: Tensor) -> Tensor:
         flat = x.flatten(2).mT  # (B,N,L)
         if self.kernel is not None:
             return (self.kernel @ flat).mT.reshape(x.shape)
-        total = torch.zeros_like(
-            flat
-        )  # made before the blocks, so that what they leave behind is one hole, not a thousand
+        total = torch.zeros_like(flat)  # before the blocks, so that they leave one hole in memory
         for start in range(0, flat.shape[1], self.rows):
             rows = slice(start, start + self.rows)
             total[:, rows] = gaussian_kernel(self.features[:, rows], self.features) @ flat
         return total.mT.reshape(x.shape)
 
-# %% ../../nbs/parts/60_crf.ipynb #9d8baee4
+
 class Separable:
     "The position kernel: one Gaussian along columns and one along rows."
 
     def __init__(self, size: tuple[int, int], width: float, like: Tensor):
-        self.down, self.across = (
-            gaussian_kernel(
-                torch.arange(n, device=like.device, dtype=like.dtype).view(1, -1, 1) / width
-            )
-            for n in size
-        )
+        along = [torch.arange(n, device=like.device, dtype=like.dtype) / width for n in size]
+        self.down = gaussian_kernel(along[0].view(1, -1, 1))
+        self.across = gaussian_kernel(along[1].view(1, -1, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.down @ x @ self.across
@@ -261,7 +258,7 @@ def elevate(
     zero = torch.zeros_like(later[:, :1])
     return torch.cat([later, zero], 1) - torch.cat([zero, i * scaled], 1)
 
-# %% ../../nbs/parts/60_crf.ipynb #414f0545
+
 def simplex(
     y: Tensor,  # (P,d+1) points of the plane
 ) -> tuple[Tensor, Tensor]:  # corners (P,d+1,d+1) int64: which, coordinate; weights (P,d+1)
@@ -271,10 +268,9 @@ def simplex(
     excess = (zero.sum(1, keepdim=True) / n).round().long()
     rank = (y - zero).argsort(dim=1, descending=True, stable=True).argsort(dim=1) + excess
     turn = (rank < 0).long() - (rank >= n).long()
-    rank, zero = rank + n * turn, zero + n * turn
-    rest = ((y - zero) / n).gather(
-        1, rank.argsort(dim=1)
-    )  # from the largest residual to the smallest
+    rank = rank + n * turn
+    zero = zero + n * turn
+    rest = ((y - zero) / n).gather(1, rank.argsort(dim=1))  # from the largest to the smallest
     weights = torch.cat([1 + rest[:, -1:] - rest[:, :1], (rest[:, :-1] - rest[:, 1:]).flip(1)], 1)
     k = torch.arange(n, device=y.device)
     steps = torch.where(k <= n - 1 - k[:, None], k[:, None], k[:, None] - n)  # (which, rank)
@@ -283,18 +279,18 @@ def simplex(
 # %% ../../nbs/parts/60_crf.ipynb #8457e581
 def pack(
     corners: Tensor,  # (B,P,d+1,d+1) int64
-) -> tuple[
-    Tensor, Tensor
-]:  # one integer for each corner (B,P,d+1); the step to the next corner along each of d+1 axes (d+1,)
-    "Number the lattice's points, room for neighbours included. The last coordinate follows from the others."
+) -> tuple[Tensor, Tensor]:  # (B,P,d+1), (d+1,)
+    "One integer for each corner, room for neighbours included, and the steps along each axis."
     n = corners.shape[-1]
-    own = corners[..., :-1]
-    low, high = own.amin((0, 1, 2)) - n, own.amax((0, 1, 2)) + n
+    own = corners[..., :-1]  # the last coordinate follows from the others
+    low = own.amin((0, 1, 2)) - n
+    high = own.amax((0, 1, 2)) + n
     span = high - low + 1
     cells = float(span.double().prod()) * len(corners)
     require(
         cells < 2**62,
-        f"The kernel is too narrow for its lattice ({cells:.1e} points); choose larger widths, or form='exact'.",
+        f"The kernel is too narrow for its lattice ({cells:.1e} points); "
+        "choose larger widths, or form='exact'.",
     )
     radix = torch.cat([torch.ones_like(span[:1]), span.cumprod(0)])
     picture = torch.arange(len(corners), device=corners.device).view(-1, 1, 1) * radix[-1]
@@ -303,51 +299,45 @@ def pack(
 
 # %% ../../nbs/parts/60_crf.ipynb #77a785c9
 class Lattice:
-    "The Gaussian filter on a permutohedral lattice (Adams et al. 2010): linear in pixels, approximate."
+    "The Gaussian filter on a permutohedral lattice (Adams et al. 2010): linear, approximate."
 
     def __init__(
         self,
         features: Tensor,  # (B,N,d), in widths of the kernel
     ):
         B, N, d = features.shape
-        corners, weights = simplex(
-            elevate((features - features.mean(1, keepdim=True)).flatten(0, 1))
-        )
+        centred = features - features.mean(1, keepdim=True)
+        corners, self.weights = simplex(elevate(centred.flatten(0, 1)))
         numbers, axes = pack(corners.view(B, N, d + 1, d + 1))
         points, index = numbers.unique(return_inverse=True)
-        self.index, self.weights, self.count = index.view(B * N, d + 1), weights, len(points)
+        self.index = index.view(B * N, d + 1)
+        self.count = len(points)
         wanted = points + torch.stack([axes, -axes], 1)[..., None]  # (d+1,2,M)
         found = torch.searchsorted(points, wanted).clamp_max(self.count - 1)
-        self.neighbours = found.where(
-            points[found] == wanted, self.count
-        )  # the row after the last stays zero
+        self.neighbours = found.where(points[found] == wanted, self.count)  # the last row is zero
         self.scale = (4 * math.pi / 3) ** (d / 2) * math.sqrt(d + 1) / 2 ** (d + 1)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.flatten(2).mT.reshape(len(self.index), -1)  # (BN,L)
         table = self.blur(self.splat(rows))
-        sliced = sum(
-            table[self.index[:, k]] * self.weights[:, k, None] for k in range(self.weights.shape[1])
-        )
+        corners = range(self.weights.shape[1])
+        sliced = sum(table[self.index[:, k]] * self.weights[:, k, None] for k in corners)
         return (self.scale * sliced).view(len(x), -1, x.shape[1]).mT.reshape(x.shape)
 
-# %% ../../nbs/parts/60_crf.ipynb #613844b5
-@patch
-def splat(self: Lattice, rows: Tensor) -> Tensor:  # (BN,L) -> (M+1,L)
-    "Hand every pixel's values down to its corners."
-    table = rows.new_zeros(self.count + 1, rows.shape[1])
-    for k in range(self.weights.shape[1]):
-        table = table.index_add(0, self.index[:, k], rows * self.weights[:, k, None])
-    return table
+    def splat(self, rows: Tensor) -> Tensor:  # (BN,L) -> (M+1,L)
+        "Hand every pixel's values down to its corners."
+        table = rows.new_zeros(self.count + 1, rows.shape[1])
+        for k in range(self.weights.shape[1]):
+            table = table.index_add(0, self.index[:, k], rows * self.weights[:, k, None])
+        return table
 
-
-@patch
-def blur(self: Lattice, table: Tensor) -> Tensor:  # (M+1,L) -> (M+1,L)
-    "½, 1, ½ along one axis after the other."
-    end = torch.full_like(self.neighbours[0, 0, :1], self.count)
-    for ahead, behind in self.neighbours:
-        table = table + 0.5 * (table[torch.cat([ahead, end])] + table[torch.cat([behind, end])])
-    return table
+    def blur(self, table: Tensor) -> Tensor:  # (M+1,L) -> (M+1,L)
+        "½, 1, ½ along one axis after the other."
+        end = torch.full_like(self.neighbours[0, 0, :1], self.count)
+        for ahead, behind in self.neighbours:
+            beside = table[torch.cat([ahead, end])] + table[torch.cat([behind, end])]
+            table = table + 0.5 * beside
+        return table
 
 # %% ../../nbs/parts/60_crf.ipynb #fdeef6c1
 @dataclass(frozen=True)
@@ -366,53 +356,55 @@ class CRFSettings:
     side: int = 500
 
     def __post_init__(self):
-        for name in ("position", "bilateral", "colour"):
-            value = getattr(self, name)
-            require(
-                0 < value < math.inf, f"The CRF's width {name} is {value}; it must be positive."
-            )
-        for name in ("position_weight", "bilateral_weight"):
-            require(
-                0 <= getattr(self, name) < math.inf,
-                f"The CRF's {name} is {getattr(self, name)}; it must be 0 or more.",
-            )
-        require(
-            self.iterations >= 0 and self.side >= 1,
-            f"The CRF cannot make {self.iterations} updates for pictures of {self.side} pixels.",
-        )
-        require(
-            self.normalisation in NORMALISATIONS,
-            f"The normalisation is {self.normalisation!r}; it must be one of: {', '.join(NORMALISATIONS)}.",
-        )
-        require(
-            self.form in ("fast", "exact"),
-            f"The CRF's form is {self.form!r}; it must be fast or exact.",
-        )
+        check_crf(self)
+
+    @classmethod
+    def position_only(cls, **changes) -> "CRFSettings":
+        "What SCOPS' public code does: sxy 3, compat 5, 5 iterations, at its pictures' 256 pixels."
+        usual = dict(position=3.0, position_weight=5.0, bilateral_weight=0.0)
+        return cls(**(usual | dict(iterations=5, side=256) | changes))
+
+    def at(self, side: int) -> "CRFSettings":  # pixels of the longer side
+        "The same CRF for pictures of another size."
+        position = self.position * side / self.side
+        bilateral = self.bilateral * side / self.side
+        return replace(self, position=position, bilateral=bilateral, side=side)
 
 # %% ../../nbs/parts/60_crf.ipynb #b066ceec
-@patch(cls_method=True)
-def position_only(cls: CRFSettings, **changes) -> CRFSettings:
-    "What SCOPS' public code does: sxy 3, compat 5, 5 iterations, at its pictures' 256 pixels."
-    return cls(
-        **{
-            "position": 3.0,
-            "position_weight": 5.0,
-            "bilateral_weight": 0.0,
-            "iterations": 5,
-            "side": 256,
-        }
-        | changes
+def check_crf(s: CRFSettings) -> None:
+    "`InputError` for numbers that make no CRF."
+    for name in ("position", "bilateral", "colour"):
+        value = getattr(s, name)
+        require(0 < value < math.inf, f"The CRF's width {name} is {value}; it must be positive.")
+    for name in ("position_weight", "bilateral_weight"):
+        value = getattr(s, name)
+        require(0 <= value < math.inf, f"The CRF's {name} is {value}; it must be 0 or more.")
+    require(
+        s.iterations >= 0 and s.side >= 1,
+        f"The CRF cannot make {s.iterations} updates for pictures of {s.side} pixels.",
     )
+    require(
+        s.normalisation in NORMALISATIONS,
+        f"The normalisation is {s.normalisation!r}; it must be one of: "
+        f"{', '.join(NORMALISATIONS)}.",
+    )
+    require(s.form in ("fast", "exact"), f"The CRF's form is {s.form!r}; it must be fast or exact.")
 
 
-@patch
-def at(self: CRFSettings, side: int) -> CRFSettings:  # pixels of the longer side
-    "The same CRF for pictures of another size."
-    return replace(
-        self,
-        position=self.position * side / self.side,
-        bilateral=self.bilateral * side / self.side,
-        side=side,
+def check_sizes(maps: Tensor, images: Tensor, compatibility: Tensor | None) -> None:
+    "`InputError` unless pictures and compatibility go with the maps."
+    found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    wanted = (len(maps), 3, *maps.shape[-2:])
+    require(
+        found == wanted,
+        f"The CRF's pictures must be (B,3,H,W) with the maps' batch and size {wanted}, "
+        f"not {found}; bring the maps to the pictures' size with upsample.",
+    )
+    L = maps.shape[1]
+    shape = "" if compatibility is None else tuple(compatibility.shape)
+    require(
+        compatibility is None or compatibility.shape == (L, L),
+        f"The compatibility must be a matrix for {L} labels, not {shape}.",
     )
 
 # %% ../../nbs/parts/60_crf.ipynb #07222772
@@ -421,38 +413,28 @@ def messages(
     settings: CRFSettings,
 ) -> Message:
     "Both kernels, normalised, weighted and added."
-    s, size = settings, tuple(images.shape[-2:])
-    kernels = []
+    s = settings
+    kernels: list[tuple[float, Filter]] = []
     if s.position_weight:
+        size = (images.shape[-2], images.shape[-1])
         kernels.append((s.position_weight, Separable(size, s.position, images)))
     if s.bilateral_weight:
         make = Lattice if s.form == "fast" else Exact
-        kernels.append(
-            (s.bilateral_weight, make(bilateral_features(images, s.bilateral, s.colour)))
-        )
+        features = bilateral_features(images, s.bilateral, s.colour)
+        kernels.append((s.bilateral_weight, make(features)))
     parts = [(w, normalised(k, images, s.normalisation, s.itself)) for w, k in kernels]
     return lambda q: sum((w * m(q) for w, m in parts), torch.zeros_like(q))
 
-# %% ../../nbs/parts/60_crf.ipynb #3f97c3a8
+
 def refine(
     maps: Tensor,  # (B,L,H,W) probabilities, the background among them
     images: Tensor,  # (B,3,H,W) in [0,1], of the same size
-    settings: CRFSettings = CRFSettings(),  # widths in these pictures' pixels
+    settings: CRFSettings = CRFSettings(),  # noqa: B008 (frozen) widths in these pictures' pixels
     compatibility: Tensor | None = None,  # (L,L); None: Potts
 ) -> Tensor:  # (B,L,H,W) probabilities Q
     "Part maps after a dense CRF."
     unary = unary_energy(maps)
-    found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-    require(
-        found == (len(maps), 3, *maps.shape[-2:]),
-        f"The CRF's pictures must be (B,3,H,W) with the maps' batch and size {(len(maps), 3, *maps.shape[-2:])}, not {found}; "
-        "bring the maps to the pictures' size with upsample.",
-    )
-    require(
-        compatibility is None or compatibility.shape == (maps.shape[1],) * 2,
-        f"The compatibility must be a matrix for {maps.shape[1]} labels, not {'' if compatibility is None else tuple(compatibility.shape)}.",
-    )
-    *_, q = mean_field(
-        unary, messages(images.to(unary), settings), settings.iterations, compatibility
-    )
+    check_sizes(maps, images, compatibility)
+    heard = messages(images.to(unary), settings)
+    *_, q = mean_field(unary, heard, settings.iterations, compatibility)
     return q
