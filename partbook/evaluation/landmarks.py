@@ -211,7 +211,9 @@ class LandmarkRegression:
         if self._solved is None:
             moments = _known_moments(self._moments)
             self._solved = _solve(moments, self.standardise, self.CUTOFF)
-        return torch.where(self.known[:, None], _mapped(centres, midpoint, *self._solved), torch.nan)
+        return torch.where(
+            self.known[:, None], _mapped(centres, midpoint, *self._solved), torch.nan
+        )
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #44c61ec0
 def interocular(
