@@ -7,8 +7,9 @@ __all__ = ['fill_absent', 'LandmarkRegression', 'interocular', 'box_scale', 'Lan
            'midpoint', 'mean_landmark', 'one_landmark']
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #60a4f1b0
+from typing import Any, Self
+
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import InputError, require
@@ -18,7 +19,8 @@ def _batch_moments(x: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
     "Count, means and centred co-moments for each landmark: (L,), (L,d), (L,2), (L,d,d), (L,d,2)."
     n = v.sum(0)
     share = v / n.clamp(min=1)
-    mx, my = share.T @ x, torch.einsum("nl,nle->le", share, y)
+    mx = share.T @ x
+    my = torch.einsum("nl,nle->le", share, y)
     dx = (x - mx[:, None]) * v.T[..., None]
     dy = (y.transpose(0, 1) - my[:, None]) * v.T[..., None]
     return n, mx, my, dx.mT @ dx, dx.mT @ dy
@@ -31,8 +33,10 @@ def _merge_moments(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> tuple[Te
         "Batches of one regression must have the same numbers of parts and landmarks.",
     )
     total = (n + m).clamp(min=1)
-    share, weight = (m / total)[:, None], (n * m / total)[:, None, None]
-    gx, gy = nx - mx, ny - my
+    share = (m / total)[:, None]
+    weight = (n * m / total)[:, None, None]
+    gx = nx - mx
+    gy = ny - my
     return (
         n + m,
         mx + share * gx,
@@ -43,41 +47,37 @@ def _merge_moments(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> tuple[Te
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #51349f11
 def _solve(moments: tuple[Tensor, ...], standardise: bool, cutoff: float) -> tuple[Tensor, Tensor]:
-    "(L,d,2) maps and (L,2) offsets."
+    "(L,d,2) maps W and (L,2) offsets t."
     n, mx, my, xx, xy = moments
     if not standardise:  # moments about the origin instead of the mean
         xx = xx + n[:, None, None] * mx[:, :, None] * mx[:, None]
         xy = xy + n[:, None, None] * mx[:, :, None] * my[:, None]
     count = n.clamp(min=1)[:, None]
     deviation = (xx.diagonal(dim1=1, dim2=2) / count).sqrt()
-    deviation = torch.where(
-        deviation > 1e-10 * (1 + mx.abs()), deviation, 1.0
-    )  # a centre that never moves predicts nothing
+    moves = deviation > 1e-10 * (1 + mx.abs())  # a centre that never moves predicts nothing
+    deviation = torch.where(moves, deviation, 1.0)
     scale = deviation[:, :, None] * deviation[:, None] * count[..., None]
-    W = (
-        torch.linalg.pinv(xx / scale, hermitian=True, rtol=cutoff)
-        @ (xy / (deviation * count)[..., None])
-        / deviation[..., None]
-    )
+    inverse = torch.linalg.pinv(xx / scale, hermitian=True, rtol=cutoff)
+    W = inverse @ (xy / (deviation * count)[..., None]) / deviation[..., None]
     return W, (my - (mx[:, None] @ W)[:, 0] if standardise else torch.zeros_like(my))
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #e1723848
+
 def _double(x: Tensor) -> Tensor:
-    return (
-        x.cpu().double() if x.device.type == "mps" else x.double()
-    )  # Apple's devices have no float64
+    "In float64, on the processor where the device has none (Apple's)."
+    return x.cpu().double() if x.device.type == "mps" else x.double()
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #54e6d81c
 def fill_absent(
     centres: Tensor,  # (N,K,2), not finite where a part is absent
     midpoint: Tensor | None,  # (2,) or (N,2), in the coordinates of the centres
 ) -> Tensor:  # (N,K,2)
-    "Put absent parts at the image midpoint. `InputError` when there are some and no midpoint is given."
+    "Put absent parts at the image midpoint. `InputError` when there are some and none is given."
     absent = ~centres.isfinite().all(-1, keepdim=True)
     if midpoint is None:
         require(
             not bool(absent.any()),
-            f"{int(absent.sum())} part centres are absent (not finite); give the image midpoint, where they are put.",
+            f"{int(absent.sum())} part centres are absent (not finite); "
+            "give the image midpoint, where they are put.",
         )
         return centres
     middle = torch.as_tensor(midpoint, dtype=centres.dtype, device=centres.device)
@@ -87,32 +87,20 @@ def fill_absent(
     )
     return torch.where(absent, middle.expand(len(centres), 2)[:, None], centres)
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #274d29f1
-class LandmarkRegression:
-    "Part centres to landmarks by least squares, one affine map a landmark, from streamed moments in float64."
-
-    CHUNK = 4096  # pictures at once; memory does not depend on how many there are
-    CUTOFF = 1e-12  # relative eigenvalue below which a direction of the centres counts as absent
-
-    def __init__(
-        self,
-        standardise: bool = True,  # subtract means and divide by deviations first (equal to an offset); False: through the origin
-    ):
-        self.standardise, self._moments, self._solved = standardise, None, None
-
 # %% ../../nbs/evaluation/20_landmarks.ipynb #3aadc664
-def _found(value) -> str:
-    return (
-        f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    )
+def _found(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _is_points(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 3 and value.shape[2] == 2
 
 
 def _check_centres(centres: Tensor) -> None:
     require(
-        isinstance(centres, Tensor)
-        and centres.ndim == 3
-        and centres.shape[2] == 2
-        and centres.is_floating_point(),
+        _is_points(centres) and centres.is_floating_point(),
         f"Part centres must be floats of shape (N,K,2), not {_found(centres)}.",
     )
     require(
@@ -121,96 +109,111 @@ def _check_centres(centres: Tensor) -> None:
     )
 
 
-def _check_pair(centres: Tensor, landmarks: Tensor, visible: Tensor | None) -> None:
+def _check_visible(visible: Tensor, shape: tuple[int, ...]) -> None:
+    require(
+        visible.shape == shape and visible.dtype == torch.bool,
+        f"Visibility must be boolean of shape {tuple(shape)}, not {_found(visible)}.",
+    )
+
+# %% ../../nbs/evaluation/20_landmarks.ipynb #28d908ee
+def _rows(
+    centres: Tensor, landmarks: Tensor, visible: Tensor | None, midpoint: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    "What is learned from: (N,2K), (N,L,2) and (N,L) in float64, hidden landmarks set to zero."
     _check_centres(centres)
     require(
-        isinstance(landmarks, Tensor)
-        and landmarks.ndim == 3
-        and landmarks.shape[2] == 2
-        and len(landmarks) == len(centres),
-        f"Landmarks must have shape ({len(centres)},L,2), one set for each picture, not {_found(landmarks)}.",
+        _is_points(landmarks) and len(landmarks) == len(centres),
+        f"Landmarks must have shape ({len(centres)},L,2), one set for each picture, "
+        f"not {_found(landmarks)}.",
     )
-    require(
-        visible is None or (visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool),
-        f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {_found(visible)}.",
-    )
-
-# %% ../../nbs/evaluation/20_landmarks.ipynb #2e872e89
-@patch
-def update(
-    self: LandmarkRegression,
-    centres: Tensor,  # (N,K,2) part centres; not finite where a part is absent
-    landmarks: Tensor,  # (N,L,2) in the same coordinates; anything where not visible
-    visible: Tensor | None = None,  # (N,L) bool; all visible by default
-    midpoint: Tensor | None = None,  # (2,) or (N,2) image midpoint, where absent parts are put
-) -> LandmarkRegression:
-    "Learn from one more batch. The order and size of batches do not matter."
-    _check_pair(centres, landmarks, visible)
+    if visible is not None:
+        _check_visible(visible, landmarks.shape[:2])
     x = _double(fill_absent(centres, midpoint).flatten(1))
-    v = (
-        torch.ones(landmarks.shape[:2], dtype=torch.bool, device=landmarks.device)
-        if visible is None
-        else visible
-    )
+    if visible is None:
+        visible = torch.ones(landmarks.shape[:2], dtype=torch.bool, device=landmarks.device)
     require(
-        bool(landmarks[v].isfinite().all()),
-        "A landmark marked visible has coordinates that are not finite; mark it hidden or remove the picture.",
+        bool(landmarks[visible].isfinite().all()),
+        "A landmark marked visible has coordinates that are not finite; "
+        "mark it hidden or remove the picture.",
     )
-    y, v = _double(torch.where(v[..., None], landmarks, 0)), _double(v)
-    for chunk in zip(*(z.split(self.CHUNK) for z in (x, y, v))):
-        new = _batch_moments(*chunk)
-        self._moments = new if self._moments is None else _merge_moments(self._moments, new)
-    self._solved = None
-    return self
+    return x, _double(torch.where(visible[..., None], landmarks, 0)), _double(visible)
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #f0a121bd
-@patch
-def fit(
-    self: LandmarkRegression,
-    centres: Tensor,
-    landmarks: Tensor,
-    visible: Tensor | None = None,
-    midpoint: Tensor | None = None,
-) -> LandmarkRegression:
-    "Forget earlier pictures and learn from these; arguments as `update`."
-    self._moments = None
-    return self.update(centres, landmarks, visible, midpoint)
-
-# %% ../../nbs/evaluation/20_landmarks.ipynb #9683facf
-@patch(as_prop=True)
-def seen(self: LandmarkRegression) -> Tensor:
-    "(L,) in how many pictures each landmark was visible."
-    require(
-        self._moments is not None,
-        "The landmark regression has seen no picture; call fit or update first.",
-    )
-    return self._moments[0].long()
+# %% ../../nbs/evaluation/20_landmarks.ipynb #8f2ac063
+def _known_moments(moments: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    if moments is None:
+        raise InputError("The landmark regression has seen no picture; call fit or update first.")
+    return moments
 
 
-@patch(as_prop=True)
-def known(self: LandmarkRegression) -> Tensor:
-    "(L,) bool: landmarks visible in at least one picture. Others cannot be predicted."
-    return self.seen > 0
-
-# %% ../../nbs/evaluation/20_landmarks.ipynb #5fd4bf68
-@patch
-def predict(
-    self: LandmarkRegression,
-    centres: Tensor,  # (N,K,2)
-    midpoint: Tensor | None = None,  # (2,) or (N,2), for absent parts
-) -> Tensor:  # (N,L,2) float64; NaN for landmarks that were never visible
-    "Landmarks from part centres."
-    known = self.known
-    if self._solved is None:
-        self._solved = _solve(self._moments, self.standardise, self.CUTOFF)
-    W, t = self._solved
+def _mapped(centres: Tensor, midpoint: Tensor | None, W: Tensor, t: Tensor) -> Tensor:
+    "(N,L,2) landmarks c W + t of (N,K,2) centres."
     _check_centres(centres)
     x = _double(fill_absent(centres, midpoint).flatten(1))
     require(
         x.shape[1] == W.shape[1],
         f"The regression was fitted on {W.shape[1] // 2} parts, not on {x.shape[1] // 2}.",
     )
-    return torch.where(known[:, None], torch.einsum("nd,lde->nle", x, W) + t, torch.nan)
+    return torch.einsum("nd,lde->nle", x, W) + t
+
+# %% ../../nbs/evaluation/20_landmarks.ipynb #274d29f1
+class LandmarkRegression:
+    "Part centres to landmarks by least squares, one affine map a landmark, streamed in float64."
+
+    CHUNK = 4096  # pictures at once; memory does not depend on how many there are
+    CUTOFF = 1e-12  # relative eigenvalue below which a direction of the centres counts as absent
+
+    def __init__(
+        self,
+        standardise: bool = True,  # equal to an offset; False: through the origin
+    ):
+        self.standardise = standardise
+        self._moments: tuple[Tensor, ...] | None = None
+        self._solved: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self,
+        centres: Tensor,  # (N,K,2) part centres; not finite where a part is absent
+        landmarks: Tensor,  # (N,L,2) in the same coordinates; anything where not visible
+        visible: Tensor | None = None,  # (N,L) bool; all visible by default
+        midpoint: Tensor | None = None,  # (2,) or (N,2) image midpoint, where absent parts are put
+    ) -> Self:
+        "Learn from one more batch. The order and size of batches do not matter."
+        rows = _rows(centres, landmarks, visible, midpoint)
+        for chunk in zip(*(z.split(self.CHUNK) for z in rows)):
+            new = _batch_moments(*chunk)
+            self._moments = new if self._moments is None else _merge_moments(self._moments, new)
+        self._solved = None
+        return self
+
+    def fit(
+        self,
+        centres: Tensor,
+        landmarks: Tensor,
+        visible: Tensor | None = None,
+        midpoint: Tensor | None = None,
+    ) -> Self:
+        "Forget earlier pictures and learn from these; arguments as `update`."
+        self._moments = None
+        return self.update(centres, landmarks, visible, midpoint)
+
+    @property
+    def seen(self) -> Tensor:
+        "(L,) in how many pictures each landmark was visible."
+        return _known_moments(self._moments)[0].long()
+
+    @property
+    def known(self) -> Tensor:
+        "(L,) bool: landmarks visible in at least one picture. Others cannot be predicted."
+        return self.seen > 0
+
+    def predict(self, centres: Tensor, midpoint: Tensor | None = None) -> Tensor:  # (N,L,2)
+        "Landmarks in float64 from (N,K,2) centres; NaN for landmarks that were never visible."
+        if self._solved is None:
+            moments = _known_moments(self._moments)
+            self._solved = _solve(moments, self.standardise, self.CUTOFF)
+        return torch.where(
+            self.known[:, None], _mapped(centres, midpoint, *self._solved), torch.nan
+        )
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #44c61ec0
 def interocular(
@@ -221,7 +224,7 @@ def interocular(
     "Distance between the two eyes: the faces' unit of error."
     return (landmarks[:, left] - landmarks[:, right]).norm(dim=-1)
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #a94c79f9
+
 def box_scale(
     boxes: Tensor,  # (N,4) (x,y,w,h)
 ) -> Tensor:  # (N,2)
@@ -248,78 +251,67 @@ def _unit(
     bad = (~(s > 0) | ~s.isfinite()).any(1) & used
     if bad.any():
         raise InputError(
-            f"The scale of picture {int(bad.nonzero()[0])} is not a positive number; its eyes coincide or its box is empty."
+            f"The scale of picture {int(bad.nonzero()[0])} is not a positive number; "
+            "its eyes coincide or its box is empty."
         )
     return s
+
+
+def _check_predicted(distance: Tensor, visible: Tensor) -> None:
+    lost = (~distance.isfinite() & visible).any(0)
+    if lost.any():
+        raise InputError(
+            f"Landmark {int(lost.nonzero()[0])} is visible here but was never visible in training, "
+            "so it has no prediction; leave it out (see `LandmarkRegression.known`)."
+        )
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #35ac5971
 class LandmarkErrors:
     "Mean normalised distance over all visible landmarks, batch by batch, in percent."
 
     def __init__(self):
-        self.total, self.count = (
-            torch.zeros((), dtype=torch.float64),
-            torch.zeros((), dtype=torch.int64),
-        )  # (L,) each, once there was a batch
+        self.total = torch.zeros((), dtype=torch.float64)  # (L,) once there was a batch
+        self.count = torch.zeros((), dtype=torch.int64)  # (L,) alike
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #74be7890
-@patch
-def update(
-    self: LandmarkErrors,
-    pred: Tensor,  # (N,L,2)
-    true: Tensor,  # (N,L,2)
-    visible: Tensor | None = None,  # (N,L) bool; all by default
-    scale: Tensor | None = None,  # (N,), or (N,2), one for each axis; 1 by default
-) -> LandmarkErrors:
-    "Add one batch."
-    require(
-        pred.shape == true.shape and pred.ndim == 3 and pred.shape[2] == 2,
-        f"Predicted landmarks {tuple(pred.shape)} and true ones {tuple(true.shape)} must have one shape (N,L,2).",
-    )
-    v = (
-        torch.ones(pred.shape[:2], dtype=torch.bool, device=pred.device)
-        if visible is None
-        else visible
-    )
-    require(
-        v.shape == pred.shape[:2] and v.dtype == torch.bool,
-        f"Visibility must be boolean of shape {tuple(pred.shape[:2])}, not {_found(v)}.",
-    )
-    distance = (
-        (_double(pred) - _double(true)) / _double(_unit(scale, v.any(1).to(pred.device)))[:, None]
-    ).norm(dim=-1)
-    v = v.to(distance.device)
-    lost = (~distance.isfinite() & v).any(0)
-    if lost.any():
-        raise InputError(
-            f"Landmark {int(lost.nonzero()[0])} is visible here but was never visible in training, "
-            "so it has no prediction; leave it out (see `LandmarkRegression.known`)."
+    def update(
+        self,
+        pred: Tensor,  # (N,L,2)
+        true: Tensor,  # (N,L,2)
+        visible: Tensor | None = None,  # (N,L) bool; all by default
+        scale: Tensor | None = None,  # (N,), or (N,2), one for each axis; 1 by default
+    ) -> Self:
+        "Add one batch."
+        require(
+            pred.shape == true.shape and pred.ndim == 3 and pred.shape[2] == 2,
+            f"Predicted landmarks {tuple(pred.shape)} and true ones {tuple(true.shape)} "
+            "must have one shape (N,L,2).",
         )
-    self.total = self.total + torch.where(v, distance, 0).sum(0)
-    self.count = self.count + v.sum(0)
-    return self
+        if visible is None:
+            visible = torch.ones(pred.shape[:2], dtype=torch.bool, device=pred.device)
+        _check_visible(visible, pred.shape[:2])
+        s = _double(_unit(scale, visible.any(1).to(pred.device)))
+        distance = ((_double(pred) - _double(true)) / s[:, None]).norm(dim=-1)
+        visible = visible.to(distance.device)
+        _check_predicted(distance, visible)
+        self.total = self.total + torch.where(visible, distance, 0).sum(0)
+        self.count = self.count + visible.sum(0)
+        return self
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #e12d6ad0
-@patch
-def percent(self: LandmarkErrors) -> float:
-    "Over all visible landmarks. `InputError` when there were none."
-    require(
-        bool(self.count.sum() > 0),
-        "No visible landmark was measured, so there is no landmark error.",
-    )
-    return float(100 * self.total.sum() / self.count.sum())
+    def percent(self) -> float:
+        "Over all visible landmarks. `InputError` when there were none."
+        some = bool(self.count.sum() > 0)
+        require(some, "No visible landmark was measured, so there is no landmark error.")
+        return float(100 * self.total.sum() / self.count.sum())
 
-
-@patch
-def per_landmark(self: LandmarkErrors) -> Tensor:
-    "(L,) in percent; NaN for landmarks that were never visible."
-    return 100 * self.total / self.count
+    def per_landmark(self) -> Tensor:
+        "(L,) in percent; NaN for landmarks that were never visible."
+        return 100 * self.total / self.count
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #d0faccd3
 def landmark_error(
     pred: Tensor, true: Tensor, visible: Tensor | None = None, scale: Tensor | None = None
 ) -> float:
-    "Mean distance over the visible landmarks, in percent of `scale`; arguments as `LandmarkErrors.update`."
+    "Mean distance over visible landmarks, in percent of `scale`, as `LandmarkErrors.update`."
     return LandmarkErrors().update(pred, true, visible, scale).percent()
 
 # %% ../../nbs/evaluation/20_landmarks.ipynb #e764be82
@@ -338,18 +330,18 @@ def midpoint(
     "Trivial baseline: the middle of the image as the only part centre."
     return (sizes if as_published else sizes.flip(-1))[:, None] / 2
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #8b702c04
+
 def mean_landmark(
     landmarks: Tensor,  # (N,L,2) in pixels
     visible: Tensor,  # (N,L) bool
-    as_published: bool = False,  # hidden landmarks count too, as if they lay at the image's corner (0,0)
+    as_published: bool = False,  # hidden landmarks count too, at the image's corner (0,0)
 ) -> Tensor:  # (N,1,2); NaN in a picture without visible landmarks
     "Trivial baseline: the mean of the true landmarks ('GT keypoint avg')."
     shown = torch.where(visible[..., None], landmarks, 0)
     count = visible.shape[1] if as_published else visible.sum(1, keepdim=True)[..., None]
     return shown.sum(1, keepdim=True) / count
 
-# %% ../../nbs/evaluation/20_landmarks.ipynb #eb1d371b
+
 def one_landmark(
     landmarks: Tensor,  # (N,L,2) in pixels
     visible: Tensor,  # (N,L) bool
@@ -357,6 +349,5 @@ def one_landmark(
     as_published: bool = False,  # where hidden, it lies at the image's corner (0,0)
 ) -> Tensor:  # (N,1,2); NaN where hidden
     "Trivial baseline: one true landmark as the only part centre."
-    return torch.where(visible[:, i, None], landmarks[:, i], 0.0 if as_published else torch.nan)[
-        :, None
-    ]
+    elsewhere = 0.0 if as_published else torch.nan
+    return torch.where(visible[:, i, None], landmarks[:, i], elsewhere)[:, None]

@@ -7,89 +7,15 @@ __all__ = ['BLOCK', 'Contingency', 'entropy', 'nmi', 'ari', 'purity', 'labels_at
            'update_from_keypoints', 'update_from_pixels']
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #c88ca9d6
+from collections.abc import Iterator
+from typing import Self
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #c54bb7ab
-class Contingency:
-    "Counts of (predicted label, true label), filled batch by batch in exact 64-bit integers."
-
-    def __init__(
-        self,
-        n_pred: int,  # predicted labels are 0..n_pred-1: K+1 with background
-        n_true: int,  # true labels are 0..n_true-1: P+1 with background
-        device: torch.device | str = "cpu",
-    ):
-        require(
-            n_pred >= 1 and n_true >= 1,
-            f"A contingency table needs at least one label on each side, not {n_pred} x {n_true}.",
-        )
-        self.table = torch.zeros(
-            n_pred, n_true, dtype=torch.int64, device=device
-        )  # (n_pred, n_true) counts
-
-    def nmi(self) -> float:
-        "Normalised mutual information, a fraction."
-        return nmi(self.table)
-
-    def ari(self) -> float:
-        "Adjusted Rand index, a fraction."
-        return ari(self.table)
-
-    def purity(self) -> float:
-        "Purity, a fraction."
-        return purity(self.table)
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #5abab075
-@patch
-def __len__(self: Contingency) -> int:
-    return int(self.table.sum())
-
-
-@patch
-def __repr__(self: Contingency) -> str:
-    return f"Contingency({self.table.shape[0]} predicted x {self.table.shape[1]} true labels, {len(self)} points)"
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #7aa7c22b
-def _check_range(word: str, labels: Tensor, n: int) -> None:
-    low, high = torch.stack(labels.aminmax()).tolist()
-    require(
-        low >= 0 and high < n,
-        f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
-        f"make it larger, or mask out labels that do not count.",
-    )
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #9d92d245
-def _histogram(
-    pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_true: int
-) -> Tensor:
-    "(n_pred, n_true) counts of the pairs in flat labels."
-    if where is not None:
-        pred, true = pred.masked_fill(~where, 0), true.masked_fill(~where, 0)
-    _check_range("predicted", pred, n_pred)
-    _check_range("true", true, n_true)
-    cell = torch.add(true.long(), pred.long(), alpha=n_true)
-    if where is not None:
-        cell = cell.masked_fill(~where, n_pred * n_true)
-    return torch.bincount(cell, minlength=n_pred * n_true + 1)[: n_pred * n_true].view(
-        n_pred, n_true
-    )
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #0f2e0614
-BLOCK = 1 << 14  # points counted at once on a processor: small enough to stay in its cache
-
-
-def _blocks(pred: Tensor, true: Tensor, where: Tensor | None):
-    flat = [None if v is None else v.reshape(-1) for v in (pred, true, where)]
-    n = flat[0].numel()
-    block = BLOCK if flat[0].device.type == "cpu" else max(n, 1)
-    for start in range(0, n, block):
-        yield tuple(None if v is None else v[start : start + block] for v in flat)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #a7b24c05
 def _check_labels(word: str, labels: Tensor) -> None:
@@ -99,46 +25,49 @@ def _check_labels(word: str, labels: Tensor) -> None:
     found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
     require(
         whole,
-        f"The {word} labels must be a tensor of integers, not {found}; take the argmax of part maps first.",
+        f"The {word} labels must be a tensor of integers, not {found}; "
+        "take the argmax of part maps first.",
     )
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #3ca6d868
-@patch
-def update(
-    self: Contingency,
-    pred: Tensor,  # integers of any shape
-    true: Tensor,  # integers of the same shape
-    where: Tensor | None = None,  # bool of that shape: count only these points
-) -> Contingency:
-    "Count one batch. `InputError` (and no change) for wrong shapes, types or labels out of range."
+
+def _check_range(word: str, labels: Tensor, n: int) -> None:
+    low, high = torch.stack(labels.aminmax()).tolist()
+    require(
+        low >= 0 and high < n,
+        f"The {word} labels span {low}..{high}, but the table has room for 0..{n - 1}; "
+        f"make it larger, or mask out labels that do not count.",
+    )
+
+
+def _check_pair(pred: Tensor, true: Tensor, where: Tensor | None) -> None:
     _check_labels("predicted", pred)
     _check_labels("true", true)
     require(
         pred.shape == true.shape,
-        f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} must have one shape; resize or crop them alike.",
+        f"Predicted labels {tuple(pred.shape)} and true labels {tuple(true.shape)} "
+        "must have one shape; resize or crop them alike.",
     )
     require(
         where is None or (where.shape == pred.shape and where.dtype == torch.bool),
         "The mask of counted points must be boolean and of the labels' shape.",
     )
-    new = torch.zeros_like(self.table)
-    for block in _blocks(pred, true, where):
-        new += _histogram(*(None if v is None else v.to(new.device) for v in block), *new.shape)
-    self.table += new
-    return self
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #abb689f3
-@patch
-def merge(self: Contingency, other: Contingency) -> Contingency:
-    "Add the counts of another table of the same labels (another batch, process or machine)."
-    require(
-        self.table.shape == other.table.shape,
-        f"Tables of {tuple(self.table.shape)} and {tuple(other.table.shape)} labels cannot be merged; they count different things.",
-    )
-    self.table += other.table.to(self.table.device)
-    return self
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #0f4d75ca
+def _check_room(n_pred: int, n_true: int) -> None:
+    require(
+        n_pred >= 1 and n_true >= 1,
+        f"A contingency table needs at least one label on each side, not {n_pred} x {n_true}.",
+    )
+
+
+def _check_same_labels(one: Tensor, two: Tensor) -> None:
+    require(
+        one.shape == two.shape,
+        f"Tables of {tuple(one.shape)} and {tuple(two.shape)} labels cannot be merged; "
+        "they count different things.",
+    )
+
+
 def _counts(table, allow_empty: bool = False) -> np.ndarray:
     counts = table.detach().cpu().numpy() if isinstance(table, Tensor) else np.asarray(table)
     require(
@@ -152,34 +81,113 @@ def _counts(table, allow_empty: bool = False) -> np.ndarray:
     require(bool((counts >= 0).all()), "A contingency table holds counts, but some are negative.")
     require(
         allow_empty or bool(counts.any()),
-        "The contingency table is empty: no point was counted; check that masks, visibility or true parts are not all off.",
+        "The contingency table is empty: no point was counted; "
+        "check that masks, visibility or true parts are not all off.",
     )
     return counts
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #9d1766a3
-@patch(cls_method=True)
-def from_table(cls: Contingency, table: Tensor) -> Contingency:
-    "Wrap counts that already exist."
-    counts = torch.as_tensor(
-        _counts(table, allow_empty=True),
-        device=table.device if isinstance(table, Tensor) else "cpu",
-    )
-    new = cls(*counts.shape, device=counts.device)
-    new.table += counts
+# %% ../../nbs/evaluation/10_overlap.ipynb #9d92d245
+def _histogram(
+    pred: Tensor, true: Tensor, where: Tensor | None, n_pred: int, n_true: int
+) -> Tensor:
+    "(n_pred, n_true) counts of the pairs in flat labels."
+    if where is not None:
+        pred = pred.masked_fill(~where, 0)
+        true = true.masked_fill(~where, 0)
+    _check_range("predicted", pred, n_pred)
+    _check_range("true", true, n_true)
+    cell = torch.add(true.long(), pred.long(), alpha=n_true)
+    if where is not None:
+        cell = cell.masked_fill(~where, n_pred * n_true)
+    counts = torch.bincount(cell, minlength=n_pred * n_true + 1)
+    return counts[: n_pred * n_true].view(n_pred, n_true)
+
+# %% ../../nbs/evaluation/10_overlap.ipynb #0f2e0614
+BLOCK = 1 << 14  # points counted at once on a processor: small enough to stay in its cache
+
+
+def _blocks(
+    pred: Tensor, true: Tensor, where: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    "Flat labels, some points at a time."
+    pred = pred.reshape(-1)
+    true = true.reshape(-1)
+    n = len(pred)
+    block = BLOCK if pred.device.type == "cpu" else max(n, 1)
+    counted = None if where is None else where.reshape(-1)
+    for start in range(0, n, block):
+        piece = slice(start, start + block)
+        yield pred[piece], true[piece], None if counted is None else counted[piece]
+
+
+def _count(pred: Tensor, true: Tensor, where: Tensor | None, table: Tensor) -> Tensor:
+    "Counts of a batch, in the shape and on the device of `table`."
+    _check_pair(pred, true, where)
+    new = torch.zeros_like(table)
+    for p, t, counted in _blocks(pred, true, where):
+        counted = None if counted is None else counted.to(new.device)
+        new += _histogram(p.to(new.device), t.to(new.device), counted, *new.shape)
     return new
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #21d86ad5
-@patch
-def foreground(
-    self: Contingency,
-    prediction: bool = False,  # also drop points predicted as background
-) -> Contingency:
-    "A copy without the points whose true label is background (0)."
-    new = Contingency(*self.table.shape, self.table.device).merge(self)
-    new.table[:, 0] = 0
-    if prediction:
-        new.table[0] = 0
-    return new
+# %% ../../nbs/evaluation/10_overlap.ipynb #c54bb7ab
+class Contingency:
+    "Counts of (predicted label, true label), filled batch by batch in exact 64-bit integers."
+
+    def __init__(
+        self,
+        n_pred: int,  # predicted labels are 0..n_pred-1: K+1 with background
+        n_true: int,  # true labels are 0..n_true-1: P+1 with background
+        device: torch.device | str = "cpu",
+    ):
+        _check_room(n_pred, n_true)
+        self.table = torch.zeros(n_pred, n_true, dtype=torch.int64, device=device)
+
+    @classmethod
+    def from_table(cls, table: Tensor) -> Self:
+        "Wrap counts that already exist."
+        counts = _counts(table, allow_empty=True)
+        new = cls(*counts.shape, device=table.device if isinstance(table, Tensor) else "cpu")
+        new.table += torch.as_tensor(counts, device=new.table.device)
+        return new
+
+    def __len__(self) -> int:
+        return int(self.table.sum())
+
+    def __repr__(self) -> str:
+        n_pred, n_true = self.table.shape
+        return f"Contingency({n_pred} predicted x {n_true} true labels, {len(self)} points)"
+
+    def update(self, pred: Tensor, true: Tensor, where: Tensor | None = None) -> Self:
+        "Count a batch of integers of any one shape, only `where` it is True. No change on errors."
+        self.table += _count(pred, true, where, self.table)
+        return self
+
+    def merge(self, other: "Contingency") -> Self:
+        "Add the counts of another table of the same labels (another batch, process or machine)."
+        _check_same_labels(self.table, other.table)
+        self.table += other.table.to(self.table.device)
+        return self
+
+    def foreground(self, prediction: bool = False) -> "Contingency":
+        "A copy without points whose true label is background (0), or `prediction` is either."
+        new = Contingency(*self.table.shape, self.table.device).merge(self)
+        new.table[:, 0] = 0
+        if prediction:
+            new.table[0] = 0
+        return new
+
+    def nmi(self) -> float:
+        return nmi(self.table)
+
+    def ari(self) -> float:
+        return ari(self.table)
+
+    def purity(self) -> float:
+        return purity(self.table)
+
+    def scores(self, prefix: str = "") -> dict[str, float]:  # "fg_" for foreground points
+        "All three in percent, as they stand in the papers' tables."
+        return {f"{prefix}{f.__name__}": 100 * f(self.table) for f in (nmi, ari, purity)}
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #07040f23
 def entropy(
@@ -189,13 +197,15 @@ def entropy(
     share = sizes[sizes > 0] / sizes.sum()
     return float(-(share * np.log(share)).sum())
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #b64b74d9
+
 def nmi(
     table: Tensor,  # (n_pred, n_true) counts
 ) -> float:
     "Normalised mutual information with the arithmetic mean, a fraction in [0,1]."
     n = _counts(table).astype(np.float64)  # exact up to 9e15 points a cell
-    N, a, b = n.sum(), n.sum(1), n.sum(0)
+    N = n.sum()
+    a = n.sum(1)
+    b = n.sum(0)
     if np.count_nonzero(a) == np.count_nonzero(b) == 1:
         return 1.0
     k, p = n.nonzero()
@@ -213,13 +223,14 @@ def ari(
 ) -> float:
     "Adjusted Rand index, a fraction in (-1,1]; exact at any number of points."
     n = _counts(table).astype(object)  # Python integers
-    S, A, B, M = (
-        int(_pairs(x).sum()) for x in (n, n.sum(1), n.sum(0), np.array([n.sum()], dtype=object))
-    )
-    top, bottom = 2 * (S * M - A * B), (A + B) * M - 2 * A * B
-    return (
-        top / bottom if bottom else 1.0
-    )  # zero only when both partitions are one class, or both all singletons
+    N = int(n.sum())
+    S = int(_pairs(n).sum())
+    A = int(_pairs(n.sum(1)).sum())
+    B = int(_pairs(n.sum(0)).sum())
+    M = N * (N - 1) // 2
+    top = 2 * (S * M - A * B)
+    bottom = (A + B) * M - 2 * A * B  # zero only for one class each, or all singletons in both
+    return top / bottom if bottom else 1.0
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #b4a5de3a
 def purity(
@@ -229,36 +240,27 @@ def purity(
     n = _counts(table).astype(object)
     return int(n.max(1).sum()) / int(n.sum())
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #38313e2a
-@patch
-def scores(
-    self: Contingency,
-    prefix: str = "",  # "fg_" for tables of foreground points
-) -> dict[str, float]:
-    "All three in percent, as they stand in the papers' tables."
-    return {f"{prefix}{f.__name__}": 100 * f(self.table) for f in (nmi, ari, purity)}
-
 # %% ../../nbs/evaluation/10_overlap.ipynb #c63716c5
-def _pixel(landmarks: Tensor, size: tuple[int, int]) -> Tensor:
-    "(B,L,2) coordinates to the (x,y) index of the pixel below each, clamped to the picture."
-    x, y = landmarks.nan_to_num(0.0).floor().long().unbind(-1)
-    return torch.stack([x.clamp(0, size[1] - 1), y.clamp(0, size[0] - 1)], -1)
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #22d38e97
-def _nearest(index: Tensor, n: int, N: int) -> Tensor:
-    "The cell, of n, below the centre of pixel `index`, of N: nearest-neighbour enlarging in exact integers."
-    return (2 * index + 1) * n // (2 * N)
-
-# %% ../../nbs/evaluation/10_overlap.ipynb #d30873ef
 def _check_points(landmarks: Tensor, B: int) -> None:
+    found = tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__
     require(
         isinstance(landmarks, Tensor)
         and landmarks.ndim == 3
         and landmarks.shape[2] == 2
         and len(landmarks) == B,
-        f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, "
-        f"not {tuple(landmarks.shape) if isinstance(landmarks, Tensor) else type(landmarks).__name__}.",
+        f"Landmarks must have shape ({B},L,2), one set for each of {B} pictures, not {found}.",
     )
+
+
+def _pixel(landmarks: Tensor, size: tuple[int, int]) -> Tensor:
+    "(B,L,2) coordinates to the (x,y) index of the pixel below each, clamped to the picture."
+    x, y = landmarks.nan_to_num(0.0).floor().long().unbind(-1)
+    return torch.stack([x.clamp(0, size[1] - 1), y.clamp(0, size[0] - 1)], -1)
+
+
+def _nearest(index: Tensor, n: int, N: int) -> Tensor:
+    "The cell, of n, below the centre of pixel `index`, of N: exact nearest-neighbour enlarging."
+    return (2 * index + 1) * n // (2 * N)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #8a7b760d
 def labels_at(
@@ -266,7 +268,7 @@ def labels_at(
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
     size: tuple[int, int] | None = None,  # (H,W) of that picture; the labels' own by default
 ) -> Tensor:  # (B,L) labels
-    "The label at each landmark's pixel, as if the label map had been enlarged to `size` by nearest neighbour."
+    "The label at each landmark's pixel, as if nearest neighbours had enlarged the map to `size`."
     _check_points(landmarks, len(labels))
     require(labels.ndim == 3, f"Label maps must have shape (B,h,w), not {tuple(labels.shape)}.")
     h, w = labels.shape[1:]
@@ -275,45 +277,49 @@ def labels_at(
     batch = torch.arange(len(labels), device=labels.device)[:, None]
     return labels[batch, _nearest(y, h, size[0]), _nearest(x, w, size[1])]
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #94a5171c
+
 def maps_at(
     maps: Tensor,  # (B,K,h,w) part maps, of any resolution
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
     size: tuple[int, int],  # (H,W) of that picture
 ) -> Tensor:  # (B,L,K) values
-    "Part maps at each landmark's pixel, as if they had been enlarged to `size` bilinearly (align_corners=False)."
+    "Part maps at each landmark's pixel, as if enlarged to `size` bilinearly (align_corners=False)."
     _check_points(landmarks, len(maps))
     require(maps.ndim == 4, f"Part maps must have shape (B,K,h,w), not {tuple(maps.shape)}.")
     x, y = _pixel(landmarks, size).to(maps.dtype).unbind(-1)
     grid = torch.stack([(2 * x + 1) / size[1], (2 * y + 1) / size[0]], -1) - 1
-    return F.grid_sample(
+    read = F.grid_sample(
         maps, grid[:, None], mode="bilinear", padding_mode="border", align_corners=False
-    )[:, :, 0].transpose(1, 2)
+    )
+    return read[:, :, 0].transpose(1, 2)
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #30575e7d
-def _read(labels, landmarks, visible, size):
+# %% ../../nbs/evaluation/10_overlap.ipynb #6adab7bc
+def _read(
+    labels: Tensor, landmarks: Tensor, visible: Tensor, size: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    "(B,L) predicted labels and landmark numbers, visible or not."
     _check_points(landmarks, len(labels))
     require(
         visible.shape == landmarks.shape[:2] and visible.dtype == torch.bool,
-        f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, not {visible.dtype} {tuple(visible.shape)}.",
+        f"Visibility must be boolean of shape {tuple(landmarks.shape[:2])}, "
+        f"not {visible.dtype} {tuple(visible.shape)}.",
     )
     read = labels if labels.shape == visible.shape else labels_at(labels, landmarks, size)
-    return read, torch.arange(1, visible.shape[1] + 1, device=read.device).expand_as(visible)
+    number = torch.arange(1, visible.shape[1] + 1, device=read.device)
+    return read, number.expand_as(visible)
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #6adab7bc
+
 def keypoint_labels(
     labels: Tensor,  # (B,h,w) predicted labels, or (B,L) already read at the landmarks
     landmarks: Tensor,  # (B,L,2) (x,y) in pixels of a picture of `size`
     visible: Tensor,  # (B,L) bool
     size: tuple[int, int] | None = None,  # (H,W); the labels' own by default
-) -> tuple[
-    Tensor, Tensor
-]:  # predicted label and landmark number (1..L), each (M,) for the M visible landmarks
+) -> tuple[Tensor, Tensor]:  # (M,) labels and landmark numbers 1..L of the M visible landmarks
     "The points of the keypoint form."
     read, number = _read(labels, landmarks, visible, size)
     return read[visible], number[visible]
 
-# %% ../../nbs/evaluation/10_overlap.ipynb #41e77403
+
 def update_from_keypoints(
     table: Contingency,  # of K+1 predicted and L+1 true labels
     labels: Tensor,  # (B,h,w) predicted labels, or (B,L) already read at the landmarks
@@ -326,6 +332,14 @@ def update_from_keypoints(
     return table.update(read, number, where=visible)
 
 # %% ../../nbs/evaluation/10_overlap.ipynb #8a75c016
+def _enlarged(labels: Tensor, H: int, W: int) -> Tensor:
+    "(B,h,w) labels at (H,W) by nearest neighbour."
+    h, w = labels.shape[1:]
+    rows = _nearest(torch.arange(H, device=labels.device), h, H)
+    columns = _nearest(torch.arange(W, device=labels.device), w, W)
+    return labels[:, rows[:, None], columns]
+
+
 def update_from_pixels(
     table: Contingency,  # of K+1 predicted and P+1 true labels
     labels: Tensor,  # (B,h,w) predicted labels, of any resolution
@@ -335,12 +349,9 @@ def update_from_pixels(
     "Count the pixels of a batch at the resolution of the truth."
     require(
         labels.ndim == 3 and parts.ndim == 3 and len(labels) == len(parts),
-        f"Label maps {tuple(labels.shape)} and true parts {tuple(parts.shape)} must be (B,h,w) and (B,H,W) of the same B.",
+        f"Label maps {tuple(labels.shape)} and true parts {tuple(parts.shape)} "
+        "must be (B,h,w) and (B,H,W) of the same B.",
     )
     if labels.shape != parts.shape:
-        (h, w), (H, W) = labels.shape[1:], parts.shape[1:]
-        rows, columns = (
-            _nearest(torch.arange(N, device=labels.device), n, N) for n, N in ((h, H), (w, W))
-        )
-        labels = labels[:, rows[:, None], columns]
+        labels = _enlarged(labels, *parts.shape[1:])
     return table.update(labels, parts, where=mask)

@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['protocols', 'OVERLAP', 'TRIVIAL', 'object_view', 'whole_view', 'inside_box', 'Protocol', 'default_protocols',
-           'check_fits', 'PixelOverlap', 'method_labels', 'overlap_metrics', 'LandmarkOverlap', 'centres_in_view',
+           'check_fits', 'method_labels', 'overlap_metrics', 'PixelOverlap', 'LandmarkOverlap', 'centres_in_view',
            'frame_of', 'LandmarkError', 'annotation_baselines', 'mask_iou', 'refined_labels', 'CoSegmentation',
            'mask_baselines', 'RegionGrouping']
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #078e0023
-from typing import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from ..core import Registry, progress, require
+from ..core import InputError, Registry, progress, require
 from ..data.loading import loaded
 from ..data.saliency import centre_box, grey_guess
-from ..data.sample import Batch, Collection, View, cropped, resize, resized
+from ..data.sample import Batch, Collection, Sample, View, cropped, resize, resized
 from partbook.evaluation.landmarks import (
     LandmarkErrors,
     LandmarkRegression,
@@ -37,14 +37,14 @@ def object_view(
     collection: Collection,
     size: int,  # S
 ) -> View:
-    "The collection as methods learn from it: cropped to the true box where the collection asks for it, then resized SxS."
+    "The collection as methods learn from it: SxS, cropped to the true box where it asks for that."
     return resized(cropped(collection) if collection.crop_to_box else collection, size)
 
 
 def whole_view(collection: Collection, size: int) -> View:
-    "Uncropped pictures, resized SxS. Without masks, the inside of the true box stands in for the foreground."
+    "Uncropped pictures, SxS. Without masks, the inside of the true box is the foreground."
 
-    def change(s):
+    def change(s: Sample) -> Sample:
         s = resize(s, size)
         if s.mask is None and s.box is not None:
             s.mask = inside_box(s.box, s.size)
@@ -59,15 +59,16 @@ def inside_box(
 ) -> Tensor:  # (H,W) bool
     "Pixels whose centre lies in the box."
     x, y, w, h = box.tolist()
-    rows, columns = torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5
+    rows = torch.arange(size[0]) + 0.5
+    columns = torch.arange(size[1]) + 0.5
     return ((rows >= y) & (rows < y + h))[:, None] & ((columns >= x) & (columns < x + w))
 
-# %% ../../nbs/evaluation/40_protocols.ipynb #611cf60b
+# %% ../../nbs/evaluation/40_protocols.ipynb #5a7f310d
 protocols = Registry("protocol", "partbook.evaluation")
 
-# %% ../../nbs/evaluation/40_protocols.ipynb #5a7f310d
+
 class Protocol:
-    "Base of all protocols: subclass, register a name, say the source, what is needed, and how to evaluate."
+    "Base of all protocols: register a name, say the source, what is needed, and how to evaluate."
 
     source: str = ""  # paper and section
     crop: str = ""  # what of each picture the method sees
@@ -75,12 +76,8 @@ class Protocol:
     units: str = ""  # of the metrics
     needs: tuple[str, ...] = ()  # fields a sample must have
     order: int = 0  # where several fit, the lowest gives a collection its headline metrics
-    headline: tuple[
-        str, ...
-    ] = ()  # the metrics it returns; protocols that share one are alternatives
-    on_request: bool = (
-        False  # only when asked for by name, because it says little about most methods
-    )
+    headline: tuple[str, ...] = ()  # metrics it returns; protocols that share one are alternatives
+    on_request: bool = False  # only when asked for by name: it says little about most methods
 
     def fits(self, collection: Collection) -> bool:
         "Whether the collection has what the protocol needs."
@@ -98,81 +95,55 @@ class Protocol:
         "Metrics by name, in percent."
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
 
-    def stream(self, view: Collection, device, batch_size: int, what: str):
+    def stream(
+        self, view: Collection, device: torch.device | str, batch_size: int, what: str
+    ) -> Iterable[Batch]:
         "Batches with progress."
-        return progress(
-            loaded(view, batch_size, device=device), what, total=-(-len(view) // batch_size)
-        )
+        batches = loaded(view, batch_size, device=device)
+        return progress(batches, what, total=-(-len(view) // batch_size))
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #34635178
 def default_protocols(collection: Collection) -> list[str]:
-    "Names of the protocols that fit; of those with the same metrics only the first, so that no column mixes two."
-    chosen, taken = [], set()
+    "Names of the protocols that fit; of those with the same metrics only the first."
+    chosen: list[str] = []
+    taken: set[str] = set()
     for name in sorted(protocols.names(), key=lambda n: protocols[n].order):
         protocol = protocols[name]()
-        if (
-            not protocol.on_request
-            and protocol.fits(collection)
-            and not taken & set(protocol.headline)
-        ):
+        new = not taken & set(protocol.headline)
+        if new and not protocol.on_request and protocol.fits(collection):
             chosen.append(name)
             taken |= set(protocol.headline)
     return chosen
 
-# %% ../../nbs/evaluation/40_protocols.ipynb #8b2b705d
+
 def check_fits(protocol: Protocol, collection: Collection) -> None:
     "`InputError` that names the missing annotation."
     sample = collection[0]
     missing = [f for f in protocol.needs if getattr(sample, f) is None]
+    if not missing and protocol.fits(collection):
+        return
+    name = protocol.registered_name
+    choices = f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}."
     require(
         not missing,
-        f"The protocol {protocol.registered_name!r} needs {missing[0] if missing else ''} annotations, which the collection does not have; "
-        f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.",
+        f"The protocol {name!r} needs {missing[0] if missing else ''} annotations, "
+        f"which the collection does not have; {choices}",
     )
-    require(
-        protocol.fits(collection),
-        f"The protocol {protocol.registered_name!r} does not fit the collection: what it needs is not there, or not true ({protocol.units}); "
-        f"for this one choose from: {', '.join(default_protocols(collection)) or 'none'}.",
+    raise InputError(
+        f"The protocol {name!r} does not fit the collection: "
+        f"what it needs is not there, or not true ({protocol.units}); {choices}"
     )
-
-# %% ../../nbs/evaluation/40_protocols.ipynb #0f4d10c6
-OVERLAP = ("fg_nmi", "fg_ari", "nmi", "ari", "purity")
-
-
-@protocols.register("pixels")
-class PixelOverlap(Protocol):
-    "NMI and ARI over the pixels of true part masks."
-
-    source = (
-        "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
-    )
-    crop, points, units = (
-        "cropped to the true box where the collection asks for it",
-        "all pixels of true parts; full: all pixels",
-        "percent",
-    )
-    needs, order, headline = ("parts",), 1, OVERLAP
-
-    def evaluate(self, method, train, test, device="cpu", batch_size=32):
-        check_fits(self, test)
-        K, P = method.parts, len(test.part_names)
-        inner, full = (Contingency(K + 1, P + 1, device) for _ in range(2))
-        for batch in self.stream(
-            object_view(test, method.settings.size), device, batch_size, "evaluating on pixels"
-        ):
-            foreground, whole = method_labels(method, batch)
-            update_from_pixels(inner, foreground, batch.parts, batch.parts > 0)
-            update_from_pixels(full, whole, batch.parts)
-        return overlap_metrics(inner, full)
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #9d84f657
+OVERLAP = ("fg_nmi", "fg_ari", "nmi", "ari", "purity")
+_TRUE_BOX = "cropped to the true box where the collection asks for it"
+
+
 def method_labels(
     method: Method,
     batch: Batch,
-) -> tuple[
-    Tensor, Tensor
-]:  # both (B,H,W): the best part everywhere; and with background, the method's own or the mask's
-    "The two label maps that overlap metrics are computed from."
+) -> tuple[Tensor, Tensor]:  # both (B,H,W): the best part everywhere; and with background
+    "The two label maps of overlap metrics. Background is the method's own, or the mask's."
     with torch.no_grad():
         logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
     foreground = method.read_labels(logits, background=False)
@@ -180,10 +151,11 @@ def method_labels(
         return foreground, method.read_labels(logits)
     return foreground, foreground if batch.masks is None else foreground.where(batch.masks, 0)
 
-# %% ../../nbs/evaluation/40_protocols.ipynb #b490db73
+
 def overlap_metrics(inner: Contingency, full: Contingency) -> dict[str, float]:
-    "The headline metrics from the foreground table and the full one. Purity is that of the foreground."
-    fg, whole = inner.scores("fg_"), full.scores()
+    "The headline metrics from the foreground table and the full one; purity of the foreground."
+    fg = inner.scores("fg_")
+    whole = full.scores()
     return {
         "fg_nmi": fg["fg_nmi"],
         "fg_ari": fg["fg_ari"],
@@ -192,35 +164,63 @@ def overlap_metrics(inner: Contingency, full: Contingency) -> dict[str, float]:
         "purity": fg["fg_purity"],
     }
 
+# %% ../../nbs/evaluation/40_protocols.ipynb #0f4d10c6
+@protocols.register("pixels")
+class PixelOverlap(Protocol):
+    "NMI and ARI over the pixels of true part masks."
+
+    source = (
+        "Choudhury et al. 2021, Sec. 4.1 (pixels of part masks, as for DeepFashion and PASCAL-Part)"
+    )
+    crop = _TRUE_BOX
+    points = "all pixels of true parts; full: all pixels"
+    units = "percent"
+    needs = ("parts",)
+    order = 1
+    headline = OVERLAP
+
+    def evaluate(self, method, train, test, device="cpu", batch_size=32):
+        check_fits(self, test)
+        shape = (method.parts + 1, len(test.part_names) + 1)
+        inner = Contingency(*shape, device)
+        full = Contingency(*shape, device)
+        view = object_view(test, method.settings.size)
+        for batch in self.stream(view, device, batch_size, "evaluating on pixels"):
+            foreground, whole = method_labels(method, batch)
+            update_from_pixels(inner, foreground, batch.parts, batch.parts > 0)
+            update_from_pixels(full, whole, batch.parts)
+        return overlap_metrics(inner, full)
+
 # %% ../../nbs/evaluation/40_protocols.ipynb #34f70487
 @protocols.register("landmark-overlap")
 class LandmarkOverlap(Protocol):
     "NMI and ARI over visible landmarks."
 
-    source = "Choudhury et al. 2021, Sec. 4.1 (visible landmarks; FG: cropped to the true box; full: uncropped)"
-    crop, points, units = (
-        "FG: the true box; full: whole pictures",
-        "visible landmarks of all test pictures at once",
-        "percent",
+    source = (
+        "Choudhury et al. 2021, Sec. 4.1 "
+        "(visible landmarks; FG: cropped to the true box; full: uncropped)"
     )
-    needs, order, headline = ("landmarks", "box"), 2, OVERLAP
+    crop = "FG: the true box; full: whole pictures"
+    points = "visible landmarks of all test pictures at once"
+    units = "percent"
+    needs = ("landmarks", "box")
+    order = 2
+    headline = OVERLAP
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
-        size, shape = method.settings.size, (method.parts + 1, len(test.landmark_names) + 1)
+        size = method.settings.size
+        shape = (method.parts + 1, len(test.landmark_names) + 1)
         inner, inclusive, full = (Contingency(*shape, device) for _ in range(3))
-        for batch in self.stream(
-            resized(cropped(test), size), device, batch_size, "evaluating in the box"
-        ):
+        boxes = resized(cropped(test), size)
+        for batch in self.stream(boxes, device, batch_size, "evaluating in the box"):
             foreground, whole = method_labels(method, batch)
             update_from_keypoints(inner, foreground, batch.landmarks, batch.visible)
             update_from_keypoints(inclusive, whole, batch.landmarks, batch.visible)
-        for batch in self.stream(
-            whole_view(test, size), device, batch_size, "evaluating on whole pictures"
-        ):
-            update_from_keypoints(
-                full, method_labels(method, batch)[1], batch.landmarks, batch.visible
-            )
+        pictures = whole_view(test, size)
+        for batch in self.stream(pictures, device, batch_size, "evaluating on whole pictures"):
+            _, whole = method_labels(method, batch)
+            update_from_keypoints(full, whole, batch.landmarks, batch.visible)
         return overlap_metrics(inner, full) | {"fg_ari_inclusive": 100 * inclusive.ari()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #7a46267a
@@ -232,109 +232,105 @@ def centres_in_view(
     "Soft part centres (SCOPS 1), inside the mask where there is one."
     maps = method.part_maps(batch.images)[:, -method.parts :]
     if batch.masks is not None:
-        maps = maps * torch.nn.functional.interpolate(
-            batch.masks[:, None].float(), maps.shape[-2:], mode="area"
-        )
+        inside = batch.masks[:, None].float()
+        maps = maps * torch.nn.functional.interpolate(inside, maps.shape[-2:], mode="area")
     centres = part_centres(maps, tuple(batch.images.shape[-2:]))
     return centres.masked_fill((maps.sum((2, 3)) <= 1e-6)[..., None], torch.nan)
 
 
-def frame_of(batch: Batch, eyes: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-    "Width and height of the view (B,2), and the unit of error: inter-ocular distance (B,) or box size (B,2)."
+def frame_of(
+    batch: Batch, eyes: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:  # width and height of the view (B,2); the unit, (B,) or (B,2)
+    "The view's size and the unit of error: inter-ocular distance, or box size."
     H, W = batch.images.shape[-2:]
-    view = torch.tensor([W, H], dtype=torch.float32, device=batch.images.device).expand(
-        len(batch), 2
-    )
-    return view, interocular(batch.landmarks, *eyes) if eyes else box_scale(batch.boxes)
+    side = torch.tensor([W, H], dtype=torch.float32, device=batch.images.device)
+    unit = interocular(batch.landmarks, *eyes) if eyes else box_scale(batch.boxes)
+    return side.expand(len(batch), 2), unit
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #1cdc5d90
 @protocols.register("landmark-regression")
 class LandmarkError(Protocol):
     "Landmarks by linear regression from part centres."
 
-    source = "Hung et al. 2019 (SCOPS), Sec. 4.1 and 4.2: linear regression from part centres, normalised L2"
-    crop, points = (
-        "cropped to the true box where the collection asks for it",
-        "landmarks visible inside the crop",
+    source = (
+        "Hung et al. 2019 (SCOPS), Sec. 4.1 and 4.2: "
+        "linear regression from part centres, normalised L2"
     )
+    crop = _TRUE_BOX
+    points = "landmarks visible inside the crop"
     units = "percent of the inter-ocular distance, or of the box's width and height, axis by axis"
-    needs, order, headline = ("landmarks",), 3, ("landmark_error",)
+    needs = ("landmarks",)
+    order = 3
+    headline = ("landmark_error",)
 
     def fits(self, collection: Collection) -> bool:
-        return super().fits(collection) and (
-            collection.eyes is not None or collection[0].box is not None
-        )
+        has_unit = collection.eyes is not None or collection[0].box is not None
+        return super().fits(collection) and has_unit
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
-        regression, size = LandmarkRegression(), method.settings.size
-        for batch in self.stream(object_view(train, size), device, batch_size, "fitting landmarks"):
-            regression.update(
-                centres_in_view(method, batch),
-                batch.landmarks,
-                batch.visible,
-                frame_of(batch, test.eyes)[0] / 2,
-            )
+        regression = LandmarkRegression()
         errors = LandmarkErrors()
-        for batch in self.stream(
-            object_view(test, size), device, batch_size, "measuring landmarks"
-        ):
-            view, scale = frame_of(batch, test.eyes)
-            errors.update(
-                regression.predict(centres_in_view(method, batch), view / 2),
-                batch.landmarks,
-                batch.visible,
-                scale,
-            )
+        learn = object_view(train, method.settings.size)
+        for batch in self.stream(learn, device, batch_size, "fitting landmarks"):
+            view, _ = frame_of(batch, test.eyes)
+            centres = centres_in_view(method, batch)
+            regression.update(centres, batch.landmarks, batch.visible, view / 2)
+        new = object_view(test, method.settings.size)
+        for batch in self.stream(new, device, batch_size, "measuring landmarks"):
+            view, unit = frame_of(batch, test.eyes)
+            predicted = regression.predict(centres_in_view(method, batch), view / 2)
+            errors.update(predicted, batch.landmarks, batch.visible, unit)
         return {"landmark_error": errors.percent()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #13a6905c
+def _trivial_batches(collection: Collection, size: int) -> Iterable[Batch]:
+    batches = loaded(object_view(collection, size), 64)
+    return progress(batches, "trivial baselines", total=-(-len(collection) // 64))
+
+
+def _middle(b: Batch) -> Tensor:
+    size = torch.tensor(b.images.shape[-2:], dtype=torch.float32)
+    return midpoint(size.expand(len(b), 2))
+
+
+def _annotation_guesses(names, landmark: str) -> dict[str, Callable[[Batch], Tensor]]:
+    i = names.index(landmark) if landmark in names else len(names) - 1
+    return {
+        "image midpoint": _middle,
+        "mean of true landmarks": lambda b: mean_landmark(b.landmarks, b.visible),
+        f"true {names[i]} alone": lambda b: one_landmark(b.landmarks, b.visible, i),
+    }
+
+# %% ../../nbs/evaluation/40_protocols.ipynb #de5f324d
 def annotation_baselines(
     train: Collection,
     test: Collection,
     size: int = 64,  # of the view; errors are relative, so it hardly matters
     landmark: str = "throat",  # the one true landmark that is given away
 ) -> dict[str, dict[str, float]]:
-    "Landmark error of the image midpoint, of the mean of the true landmarks, and of one true landmark."
+    "Landmark error of the image midpoint, of the mean of the true landmarks, and of one of them."
     if not LandmarkError().fits(test):
         return {}
-    i = (
-        test.landmark_names.index(landmark)
-        if landmark in test.landmark_names
-        else len(test.landmark_names) - 1
-    )
-    guesses = {
-        "image midpoint": lambda b: midpoint(
-            torch.tensor(b.images.shape[-2:], dtype=torch.float32).expand(len(b), 2)
-        ),
-        "mean of true landmarks": lambda b: mean_landmark(b.landmarks, b.visible),
-        f"true {test.landmark_names[i]} alone": lambda b: one_landmark(b.landmarks, b.visible, i),
-    }
-    fits, errors = (
-        {n: LandmarkRegression() for n in guesses},
-        {n: LandmarkErrors() for n in guesses},
-    )
-    for batch in progress(
-        loaded(object_view(train, size), 64), "trivial baselines", total=-(-len(train) // 64)
-    ):
+    guesses = _annotation_guesses(test.landmark_names, landmark)
+    fits = {name: LandmarkRegression() for name in guesses}
+    errors = {name: LandmarkErrors() for name in guesses}
+    for batch in _trivial_batches(train, size):
+        view, _ = frame_of(batch, test.eyes)
         for name, guess in guesses.items():
-            fits[name].update(
-                guess(batch), batch.landmarks, batch.visible, frame_of(batch, test.eyes)[0] / 2
-            )
-    for batch in progress(
-        loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)
-    ):
-        view, scale = frame_of(batch, test.eyes)
+            fits[name].update(guess(batch), batch.landmarks, batch.visible, view / 2)
+    for batch in _trivial_batches(test, size):
+        view, unit = frame_of(batch, test.eyes)
         for name, guess in guesses.items():
-            errors[name].update(
-                fits[name].predict(guess(batch), view / 2), batch.landmarks, batch.visible, scale
-            )
+            predicted = fits[name].predict(guess(batch), view / 2)
+            errors[name].update(predicted, batch.landmarks, batch.visible, unit)
     return {name: {"landmark_error": e.percent()} for name, e in errors.items()}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #4b9c542a
 def mask_iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> (B,)
     "Intersection over union of each picture, in percent; two empty masks agree."
-    both, either = (found & true).flatten(1).sum(1), (found | true).flatten(1).sum(1)
+    both = (found & true).flatten(1).sum(1)
+    either = (found | true).flatten(1).sum(1)
     return torch.where(either > 0, 100 * both / either.clamp_min(1), 100.0)
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #195f0f55
@@ -345,37 +341,36 @@ def refined_labels(
     crf: CRFSettings,
 ) -> Tensor:  # (B,H,W)
     "Labels after a CRF whose widths are carried to the images' size."
-    return argmax_labels(
-        refine(method.shares(logits), images, crf.at(max(images.shape[-2:]))), has_background=True
-    )
+    shares = refine(method.shares(logits), images, crf.at(max(images.shape[-2:])))
+    return argmax_labels(shares, has_background=True)
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #915998f0
 @protocols.register("co-segmentation")
 class CoSegmentation(Protocol):
-    "IoU of the union of all parts with the true mask, without and with a CRF, and that of everything."
+    "IoU of the union of all parts with the true mask, without and with a CRF; and of everything."
 
-    source = "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: IoU of the union of all parts with the object mask, without and with a dense CRF"
-    crop, points, units = (
-        "cropped to the true box where the collection asks for it",
-        "all pixels, picture by picture, against the collection's foreground",
-        "percent",
+    source = (
+        "Hung et al. 2019 (SCOPS), Sec. 4.3, Table 4: "
+        "IoU of the union of all parts with the object mask, without and with a dense CRF"
     )
-    needs, order, headline, on_request = ("mask",), 6, ("iou",), True
+    crop = _TRUE_BOX
+    points = "all pixels, picture by picture, against the collection's foreground"
+    units = "percent"
+    needs = ("mask",)
+    order = 6
+    headline = ("iou",)
+    on_request = True
     crf = CRFSettings()
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
-        sums, count = torch.zeros(3, device=device), 0
-        for batch in self.stream(
-            object_view(test, method.settings.size),
-            device,
-            batch_size,
-            "evaluating the union of parts",
-        ):
+        sums = torch.zeros(3, device=device)
+        count = 0
+        view = object_view(test, method.settings.size)
+        for batch in self.stream(view, device, batch_size, "evaluating the union of parts"):
             found, refined = self.unions(method, batch)
-            sums += torch.stack(
-                [mask_iou(m, batch.masks).sum() for m in (found, refined, torch.ones_like(found))]
-            )
+            masks = (found, refined, torch.ones_like(found))
+            sums += torch.stack([mask_iou(m, batch.masks).sum() for m in masks])
             count += len(batch)
         return dict(zip(("iou", "iou_crf", "iou_everything"), (sums / count).tolist()))
 
@@ -404,39 +399,39 @@ def mask_baselines(
     "Co-segmentation IoU of everything, a box in the middle, and Otsu's threshold on grey."
     if test[0].mask is None:
         return {}
-    sums, count = torch.zeros(len(TRIVIAL)), 0
-    for batch in progress(
-        loaded(object_view(test, size), 64), "trivial baselines", total=-(-len(test) // 64)
-    ):
-        sums += torch.stack(
-            [mask_iou(guess(batch.images), batch.masks).sum() for guess in TRIVIAL.values()]
-        )
+    sums = torch.zeros(len(TRIVIAL))
+    count = 0
+    for batch in _trivial_batches(test, size):
+        masks = [guess(batch.images) for guess in TRIVIAL.values()]
+        sums += torch.stack([mask_iou(m, batch.masks).sum() for m in masks])
         count += len(batch)
     return {name: {"iou": v} for name, v in zip(TRIVIAL, (sums / count).tolist())}
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #2260e5bf
 @protocols.register("region-grouping")
 class RegionGrouping(Protocol):
-    "NMI and ARI over visible landmarks of whole pictures, with the method's own background as one more cluster."
+    "NMI and ARI over visible landmarks of whole pictures; the method's background is a cluster."
 
-    source = "Huang and Li 2020; van der Klis et al. 2023 (PDiscoNet): visible landmarks, whole pictures, the model's own background"
-    crop, points, units = (
-        "whole pictures",
-        "visible landmarks of all test pictures at once",
-        "percent",
+    source = (
+        "Huang and Li 2020; van der Klis et al. 2023 (PDiscoNet): "
+        "visible landmarks, whole pictures, the model's own background"
     )
-    needs, order, headline, on_request = ("landmarks",), 5, ("nmi_own", "ari_own"), True
+    crop = "whole pictures"
+    points = "visible landmarks of all test pictures at once"
+    units = "percent"
+    needs = ("landmarks",)
+    order = 5
+    headline = ("nmi_own", "ari_own")
+    on_request = True
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
         check_fits(self, test)
         table = Contingency(method.parts + 1, len(test.landmark_names) + 1, device)
-        for batch in self.stream(
-            resized(test, method.settings.size), device, batch_size, "evaluating on whole pictures"
-        ):
+        view = resized(test, method.settings.size)
+        for batch in self.stream(view, device, batch_size, "evaluating on whole pictures"):
             with torch.no_grad():
-                labels = method.read_labels(
-                    upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
-                )
+                logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+                labels = method.read_labels(logits)
             update_from_keypoints(table, labels, batch.landmarks, batch.visible)
         scores = table.scores()
         return {"nmi_own": scores["nmi"], "ari_own": scores["ari"]}
