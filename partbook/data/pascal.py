@@ -806,8 +806,8 @@ def _xml(picture: PascalPicture) -> str:
         marks = "".join(f"<{m}>{int(m in o.marks)}</{m}>" for m in MARKS)
         box = f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
         objects.append(
-            "  "
-            f"<object><name>{o.kind}</name><pose>Unspecified</pose>{marks}<bndbox>{box}</bndbox></object>\n"
+            f"  <object><name>{o.kind}</name><pose>Unspecified</pose>"
+            f"{marks}<bndbox>{box}</bndbox></object>\n"
         )
     size = f"<size><width>{W}</width><height>{H}</height><depth>3</depth></size>"
     return (
