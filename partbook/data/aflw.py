@@ -13,14 +13,14 @@ import os
 import re
 import sqlite3
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -92,7 +92,8 @@ def _authorise(action: int, *names: str | None) -> int:
 def opened_database(
     path: Path,
 ) -> Iterator[sqlite3.Connection]:
-    "A connection that can read columns and nothing else. `InputError` when the file is no healthy database."
+    """A connection that can read columns and nothing else.
+    `InputError` when the file is no healthy database."""
     cure = "it belongs to AFLW's archive aflw-db, so unpack that again"
     require(kind_of(path) != "nothing", f"{shown(path)} is missing; {cure}.")
     regular_file(path, "database")
@@ -117,7 +118,8 @@ TABLES = {  # name -> columns; those in _TEXT hold text, ids are whole, the othe
     "FeatureCoordTypes": ("feature_id", "descr"),
     "FeatureCoords": ("face_id", "feature_id", "x", "y"),
 }
-_TEXT, _WHOLE = ("file_id", "filepath", "descr"), ("face_id", "feature_id")
+_TEXT = ("file_id", "filepath", "descr")
+_WHOLE = ("face_id", "feature_id")
 
 
 def _column(values: Sequence, name: str) -> np.ndarray | None:
@@ -164,7 +166,8 @@ def read_table(
     }
     require(
         table.lower() in there,
-        f"{path} has no table {table}; it is not AFLW's database, or damaged, so unpack the archive aflw-db again.",
+        f"{path} has no table {table}; it is not AFLW's database, or damaged, so unpack the "
+        "archive aflw-db again.",
     )
     kind = there[table.lower()]
     require(
@@ -178,7 +181,8 @@ def read_table(
     for name in TABLES[table]:
         require(
             name in header,
-            f"{path}: table {table} has no column {name}, only {', '.join(header)}; unpack the archive aflw-db again.",
+            f"{path}: table {table} has no column {name}, only {', '.join(header)}; unpack "
+            "the archive aflw-db again.",
         )
     rows = connection.execute(f"SELECT {', '.join(TABLES[table])} FROM {table}").fetchall()
     require(rows, f"{path}: table {table} is empty; unpack the archive aflw-db again.")
@@ -199,7 +203,10 @@ def _bad_cell(path: Path, table: str, name: str, rows: list[tuple]) -> str:
     value = row[names.index(name)]
     where = " and ".join(f"{n} {v}" for n, v in keys)
     found = "NULL" if value is None else repr(value)[:40]
-    return f"{path}: table {table}, {where}: {name} is {found}, not {kind}; correct it, or unpack the archive aflw-db again."
+    return (
+        f"{path}: table {table}, {where}: {name} is {found}, not {kind}; correct it, or "
+        "unpack the archive aflw-db again."
+    )
 
 # %% ../../nbs/data/55_aflw.ipynb #c16f1db1
 @dataclass
@@ -239,7 +246,8 @@ def _inside(path: Path, files: np.ndarray) -> None:
             and "\\" not in name
             and ":" not in name
             and "\0" not in name,
-            f"{path} names the photograph {str(name)[:60]!r}, which is not a path below its folder; correct it, or fetch the file again.",
+            f"{path} names the photograph {str(name)[:60]!r}, which is not a path below its "
+            "folder; correct it, or fetch the file again.",
         )
 
 # %% ../../nbs/data/55_aflw.ipynb #f77f096a
@@ -254,7 +262,8 @@ def _features(
     missing = [f for f in FEATURES if f not in kinds]
     require(
         not missing,
-        f"{path}: table FeatureCoordTypes has no landmark {', '.join(missing[:3])}; unpack the archive aflw-db again.",
+        f"{path}: table FeatureCoordTypes has no landmark {', '.join(missing[:3])}; unpack "
+        "the archive aflw-db again.",
     )
     column = _places(
         np.array([kinds[f] for f in FEATURES]), coords["feature_id"]
@@ -264,15 +273,14 @@ def _features(
         (column >= 0) & (row >= 0) & ~((coords["x"] == -1) & (coords["y"] == -1))
     )  # (-1,-1) is how the tool notes "not marked"
     cell = row[use] * len(FEATURES) + column[use]
-    points, seen = (
-        np.zeros((len(ids) * len(FEATURES), 2)),
-        np.bincount(cell, minlength=len(ids) * len(FEATURES)),
-    )
+    points = np.zeros((len(ids) * len(FEATURES), 2))
+    seen = np.bincount(cell, minlength=len(ids) * len(FEATURES))
     twice = np.flatnonzero(seen > 1)
     if len(twice):
         face, feature = divmod(int(twice[0]), len(FEATURES))
         raise InputError(
-            f"{path}: table FeatureCoords has {seen[twice[0]]} rows for face_id {ids[face]} and {FEATURES[feature]}; "
+            f"{path}: table FeatureCoords has {seen[twice[0]]} rows for face_id {ids[face]} "
+            f"and {FEATURES[feature]}; "
             "remove all but one."
         )
     points[cell] = np.stack([coords["x"][use], coords["y"][use]], 1)
@@ -299,35 +307,46 @@ def photograph_split(
     return np.array([zlib.crc32(str(f).encode()) % 10 != 0 for f in files], dtype=bool)
 
 # %% ../../nbs/data/55_aflw.ipynb #cb8bb8ba
-def read_database(
-    path: Path,  # aflw.sqlite
-    folder: Path,  # flickr/
-) -> Faces:
-    "AFLW's database as one table of faces. Rows that are no error but of no use are counted in `dropped`."
-    with opened_database(path) as connection:
-        images, faces, rects, poses, types, coords = (
-            read_table(connection, path, name) for name in TABLES
-        )
+def _pictures_of(path: Path, images: dict, faces: dict) -> np.ndarray:
+    "The row of `images` that each face lies in."
     unique, repeats = np.unique(faces["face_id"], return_counts=True)
     require(
         len(unique) == len(faces["face_id"]),
-        f"{path}: table Faces has face_id {unique[repeats.argmax()]} more than once; remove all but one row.",
+        f"{path}: table Faces has face_id {unique[repeats.argmax()]} more than once; remove "
+        "all but one row.",
     )
     _inside(path, images["filepath"])
     picture = _places(images["file_id"], faces["file_id"])
     if (picture < 0).any():
         n = int(np.flatnonzero(picture < 0)[0])
         raise InputError(
-            f"{path}: table Faces, face_id {faces['face_id'][n]}: file_id {str(faces['file_id'][n])!r} is not in FaceImages; "
+            f"{path}: table Faces, face_id {faces['face_id'][n]}: file_id "
+            f"{str(faces['file_id'][n])!r} is not in FaceImages; "
             "add it, or remove the face."
         )
+    return picture
+
+# %% ../../nbs/data/55_aflw.ipynb #bb38a6c9
+def read_database(
+    path: Path,  # aflw.sqlite
+    folder: Path,  # flickr/
+) -> Faces:
+    """AFLW's database as one table of faces.
+    Rows that are no error but of no use are counted in `dropped`."""
+    with opened_database(path) as connection:
+        images, faces, rects, poses, types, coords = (
+            read_table(connection, path, name) for name in TABLES
+        )
+    picture = _pictures_of(path, images, faces)
     framed = _places(rects["face_id"], faces["face_id"])
     keep = framed >= 0
     require(
         keep.any(),
         f"{path}: no face of table Faces has a row in FaceRect; unpack the archive aflw-db again.",
     )
-    ids, picture, framed = faces["face_id"][keep], picture[keep], framed[keep]
+    ids = faces["face_id"][keep]
+    picture = picture[keep]
+    framed = framed[keep]
     dropped = {
         "faces without a rectangle": int((~keep).sum()),
         "further rectangles": len(rects["face_id"]) - len(np.unique(rects["face_id"])),
@@ -344,6 +363,19 @@ def read_database(
     )
 
 # %% ../../nbs/data/55_aflw.ipynb #682d065b
+def _yaws(path: Path, poses: dict, posed: np.ndarray) -> np.ndarray:
+    "Each face's yaw in degrees, nan where the database has no pose of it."
+    yaw = np.where(posed >= 0, np.degrees(poses["yaw"][posed]), np.nan)
+    beyond = np.abs(yaw) > 180 + 1e-6
+    require(
+        not beyond.any(),
+        f"{path}: table FacePose: a yaw of {np.radians(yaw[beyond])[:1].round(2).tolist()} "
+        "is no angle in radians; "
+        "convert degrees to radians.",
+    )
+    return yaw
+
+# %% ../../nbs/data/55_aflw.ipynb #9a427301
 def _database_faces(
     path: Path,
     folder: Path,
@@ -355,22 +387,14 @@ def _database_faces(
     dropped: dict,
 ) -> Faces:
     "The joined columns as `Faces`, held against the size of their photographs."
-    sizes, boxes = (
-        np.stack([images["height"], images["width"]], 1),
-        np.stack([rects[k] for k in "xywh"], 1),
-    )
+    sizes = np.stack([images["height"], images["width"]], 1)
+    boxes = np.stack([rects[k] for k in "xywh"], 1)
     _check_sizes(path, images["filepath"], sizes)
     _check_boxes(path, [f"face_id {i}" for i in ids.tolist()], boxes, sizes)
     points, marked, strangers = features
     points, visible = _clip_points(points, marked, sizes[:, ::-1])
     posed = _places(poses["face_id"], ids)
-    yaw = np.where(posed >= 0, np.degrees(poses["yaw"][posed]), np.nan)
-    beyond = np.abs(yaw) > 180 + 1e-6
-    require(
-        not beyond.any(),
-        f"{path}: table FacePose: a yaw of {np.radians(yaw[beyond])[:1].round(2).tolist()} is no angle in radians; "
-        "convert degrees to radians.",
-    )
+    yaw = _yaws(path, poses, posed)
     files = images["filepath"]
     names = np.array(
         [f"{PurePosixPath(f).with_suffix('')}-{i}" for f, i in zip(files.tolist(), ids.tolist())]
@@ -381,19 +405,8 @@ def _database_faces(
         "landmarks outside, hidden": int(marked.sum() - visible.sum()),
     }
     points = np.where(visible[..., None], points, 0.0)
-    return Faces(
-        names,
-        files,
-        folder,
-        points,
-        visible,
-        visible,
-        photograph_split(files),
-        boxes,
-        sizes,
-        yaw,
-        dropped,
-    )
+    train = photograph_split(files)
+    return Faces(names, files, folder, points, visible, visible, train, boxes, sizes, yaw, dropped)
 
 # %% ../../nbs/data/55_aflw.ipynb #a3dd8907
 def _check_sizes(path: Path, files: np.ndarray, sizes: np.ndarray) -> None:
@@ -401,7 +414,8 @@ def _check_sizes(path: Path, files: np.ndarray, sizes: np.ndarray) -> None:
     if bad.any():
         n = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"{path}: table FaceImages says that {files[n]} is {sizes[n, 1]:g}x{sizes[n, 0]:g} pixels; correct width and height."
+            f"{path}: table FaceImages says that {files[n]} is "
+            f"{sizes[n, 1]:g}x{sizes[n, 0]:g} pixels; correct width and height."
         )
 
 
@@ -424,7 +438,8 @@ def _check_boxes(
             else f"lies outside its {sizes[n, 1]:g}x{sizes[n, 0]:g} photograph"
         )
         raise InputError(
-            f"{path}: the rectangle ({x:g}, {y:g}, {w:g}, {h:g}) of {names[n]} {what}; correct it, or remove the face."
+            f"{path}: the rectangle ({x:g}, {y:g}, {w:g}, {h:g}) of {names[n]} {what}; "
+            "correct it, or remove the face."
         )
 
 # %% ../../nbs/data/55_aflw.ipynb #8247132a
@@ -437,14 +452,16 @@ def _matrix(path: Path, values: dict, name: str, shape: tuple[int | None, ...]) 
         and value.dtype.kind in "fiub"
         and value.ndim == len(shape)
         and all(s in (None, n) for s, n in zip(shape, value.shape)),
-        f"{path}: {name} is {'x'.join(map(str, value.shape))} of type {value.dtype}, not {wanted} numbers; fetch the file again.",
+        f"{path}: {name} is {'x'.join(map(str, value.shape))} of type {value.dtype}, not "
+        f"{wanted} numbers; fetch the file again.",
     )
     value = value.astype(np.float64)
     rows = np.argwhere(~np.isfinite(value))
     row = int(rows[0, 0]) + 1 if len(rows) else 0
     require(
         row == 0,
-        f"{path}: {name} has {len(rows)} values that are not finite, the first in row {row}; fetch the file again.",
+        f"{path}: {name} has {len(rows)} values that are not finite, the first in row {row}; "
+        "fetch the file again.",
     )
     return value
 
@@ -456,7 +473,8 @@ EXPECTED = {
 
 
 def _training_of(path: Path, ra: np.ndarray, n: int) -> np.ndarray:  # (N,) bool
-    "Which faces the permutation puts into training: the first 20 000, or their share of a shortened list."
+    """Which faces the permutation puts into training:
+    the first 20 000, or their share of a shortened list."""
     order = ra.reshape(-1)
     cure = f"it must be a permutation of 1 to {n}; fetch the file again"
     require(len(order) == n, f"{path}: ra has {len(order)} numbers for {n} faces; {cure}.")
@@ -494,11 +512,9 @@ def read_nineteen(
     values = read_variables(path, ("nameList", "bbox", "data", "mask_new", "ra"))
     files = _strings(path, values["nameList"], "nameList")
     n = len(files)
-    data, mask, edges = (
-        _matrix(path, values, "data", (n, 38)),
-        _matrix(path, values, "mask_new", (n, 19)),
-        _matrix(path, values, "bbox", (n, 4)),
-    )
+    data = _matrix(path, values, "data", (n, 38))
+    mask = _matrix(path, values, "mask_new", (n, 19))
+    edges = _matrix(path, values, "bbox", (n, 4))
     odd = mask[~np.isin(mask, (0, 1))]
     require(
         len(odd) == 0,
@@ -530,7 +546,8 @@ def _read_lines(path: Path) -> list[str]:
         ]
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the release again."
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the "
+            "release again."
         ) from None
 
 
@@ -578,7 +595,8 @@ def read_recropped(
     )
 
 # %% ../../nbs/data/55_aflw.ipynb #6c85deb1
-_HEAD = {  # longitude and latitude in degrees; longitude grows to the right of the picture, latitude downwards
+# longitude and latitude in degrees; longitude grows to the right of the picture, latitude downwards
+_HEAD = {
     "LeftBrowLeftCorner": (-54, -28),
     "LeftBrowCenter": (-36, -33),
     "LeftBrowRightCorner": (-16, -28),
@@ -607,7 +625,9 @@ def head_landmarks(
         lon, lat = _HEAD.get(name) or (-_HEAD[mirrored][0], _HEAD[mirrored][1])
         angles.append((lon, lat))
     lon, lat = np.radians(np.array(angles, dtype=float)).T
-    x, y, z = np.sin(lon) * np.cos(lat), np.sin(lat), np.cos(lon) * np.cos(lat)
+    x = np.sin(lon) * np.cos(lat)
+    y = np.sin(lat)
+    z = np.cos(lon) * np.cos(lat)
     turn = math.radians(yaw)
     return np.stack([x * math.cos(turn) + z * math.sin(turn), y], 1) * _AXES, z * math.cos(
         turn
@@ -650,10 +670,8 @@ def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
     hair = torch.tensor([0.5, 0.34, 0.2]) * (0.3 + r[1])
 
     def dab(image, at, half, colour):
-        u, v = (
-            (x - face.middle[0] - at[0] * face.size) / (half[0] * face.size),
-            (y - face.middle[1] - at[1] * face.size) / (half[1] * face.size),
-        )
+        u = (x - face.middle[0] - at[0] * face.size) / (half[0] * face.size)
+        v = (y - face.middle[1] - at[1] * face.size) / (half[1] * face.size)
         return torch.where(u**2 + v**2 < 1, colour[:, None, None], image)
 
     place = {name: (points[n], float(near[n])) for n, name in enumerate(FEATURES)}
@@ -683,7 +701,8 @@ def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
 # %% ../../nbs/data/55_aflw.ipynb #72dd281b
 def _draw_photograph(g: torch.Generator, faces: int, close: bool) -> tuple[Tensor, list[_Face]]:
     "A photograph with one or two heads over a blurred ground; `close` fills it with one."
-    H, W = 120, 160
+    H = 120
+    W = 160
     image = (
         torch.nn.functional.interpolate(
             torch.rand(1, 3, 3, 4, generator=g), (H, W), mode="bicubic"
@@ -709,14 +728,20 @@ def _draw_photograph(g: torch.Generator, faces: int, close: bool) -> tuple[Tenso
 # %% ../../nbs/data/55_aflw.ipynb #1691c17c
 _SCHEMA = """
 CREATE TABLE Databases (db_id TEXT PRIMARY KEY, path TEXT, description TEXT);
-CREATE TABLE FaceImages (image_id INTEGER PRIMARY KEY, db_id TEXT, file_id TEXT, filepath TEXT, bw INTEGER, width INTEGER, height INTEGER);
+CREATE TABLE FaceImages (image_id INTEGER PRIMARY KEY, db_id TEXT, file_id TEXT, filepath TEXT, \
+bw INTEGER, width INTEGER, height INTEGER);
 CREATE TABLE Faces (face_id INTEGER PRIMARY KEY, file_id TEXT, db_id TEXT);
-CREATE TABLE FaceRect (face_id INTEGER, x INTEGER, y INTEGER, w INTEGER, h INTEGER, annot_type_id INTEGER);
-CREATE TABLE FaceEllipse (face_id INTEGER, x REAL, y REAL, ra REAL, rb REAL, theta REAL, annot_type_id INTEGER, upsidedown INTEGER);
+CREATE TABLE FaceRect (face_id INTEGER, x INTEGER, y INTEGER, w INTEGER, h INTEGER, annot_type_id \
+INTEGER);
+CREATE TABLE FaceEllipse (face_id INTEGER, x REAL, y REAL, ra REAL, rb REAL, theta REAL, \
+annot_type_id INTEGER, upsidedown INTEGER);
 CREATE TABLE FacePose (face_id INTEGER, roll REAL, pitch REAL, yaw REAL, annot_type_id INTEGER);
-CREATE TABLE FaceMetaData (face_id INTEGER, sex TEXT, occluded INTEGER, glasses INTEGER, bw INTEGER, annot_type_id INTEGER);
-CREATE TABLE FeatureCoordTypes (feature_id INTEGER PRIMARY KEY, descr TEXT, code TEXT, x REAL, y REAL, z REAL);
-CREATE TABLE FeatureCoords (face_id INTEGER, feature_id INTEGER, x REAL, y REAL, annot_type_id INTEGER);
+CREATE TABLE FaceMetaData (face_id INTEGER, sex TEXT, occluded INTEGER, glasses INTEGER, bw \
+INTEGER, annot_type_id INTEGER);
+CREATE TABLE FeatureCoordTypes (feature_id INTEGER PRIMARY KEY, descr TEXT, code TEXT, x REAL, y \
+REAL, z REAL);
+CREATE TABLE FeatureCoords (face_id INTEGER, feature_id INTEGER, x REAL, y REAL, annot_type_id \
+INTEGER);
 """
 
 # %% ../../nbs/data/55_aflw.ipynb #72f0f5fd
@@ -784,10 +809,8 @@ def _write_recropped(folder: Path, photographs: Sequence[tuple[str, Tensor, list
     crops = []
     for file, image, faces in photographs:
         for f in (f for f in faces if f.seen[five].all()):
-            left, top = (
-                max(round(f.middle[0] - 0.5 * f.size), 0),
-                max(round(f.middle[1] - 0.5 * f.size), 0),
-            )
+            left = max(round(f.middle[0] - 0.5 * f.size), 0)
+            top = max(round(f.middle[1] - 0.5 * f.size), 0)
             crops.append(
                 (
                     image[:, top : top + round(f.size), left : left + round(f.size)],
@@ -813,12 +836,16 @@ def _save(path: Path, image: Tensor, grey: bool = False) -> None:
 # %% ../../nbs/data/55_aflw.ipynb #43528962
 def write_aflw_fixture(
     folder: str | Path,
-    n: int = 12,  # how many photographs; number 2 has two faces, number 3 is greyscale, every third is filled by a face
+    # how many photographs; number 2 has two faces, number
+    # 3 is greyscale, every third is filled by a face
+    n: int = 12,
     seed: int = 0,
 ) -> Path:
-    "Draw a few heads and write them in AFLW's three layouts (`recrop/` below the folder holds the third); returns the folder."
+    """Draw a few heads and write them in AFLW's three layouts
+    (`recrop/` below the folder holds the third); returns the folder."""
     folder, g = Path(folder), generator(seed)
-    photographs, number = [], 1
+    photographs = []
+    number = 1
     for k in range(1, n + 1):
         file = f"{(0, 2, 3)[k % 3]}/image{number:05d}.jpg"
         while photograph_split([file])[0] != (
@@ -916,26 +943,14 @@ def chosen_landmarks(
     require(wanted in sets, f"AFLW has sets of 21, 19 and 5 landmarks, not of {wanted}.")
     require(
         wanted <= has,
-        f"This source of AFLW has {has} landmarks, so {wanted} cannot be had from it; open source='sqlite', or ask for fewer.",
+        f"This source of AFLW has {has} landmarks, so {wanted} cannot be had from it; open "
+        "source='sqlite', or ask for fewer.",
     )
     return [sets[has].index(name) for name in sets[wanted]]
 
-# %% ../../nbs/data/55_aflw.ipynb #f4e8526e
-@collections.register("aflw")
-class AFLW(Collection):
-    "Annotated Facial Landmarks in the Wild (Koestinger et al. 2011): photographed faces of all poses. Never crops; protocols do."
-
-    locate = staticmethod(find_aflw)
-    summary = "photographs of faces of all poses: 21, 19 or 5 landmarks, face rectangles (AFLW)"
-    needs = (
-        "AFLW's folder (aflw-db.tar.gz and three aflw-images-*.tar.gz, on request from TU Graz), "
-        "or aflw_release-2.zip (1.1 GB), as --root or in PARTBOOK_AFLW"
-    )
-    splits = ("train", "test", "frontal", "all")
-    landmark_names = LANDMARKS[21]
-    foreground = "inside the true box"
-    crop_to_box = True  # a face may be a hundredth of its photograph
-    eyes = (7, 10)
+# %% ../../nbs/data/55_aflw.ipynb #78cb60c9
+class _OpenedAFLW(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(
         self,
@@ -954,49 +969,102 @@ class AFLW(Collection):
             f"AFLW has no split {split!r}; choose one of: {', '.join(self.splits)}.",
         )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        self.place, self.split, self.size = place, split, size
+        self.place = place
+        self.split = split
+        self.size = size
         read = {
             "sqlite": read_database,
             "aflw-19": read_nineteen,
             "recrop": lambda file, _: read_recropped(file.parent),
         }[place.source]
         self.faces = read(place.file, place.photographs)
-        self._choose_landmarks(landmarks)
-        self._choose_faces(max_yaw, min_face, min_visible, both_eyes, skip_missing)
-        self.rows = self._rows_of(split)
+        _choose_landmarks(self, landmarks)
+        _choose_faces(self, max_yaw, min_face, min_visible, both_eyes, skip_missing)
+        self.rows = _rows_of(self, split)
         require(
             len(self.rows),
-            f"{place.file} holds no face of split {split!r} after the filters ({self._filters()}); ask for less.",
+            f"{place.file} holds no face of split {split!r} after the filters "
+            f"({_filters(self)}); ask for less.",
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
+# %% ../../nbs/data/55_aflw.ipynb #f4e8526e
+@collections.register("aflw")
+class AFLW(_OpenedAFLW):
+    """Annotated Facial Landmarks in the Wild (Koestinger et al. 2011):
+    photographed faces of all poses. Never crops; protocols do."""
+
+    locate = staticmethod(find_aflw)
+    summary = "photographs of faces of all poses: 21, 19 or 5 landmarks, face rectangles (AFLW)"
+    needs = (
+        "AFLW's folder (aflw-db.tar.gz and three aflw-images-*.tar.gz, on request from TU Graz), "
+        "or aflw_release-2.zip (1.1 GB), as --root or in PARTBOOK_AFLW"
+    )
+    splits = ("train", "test", "frontal", "all")
+    landmark_names = LANDMARKS[21]
+    foreground = "inside the true box"
+    crop_to_box = True  # a face may be a hundredth of its photograph
+    eyes = (7, 10)
+
+    @classmethod
+    def open(
+        cls,
+        root: str | Path | None = None,  # AFLW's folder; default: the variable PARTBOOK_AFLW
+        # "train", "test", "frontal" (test faces with every landmark visible) or "all"
+        split: str = "train",
+        size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
+        seed: int = 0,  # photographs do not depend on it
+        # "sqlite", "aflw-19" (Zhu et al. 2016), "recrop"
+        # (Zhang et al. 2018), or the first that is there
+        source: str = "auto",
+        # 21, 19 or 5 ("five face annotations", disentangling, Sec. 4.2); None: all the source has
+        landmarks: int | None = None,
+        max_yaw: float | None = None,  # degrees; only source "sqlite" knows poses
+        # share of the photograph the rectangle must cover; SCOPS
+        # says 0.3 for CelebA (Sec. 4.1) and nothing for AFLW
+        min_face: float = 0.0,
+        min_visible: int = 0,  # keep faces with at least so many of the chosen landmarks visible
+        # keep only faces whose two eyes are marked: their distance is the unit of error
+        both_eyes: bool = True,
+        # leave out faces whose photograph is not there, which later releases of AFLW withdrew
+        skip_missing: bool = False,
+    ) -> "AFLW":
+        "Open a split. `InputError` when a table or list does not fit or a photograph is missing."
+        place = find_aflw(root, source)
+        filters = (max_yaw, min_face, min_visible, both_eyes, skip_missing)
+        return cls(place, split, size, landmarks, *filters)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        "What the samples are read from: photographs in order, then the database or the lists."
+        return _files(self)
+
+    def counts(self) -> dict[str, int]:
+        """Counts over all splits;
+        reads every photograph's header, and holds rectangles and landmarks against its size."""
+        return _counts(self)
+
 # %% ../../nbs/data/55_aflw.ipynb #ccce0ce5
-@patch
-def _choose_landmarks(self: AFLW, wanted: int | None) -> None:
-    f = self.faces
+def _choose_landmarks(aflw: AFLW, wanted: int | None) -> None:
+    f = aflw.faces
     columns = chosen_landmarks(f.points.shape[1], wanted)
-    self.faces = replace(
+    aflw.faces = replace(
         f, points=f.points[:, columns], visible=f.visible[:, columns], known=f.known[:, columns]
     )
-    self.landmark_names = LANDMARKS[len(columns)]
-    self.eyes = (0, 1) if len(columns) == 5 else AFLW.eyes
+    aflw.landmark_names = LANDMARKS[len(columns)]
+    aflw.eyes = (0, 1) if len(columns) == 5 else AFLW.eyes
     if f.boxes is None:
-        self.foreground, self.crop_to_box = "the whole crop", False
+        aflw.foreground = "the whole crop"
+        aflw.crop_to_box = False
 
 # %% ../../nbs/data/55_aflw.ipynb #64fdd031
-@patch
-def _choose_faces(
-    self: AFLW,
-    max_yaw: float | None,
-    min_face: float,
-    min_visible: int,
-    both_eyes: bool,
-    skip_missing: bool,
-) -> None:
-    "Apply the filters; `kept` are rows of `faces`, `left_out` what each filter took."
-    f, source = self.faces, self.place.source
+def _check_filters(aflw: AFLW, max_yaw: float | None, min_face: float) -> None:
+    f = aflw.faces
+    source = aflw.place.source
     require(
         max_yaw is None or f.yaw is not None,
         f"Source {source!r} of AFLW knows no yaw; open source='sqlite', or leave max_yaw out.",
@@ -1013,127 +1081,143 @@ def _choose_faces(
         min_face == 0 or f.boxes is not None,
         f"Source {source!r} of AFLW has no face rectangles; leave min_face out.",
     )
-    self.kept, self.left_out = np.arange(len(f.files)), dict(f.dropped)
+
+# %% ../../nbs/data/55_aflw.ipynb #c425684a
+def _choose_faces(
+    aflw: AFLW,
+    max_yaw: float | None,
+    min_face: float,
+    min_visible: int,
+    both_eyes: bool,
+    skip_missing: bool,
+) -> None:
+    "Apply the filters; `kept` are rows of `faces`, `left_out` what each filter took."
+    _check_filters(aflw, max_yaw, min_face)
+    f = aflw.faces
+    aflw.kept = np.arange(len(f.files))
+    aflw.left_out = dict(f.dropped)
     if both_eyes:
-        self._keep("faces without both eyes", f.known[self.kept][:, list(self.eyes)].all(1))
+        _keep(aflw, "faces without both eyes", f.known[aflw.kept][:, list(aflw.eyes)].all(1))
     if min_visible > 0:
-        self._keep(
+        _keep(
+            aflw,
             f"faces with fewer than {min_visible} visible landmarks",
-            f.visible[self.kept].sum(1) >= min_visible,
+            f.visible[aflw.kept].sum(1) >= min_visible,
         )
     if max_yaw is not None:
-        yaw = np.abs(f.yaw[self.kept])
-        self._keep(
+        yaw = np.abs(f.yaw[aflw.kept])
+        _keep(
+            aflw,
             f"faces turned by more than {max_yaw:g} degrees or without a pose",
             np.where(np.isnan(yaw), np.inf, yaw) <= max_yaw,
         )
-    self._find_photographs(skip_missing)
+    _find_photographs(aflw, skip_missing)
     if min_face > 0:
-        self._keep(
-            f"faces on less than {min_face:g} of their photograph", self._shares() >= min_face
+        _keep(
+            aflw, f"faces on less than {min_face:g} of their photograph", _shares(aflw) >= min_face
         )
 
 # %% ../../nbs/data/55_aflw.ipynb #1696cea2
-@patch
-def _keep(self: AFLW, what: str, good: np.ndarray) -> None:
-    self.left_out[what] = int((~good).sum())
-    self.kept = self.kept[good]
+def _keep(aflw: AFLW, what: str, good: np.ndarray) -> None:
+    aflw.left_out[what] = int((~good).sum())
+    aflw.kept = aflw.kept[good]
 
 
-@patch
-def _filters(self: AFLW) -> str:
-    return ", ".join(f"{n} {what}" for what, n in self.left_out.items() if n) or "none"
+def _filters(aflw: AFLW) -> str:
+    return ", ".join(f"{n} {what}" for what, n in aflw.left_out.items() if n) or "none"
 
 # %% ../../nbs/data/55_aflw.ipynb #3d897a85
-@patch
-def _find_photographs(self: AFLW, skip_missing: bool) -> None:
-    files = np.unique(self.faces.files[self.kept]).tolist()
-    gone = missing_files(self.faces.folder, files)
+def _find_photographs(aflw: AFLW, skip_missing: bool) -> None:
+    files = np.unique(aflw.faces.files[aflw.kept]).tolist()
+    gone = missing_files(aflw.faces.folder, files)
     if skip_missing and len(gone) < len(files):
-        self._keep("faces whose photograph is missing", ~np.isin(self.faces.files[self.kept], gone))
+        _keep(
+            aflw, "faces whose photograph is missing", ~np.isin(aflw.faces.files[aflw.kept], gone)
+        )
         return
     require(
         not gone,
-        f"{self.faces.folder} lacks {len(gone)} of the {len(files)} photographs that {self.place.file.name} names, "
-        f"the first is {gone[0] if gone else ''}; unpack AFLW's archives of images into it, or open with skip_missing=True.",
+        f"{aflw.faces.folder} lacks {len(gone)} of the {len(files)} photographs that "
+        f"{aflw.place.file.name} names, "
+        f"the first is {gone[0] if gone else ''}; unpack AFLW's archives of images into it, "
+        "or open with skip_missing=True.",
     )
 
 
-@patch
-def _shares(self: AFLW) -> np.ndarray:  # (kept,)
+def _shares(aflw: AFLW) -> np.ndarray:  # (kept,)
     "How much of its photograph each kept face's rectangle covers, inside the photograph."
-    f = self.faces
+    f = aflw.faces
     if f.sizes is None:  # the list does not tell sizes; every header is read once
         files, where = np.unique(f.files, return_inverse=True)
-        used = np.unique(where[self.kept])
+        used = np.unique(where[aflw.kept])
         sizes = np.zeros((len(files), 2))
         for n in progress(used, "measuring photographs"):
             path = regular_file(f.folder / str(files[n]), "photograph")
             sizes[n] = read_header(path, upright=False)[:2]
-        self.faces = f = replace(f, sizes=sizes[where])
-    limit, boxes = f.sizes[self.kept][:, ::-1], f.boxes[self.kept]
+        aflw.faces = f = replace(f, sizes=sizes[where])
+    limit = f.sizes[aflw.kept][:, ::-1]
+    boxes = f.boxes[aflw.kept]
     corners = (boxes[:, :2] + boxes[:, 2:]).clip(0, limit) - boxes[:, :2].clip(0, limit)
     return corners.prod(1) / limit.prod(1)
 
 # %% ../../nbs/data/55_aflw.ipynb #cedb67e0
-@patch
-def _rows_of(self: AFLW, split: str) -> np.ndarray:
-    f = self.faces
-    training, whole = f.training[self.kept], f.visible[self.kept].all(1)
-    return self.kept[
-        {
-            "train": training,
-            "test": ~training,
-            "frontal": ~training & whole,
-            "all": np.ones_like(training),
-        }[split]
-    ]
+def _rows_of(aflw: AFLW, split: str) -> np.ndarray:
+    f = aflw.faces
+    training = f.training[aflw.kept]
+    whole = f.visible[aflw.kept].all(1)
+    if split == "train":
+        return aflw.kept[training]
+    if split == "test":
+        return aflw.kept[~training]
+    if split == "frontal":
+        return aflw.kept[~training & whole]
+    return aflw.kept
 
 # %% ../../nbs/data/55_aflw.ipynb #dcb82080
-@patch
-def _fit(self: AFLW, n: int, H: int, W: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
+def _fit(aflw: AFLW, n: int, H: int, W: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
     "Landmarks, visibility and box of row n, held against the size of its photograph."
-    f, who = self.faces, f"{self.faces.files[n]} ({W}x{H} pixels)"
+    f = aflw.faces
+    who = f"{aflw.faces.files[n]} ({W}x{H} pixels)"
     if f.sizes is not None and f.sizes[n].all():
         h, w = f.sizes[n]
         require(
             (h, w) == (H, W),
-            f"{f.folder / f.files[n]} is {W}x{H} pixels, but {self.place.file.name} says {w:g}x{h:g}; "
+            f"{f.folder / f.files[n]} is {W}x{H} pixels, but {aflw.place.file.name} says "
+            f"{w:g}x{h:g}; "
             "fetch AFLW's own photograph, unscaled.",
         )
     limit = np.array([W, H], dtype=float)
     points, visible = _clip_points(f.points[n], f.visible[n], limit)
     box = np.array([0, 0, W, H], dtype=float) if f.boxes is None else f.boxes[n]
-    low, high = box[:2].clip(0, limit), (box[:2] + box[2:]).clip(0, limit)
+    low = box[:2].clip(0, limit)
+    high = (box[:2] + box[2:]).clip(0, limit)
     require(
         (low < high).all(),
-        f"{self.place.file}: the rectangle {box.tolist()} of face {f.names[n]} lies outside its photograph {who}; correct it.",
+        f"{aflw.place.file}: the rectangle {box.tolist()} of face {f.names[n]} lies outside "
+        f"its photograph {who}; correct it.",
     )
     return points, visible, [*low.tolist(), *(high - low).tolist()]
 
 # %% ../../nbs/data/55_aflw.ipynb #5cc47e98
-@patch
-def files(self: AFLW) -> list[Path]:
-    "What the samples are read from: photographs in order, then the database or the lists."
-    photographs = [self.faces.folder / str(name) for name in self.faces.files[self.rows]]
-    lists = [self.place.file]
-    if self.place.source == "recrop":
+def _files(aflw: AFLW) -> list[Path]:
+    photographs = [aflw.faces.folder / str(name) for name in aflw.faces.files[aflw.rows]]
+    lists = [aflw.place.file]
+    if aflw.place.source == "recrop":
         ends = ("images.txt", "keypoints.mat")
         names = [f"aflw_{word}_{end}" for word in EXPECTED["recrop"] for end in ends]
-        lists = [self.place.file.parent / name for name in names]
+        lists = [aflw.place.file.parent / name for name in names]
     return list(dict.fromkeys([*photographs, *lists]))
 
 
-@patch
-def _photograph(self: AFLW, n: int) -> Path:
-    return regular_file(self.faces.folder / str(self.faces.files[n]), "photograph")
+def _photograph(aflw: AFLW, n: int) -> Path:
+    return regular_file(aflw.faces.folder / str(aflw.faces.files[n]), "photograph")
 
 
-@patch
-def __getitem__(self: AFLW, i: int) -> Sample:
-    n, f = self.rows[i], self.faces
-    image = read_image(self._photograph(n), upright=False)
-    points, visible, box = self._fit(n, *image.shape[1:])
+def _sample(aflw: AFLW, i: int) -> Sample:
+    n = aflw.rows[i]
+    f = aflw.faces
+    image = read_image(_photograph(aflw, n), upright=False)
+    points, visible, box = _fit(aflw, n, *image.shape[1:])
     sample = Sample(
         image,
         f"{f.names[n]}.jpg",
@@ -1141,68 +1225,39 @@ def __getitem__(self: AFLW, i: int) -> Sample:
         visible=torch.tensor(visible),
         box=torch.tensor(box, dtype=torch.float32),
     )
-    return sample if self.size is None else resize(sample, self.size)
-
-# %% ../../nbs/data/55_aflw.ipynb #280fc986
-@patch(cls_method=True)
-def open(
-    cls: AFLW,
-    root: str | Path | None = None,  # AFLW's folder; default: the variable PARTBOOK_AFLW
-    split: str = "train",  # "train", "test", "frontal" (test faces with every landmark visible) or "all"
-    size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-    seed: int = 0,  # photographs do not depend on it
-    source: str = "auto",  # "sqlite", "aflw-19" (Zhu et al. 2016), "recrop" (Zhang et al. 2018), or the first that is there
-    landmarks: int
-    | None = None,  # 21, 19 or 5 ("five face annotations", disentangling, Sec. 4.2); None: all the source has
-    max_yaw: float | None = None,  # degrees; only source "sqlite" knows poses
-    min_face: float = 0.0,  # share of the photograph the rectangle must cover; SCOPS says 0.3 for CelebA (Sec. 4.1) and nothing for AFLW
-    min_visible: int = 0,  # keep faces with at least so many of the chosen landmarks visible
-    both_eyes: bool = True,  # keep only faces whose two eyes are marked: their distance is the unit of error
-    skip_missing: bool = False,  # leave out faces whose photograph is not there, which later releases of AFLW withdrew
-) -> AFLW:
-    "Open a split. `InputError` when a table or list does not fit or a photograph is missing."
-    return cls(
-        find_aflw(root, source),
-        split,
-        size,
-        landmarks,
-        max_yaw,
-        min_face,
-        min_visible,
-        both_eyes,
-        skip_missing,
-    )
+    return sample if aflw.size is None else resize(sample, aflw.size)
 
 # %% ../../nbs/data/55_aflw.ipynb #b5798e11
-@patch
-def counts(self: AFLW) -> dict[str, int]:
-    "Counts over all splits; reads every photograph's header, and holds rectangles and landmarks against its size."
-    f, kept = self.faces, self.kept
+def _counts(aflw: AFLW) -> dict[str, int]:
+    f = aflw.faces
+    kept = aflw.kept
     sizes: dict[str, tuple] = {}
     for n in progress(kept, "checking photographs"):
         if f.files[n] not in sizes:
-            sizes[f.files[n]] = read_header(self._photograph(n), upright=False)
-        self._fit(n, *sizes[f.files[n]][:2])
+            sizes[f.files[n]] = read_header(_photograph(aflw, n), upright=False)
+        _fit(aflw, n, *sizes[f.files[n]][:2])
     found = {
         "photographs": len(sizes),
         "greyscale photographs": sum(h.mode in ("1", "L", "LA", "I;16") for h in sizes.values()),
         "faces": len(kept),
     }
-    found |= {name: len(self._rows_of(name)) for name in ("train", "test", "frontal")}
+    found |= {name: len(_rows_of(aflw, name)) for name in ("train", "test", "frontal")}
     found |= {
-        "landmarks": len(self.landmark_names),
+        "landmarks": len(aflw.landmark_names),
         "visible landmarks": int(f.visible[kept].sum()),
     }
-    return found | self._expected() | {f"left out: {what}": n for what, n in self.left_out.items()}
+    return found | _expected(aflw) | {f"left out: {what}": n for what, n in aflw.left_out.items()}
 
 # %% ../../nbs/data/55_aflw.ipynb #108fc22d
-@patch
-def _expected(self: AFLW) -> dict[str, int]:
-    "What the papers count, before any filter. `InputError` when the full set is there and split otherwise."
-    expected, training = EXPECTED.get(self.place.source, {}), self.faces.training
+def _expected(aflw: AFLW) -> dict[str, int]:
+    """What the papers count, before any filter.
+    `InputError` when the full set is there and split otherwise."""
+    expected = EXPECTED.get(aflw.place.source, {})
+    training = aflw.faces.training
     whole = len(training) == sum(expected.values())
     require(
         not whole or int(training.sum()) == expected["train"],
-        f"{self.place.file}: expected {expected.get('train')} faces for training, found {int(training.sum())}; fetch the lists again.",
+        f"{aflw.place.file}: expected {expected.get('train')} faces for training, found "
+        f"{int(training.sum())}; fetch the lists again.",
     )
     return {f"{name}, published (all faces, no filter)": n for name, n in expected.items()}

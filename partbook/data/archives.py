@@ -19,9 +19,10 @@ import struct
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Iterator, NamedTuple, Sequence
+from typing import IO, NamedTuple
 
 from ..core import InputError, progress, require
 from ..files import as_path, kind_of, regular_file, shown, sweep, temporary_prefix

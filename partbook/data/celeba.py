@@ -14,13 +14,13 @@ import errno
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -34,10 +34,15 @@ from ..files import as_path, kind_of, regular_file, shown, write_atomic
 FRAME = (
     178,
     218,
-)  # width and height of an aligned picture; list_landmarks_align_celeba.txt counts in its pixels, whatever the size of the file
+    # width and height of an aligned picture; list_landmarks_align_celeba.txt
+    # counts in its pixels, whatever the size of the file
+)
 CLICK = 0.5  # from the index of a pixel to its middle
-BORDER = 2.0  # pixels (of the list) by which a landmark may miss the picture and still be put onto its border
-TRAINING_ENDS, VALIDATION_ENDS = 162_770, 182_637  # the last pictures of the first two partitions
+# pixels (of the list) by which a landmark may miss the picture and still be put onto its border
+BORDER = 2.0
+# the last pictures of the first two partitions
+TRAINING_ENDS = 162_770
+VALIDATION_ENDS = 182_637
 FULL = {
     "pictures": 202_599,
     "MAFL training": 19_000,
@@ -144,11 +149,13 @@ def _text(path: Path, kind: TextList) -> str:
     head = text[:500].lstrip().split("\n")[0]
     require(
         not head.startswith("<"),
-        f"{path} is a web page, as a refused download leaves it; fetch {kind.file} again from {kind.page}.",
+        f"{path} is a web page, as a refused download leaves it; fetch {kind.file} again "
+        f"from {kind.page}.",
     )
     require(
         "," not in head,
-        f"{path} is a table with commas, as others than the authors distribute it; fetch {kind.file} from {kind.page}.",
+        f"{path} is a table with commas, as others than the authors distribute it; fetch "
+        f"{kind.file} from {kind.page}.",
     )
     return text
 
@@ -163,19 +170,23 @@ def _body(path: Path, kind: TextList) -> tuple[list[str], list[int]]:
     announced = int(rows.pop(0)[1]) if rows and rows[0][1].strip().isdecimal() else None
     words = rows[0][1].split() if rows else []
     if kind.fields and words and not words[0].lower().endswith(IMAGE_ENDINGS):
-        number, columns = rows.pop(0)[0], words[words[0] == "image_id" :]
+        number = rows.pop(0)[0]
+        columns = words[words[0] == "image_id" :]
         require(
             columns == [f.name for f in kind.fields],
-            f"{path}, line {number}: the columns are {_few(columns)}, not {_few([f.name for f in kind.fields])}; "
+            f"{path}, line {number}: the columns are {_few(columns)}, not "
+            f"{_few([f.name for f in kind.fields])}; "
             f"it seems to be another list, so fetch {kind.file} again.",
         )
     require(
         rows,
-        f"{path} holds no line about a picture; each should read {kind.form()}, so fetch {kind.file} again.",
+        f"{path} holds no line about a picture; each should read {kind.form()}, so fetch "
+        f"{kind.file} again.",
     )
     require(
         announced in (None, len(rows)),
-        f"{path} announces {announced} lines, but holds {len(rows)}; fetch it again, or correct the first line.",
+        f"{path} announces {announced} lines, but holds {len(rows)}; fetch it again, or "
+        "correct the first line.",
     )
     return [line for _, line in rows], [number for number, _ in rows]
 
@@ -230,12 +241,14 @@ def _slow(
         _, *texts = line.split()
         require(
             len(texts) == len(kind.fields),
-            f"{path}, line {number}: {line.strip()[:60]!r} has {len(texts) + 1} field{'s' * (len(texts) > 0)}, not {len(kind.fields) + 1}; {cure}.",
+            f"{path}, line {number}: {line.strip()[:60]!r} has {len(texts) + 1} "
+            f"field{'s' * (len(texts) > 0)}, not {len(kind.fields) + 1}; {cure}.",
         )
         for field, text in zip(kind.fields, texts):
             require(
                 field.fits(text),
-                f"{path}, line {number}: <{field.name}> is {text[:40]!r}, not {field.form()}; {cure}.",
+                f"{path}, line {number}: <{field.name}> is {text[:40]!r}, not "
+                f"{field.form()}; {cure}.",
             )
         values.append([float(text) for text in texts])
     return np.array(values)
@@ -273,7 +286,8 @@ def _check_names(path: Path, names: np.ndarray, at: Sequence[int]) -> None:
     )
     if odd is not None:
         raise InputError(
-            f"{path}, line {at[odd]}: {str(names[odd])[:60]!r} is not the name of a picture in the folder of pictures; "
+            f"{path}, line {at[odd]}: {str(names[odd])[:60]!r} is not the name of a picture "
+            "in the folder of pictures; "
             "give a plain name such as 000001.jpg."
         )
     if (names[1:] > names[:-1]).all():
@@ -281,9 +295,11 @@ def _check_names(path: Path, names: np.ndarray, at: Sequence[int]) -> None:
     order = np.argsort(names, kind="stable")
     twice = np.flatnonzero(names[order][1:] == names[order][:-1])
     if len(twice):
-        first, second = order[twice[0]], order[twice[0] + 1]
+        first = order[twice[0]]
+        second = order[twice[0] + 1]
         raise InputError(
-            f"{path}, line {at[second]}: {names[second]} stands here for the second time, first in line {at[first]}; remove one of the two."
+            f"{path}, line {at[second]}: {names[second]} stands here for the second time, "
+            f"first in line {at[first]}; remove one of the two."
         )
 
 # %% ../../nbs/data/50_celeba.ipynb #471f42b6
@@ -345,7 +361,8 @@ class Faces:
 # %% ../../nbs/data/50_celeba.ipynb #8c92486f
 def find_list(root: Path, kind: TextList) -> Path:
     "Where a list lies, or should lie: as published, or, but for MAFL's, directly in the folder."
-    published, direct = root / kind.place / kind.file, root / kind.file
+    published = root / kind.place / kind.file
+    direct = root / kind.file
     flat = _is_there(direct) or kind_of(published.parent) != "folder"
     return direct if kind.place != "MAFL" and flat else published
 
@@ -358,7 +375,9 @@ def _joined(root: Path, kind: TextList, names: np.ndarray, listed: str) -> np.nd
     gone = names[rows < 0]
     if len(gone):
         raise InputError(
-            f"{path} has no line for {gone[0]}{f' and {len(gone) - 1} others' if len(gone) > 1 else ''}, but {listed} has; "
+            f"{path} has no line for "
+            f"{gone[0]}{f' and {len(gone) - 1} others' if len(gone) > 1 else ''}, but "
+            f"{listed} has; "
             "fetch both lists again, or shorten the latter."
         )
     return table.values[rows]
@@ -404,13 +423,15 @@ def read_faces(
     variant: str = "wild",  # "wild" or "aligned"
     identities: bool = False,  # whether to read who it is
 ) -> Faces:
-    "Read and join CelebA's and MAFL's lists. `InputError` names the file, and the line or the picture, that does not fit."
+    """Read and join CelebA's and MAFL's lists.
+    `InputError` names the file, and the line or the picture, that does not fit."""
     root, kind = Path(root), LANDMARK_LISTS[variant]
     path = find_list(root, kind)
     other = {"wild": "aligned", "aligned": "wild"}[variant]
     if not _is_there(path) and _is_there(find_list(root, LANDMARK_LISTS[other])):
         raise InputError(
-            f"{path} is missing, but the {other} variant's list is there; open it with variant={other}, or fetch {kind.file} from {kind.page}."
+            f"{path} is missing, but the {other} variant's list is there; open it with "
+            f"variant={other}, or fetch {kind.file} from {kind.page}."
         )
     names, points = read_table(path, kind)
     boxes = _joined(root, BOXES, names, kind.file).astype(np.float32) if variant == "wild" else None
@@ -426,7 +447,9 @@ def read_faces(
     )
 
 # %% ../../nbs/data/50_celeba.ipynb #b2018ba0
-_FACE = {  # layers from back to front: centre (u,v) and half axes, in distances between the eyes; v points down
+# layers from back to front: centre (u,v) and half
+# axes, in distances between the eyes; v points down
+_FACE = {
     "hair": (0.0, 0.32, 1.10, 1.60),
     "ears": (0.0, 0.35, 1.02, 0.28),
     "head": (0.0, 0.55, 0.90, 1.30),
@@ -452,7 +475,8 @@ _ALIGNED = (38.25, 88.5 + 111.2j)  # a and b of the aligned frame, as measured o
 def _paint_face(
     ground: Tensor, a: complex, b: complex, look: Tensor
 ) -> Tensor:  # (3,H,W) -> (3,H,W)
-    "A face on a ground; `look` (5,): skin, hair, lips, and how far nose and mouth have turned to the side and down."
+    """A face on a ground; `look` (5,):
+    skin, hair, lips, and how far nose and mouth have turned to the side and down."""
     H, W = ground.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     z = (torch.complex(x, y) - b) / a
@@ -490,9 +514,11 @@ def _draw_face(
     n: int, g: torch.Generator
 ) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray, list[int]]:
     "Picture n in the wild and aligned, its two rows of landmarks, and its box."
-    r, look = torch.rand(8, generator=g).tolist(), torch.rand(5, generator=g)
+    r = torch.rand(8, generator=g).tolist()
+    look = torch.rand(5, generator=g)
     look[3] -= 0.5
-    W, H = int(84 + 24 * r[0]), int(100 + 30 * r[1])
+    W = int(84 + 24 * r[0])
+    H = int(100 + 30 * r[1])
     share = 0.15 if n % 4 == 0 else 0.33 + 0.15 * r[2]
     a = math.sqrt(share * W * H / (1.9 * 2.6)) * np.exp(1j * math.radians(40 * r[3] - 20))
     b = W * (0.35 + 0.3 * r[4]) + 1j * H * (0.36 + 0.08 * r[5])
@@ -548,39 +574,39 @@ def _write_list(
     return write_atomic(path, lambda p: p.write_text("\n".join(head + lines) + "\n"))
 
 # %% ../../nbs/data/50_celeba.ipynb #0c314f49
+def _scaled(picture: Tensor, scale: float) -> Tensor:
+    size = [round(s * scale) for s in FRAME[::-1]]
+    resized = torch.nn.functional.interpolate(picture[None], size, mode="bilinear", antialias=True)
+    return resized[0].clamp(0, 1)
+
+
 def write_celeba_fixture(
     folder: str | Path,
     n: int = 16,  # how many faces, at least 8
     seed: int = 0,
-    scale: float = 1.0,  # size of the aligned pictures, in sizes of the original's; landmarks stay in its frame
+    # size of the aligned pictures, in sizes of the original's; landmarks stay in its frame
+    scale: float = 1.0,
 ) -> Path:
-    "Draw a few faces and write them in CelebA's layout, in the wild and aligned, with MAFL's lists; returns the folder."
-    folder, g = Path(folder), generator(seed)
-    names, wild, aligned, boxes = [f"{i:06d}.jpg" for i in range(1, n + 1)], [], [], []
+    """Draw a few faces and write them in CelebA's layout, in the
+    wild and aligned, with MAFL's lists; returns the folder."""
+    folder = Path(folder)
+    g = generator(seed)
+    names = [f"{i:06d}.jpg" for i in range(1, n + 1)]
+    wild = []
+    aligned = []
+    boxes = []
     for i, name in enumerate(names, 1):
         picture, straight, points, moved, box = _draw_face(i, g)
-        size = [round(s * scale) for s in FRAME[::-1]]
         _save(folder / "Img" / "img_celeba" / name, picture)
-        _save(
-            folder / "Img" / "img_align_celeba" / name,
-            torch.nn.functional.interpolate(straight[None], size, mode="bilinear", antialias=True)[
-                0
-            ].clamp(0, 1),
-        )
-        wild, aligned, boxes = [*wild, points.ravel()], [*aligned, moved.ravel()], [*boxes, box]
-    for kind, rows in (
-        (LANDMARK_LISTS["wild"], wild),
-        (LANDMARK_LISTS["aligned"], aligned),
-        (BOXES, boxes),
-    ):
+        _save(folder / "Img" / "img_align_celeba" / name, _scaled(straight, scale))
+        wild.append(points.ravel())
+        aligned.append(moved.ravel())
+        boxes.append(box)
+    kinds = (LANDMARK_LISTS["wild"], LANDMARK_LISTS["aligned"], BOXES)
+    for kind, rows in zip(kinds, (wild, aligned, boxes)):
         _write_list(folder / "Anno" / kind.file, kind, names, rows)
-    _write_list(
-        folder / "Anno" / IDENTITIES.file,
-        IDENTITIES,
-        names,
-        [[1 + i // 2] for i in range(n)],
-        header=False,
-    )
+    people = [[1 + i // 2] for i in range(n)]
+    _write_list(folder / "Anno" / IDENTITIES.file, IDENTITIES, names, people, header=False)
     partition = [[int(i >= 0.7 * n) + int(i >= 0.85 * n)] for i in range(n)]
     _write_list(folder / "Eval" / PARTITIONS.file, PARTITIONS, names, partition, header=False)
     for kind, chosen in zip(MAFL, (names[::3], names[1::6])):
@@ -598,9 +624,8 @@ FETCH = (
 
 
 def find_celeba(
-    root: str
-    | Path
-    | None = None,  # the CelebA folder, or the one it lies in; default: the variable PARTBOOK_CELEBA
+    # the CelebA folder, or the one it lies in; default: the variable PARTBOOK_CELEBA
+    root: str | Path | None = None,
 ) -> Path:
     "The folder with CelebA's lists. `InputError` says what to fetch and where to put it."
     text = root if root is not None else os.environ.get("PARTBOOK_CELEBA") or None
@@ -637,20 +662,26 @@ def find_pictures_of(root: Path, variant: str) -> Path:
     cure = f"fetch {archive} (folder Img of CelebA's page) and unpack it there ({about})"
     raise InputError(f"{shown(root / 'Img' / name)} is missing; {cure}.")
 
-# %% ../../nbs/data/50_celeba.ipynb #639f2998
-@collections.register("celeba")
-class CelebA(Collection):
-    "CelebA (Liu et al. 2015) with MAFL's lists (Zhang et al. 2014): faces with five landmarks, in the wild with a box, or aligned."
-
-    locate = staticmethod(find_celeba)
-    summary = "photographs of faces, in the wild or aligned: 5 landmarks, boxes (CelebA with MAFL's lists)"
-    needs = (
-        "the folder CelebA with Anno, Eval, Img (img_celeba.7z, 10.2 GB, or img_align_celeba.zip, "
-        "1.44 GB) and MAFL, as --root or in PARTBOOK_CELEBA"
+# %% ../../nbs/data/50_celeba.ipynb #c6e153e9
+def _check_options(variant: str, min_face: float, leave_out: str) -> None:
+    require(
+        variant in PICTURES,
+        f"CelebA has no variant {variant!r}; choose one of: {', '.join(PICTURES)}.",
     )
-    splits = ("train", "fit", "test", "all")
-    landmark_names = LANDMARKS
-    fitting, eyes = "fit", (0, 1)
+    require(
+        0 <= min_face <= 1,
+        f"min_face is {min_face}; it is the share of the picture that a face box must "
+        "fill, from 0 to 1.",
+    )
+    require(
+        leave_out in ("test", "all"),
+        f"leave_out is {leave_out!r}; choose test or all, the part of MAFL that is no "
+        "training picture.",
+    )
+
+# %% ../../nbs/data/50_celeba.ipynb #2fdb3af1
+class _OpenedCelebA(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(
         self,
@@ -667,100 +698,143 @@ class CelebA(Collection):
             f"CelebA has no split {split!r}; choose one of: {', '.join(self.splits)}.",
         )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        require(
-            variant in PICTURES,
-            f"CelebA has no variant {variant!r}; choose one of: {', '.join(PICTURES)}.",
-        )
-        require(
-            0 <= min_face <= 1,
-            f"min_face is {min_face}; it is the share of the picture that a face box must fill, from 0 to 1.",
-        )
-        require(
-            leave_out in ("test", "all"),
-            f"leave_out is {leave_out!r}; choose test or all, the part of MAFL that is no training picture.",
-        )
-        self.root, self.split, self.size, self.variant, self.leave_out = (
-            root,
-            split,
-            size,
-            variant,
-            leave_out,
-        )
-        self.min_face = (
-            min_face if variant == "wild" else 0.0
-        )  # aligned pictures have no box, and are filled by a face
-        self.faces, self.folder = (
-            read_faces(root, variant, identities),
-            find_pictures_of(root, variant),
-        )
+        _check_options(variant, min_face, leave_out)
+        self.root = root
+        self.split = split
+        self.size = size
+        self.variant = variant
+        self.leave_out = leave_out
+        # aligned pictures have no box, and are filled by a face
+        self.min_face = min_face if variant == "wild" else 0.0
+        self.faces = read_faces(root, variant, identities)
+        self.folder = find_pictures_of(root, variant)
         self.foreground = "inside the true box" if variant == "wild" else "the whole picture"
-        self._sizes = np.zeros(
-            (len(self.faces.names), 2), np.int32
-        )  # (H,W) of the pictures measured so far
-        self._categories(identities)
-        self.rows = self._choose(split)
+        # (H,W) of the pictures measured so far
+        self._sizes = np.zeros((len(self.faces.names), 2), np.int32)
+        _categories(self, identities)
+        self.rows = _choose(self, split)
         require(
             len(self.rows),
-            f"{root} holds no picture of split {split!r} with min_face={min_face:g}; ask for less, or complete MAFL's lists.",
+            f"{root} holds no picture of split {split!r} with min_face={min_face:g}; ask for "
+            "less, or complete MAFL's lists.",
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def face_shares(
+        self,
+        rows: np.ndarray,  # (n,) rows of the lists
+    ) -> np.ndarray:  # (n,) float64, w h / (W H)
+        "The share of its picture that each face box fills."
+        return _face_shares(self, rows)
+
+    def measure(
+        self,
+        rows: np.ndarray,  # (n,) rows of the lists
+    ) -> np.ndarray:  # (n,2) height and width in pixels
+        "The sizes of pictures, from their first bytes; each is read once."
+        for n in progress(rows[(self._sizes[rows] == 0).any(1)], "measuring photographs"):
+            path = regular_file(self.folder / str(self.faces.names[n]), "picture")
+            self._sizes[n] = read_header(path, upright=False)[:2]
+        return self._sizes[rows]
+
+# %% ../../nbs/data/50_celeba.ipynb #639f2998
+@collections.register("celeba")
+class CelebA(_OpenedCelebA):
+    """CelebA (Liu et al. 2015) with MAFL's lists (Zhang et al. 2014):
+    faces with five landmarks, in the wild with a box, or aligned."""
+
+    locate = staticmethod(find_celeba)
+    summary = (
+        "photographs of faces, in the wild or aligned: 5 landmarks, boxes (CelebA with "
+        "MAFL's lists)"
+    )
+    needs = (
+        "the folder CelebA with Anno, Eval, Img (img_celeba.7z, 10.2 GB, or img_align_celeba.zip, "
+        "1.44 GB) and MAFL, as --root or in PARTBOOK_CELEBA"
+    )
+    splits = ("train", "fit", "test", "all")
+    landmark_names = LANDMARKS
+    fitting = "fit"
+    eyes = (0, 1)
+
+    @classmethod
+    def open(
+        cls,
+        # the CelebA folder or its parent; default: the variable PARTBOOK_CELEBA
+        root: str | Path | None = None,
+        split: str = "train",  # "train", "fit" (MAFL training), "test" (MAFL testing) or "all"
+        size: int | None = None,  # resize every sample SxS; None keeps each picture's own size
+        seed: int = 0,  # photographs do not depend on it
+        # "wild" (SCOPS, Sec. 4.1; disentangling, Sec. 4.2) or "aligned" (alignment, Sec. 4.2)
+        variant: str = "wild",
+        # in the wild, the least share of the picture that the face box
+        # fills (SCOPS, Sec. 4.1); 0 keeps all (alignment, Sec. 4.2)
+        min_face: float = 0.3,
+        # of MAFL, what is no training picture: "test" (SCOPS, Sec. 4.1) or "all"
+        leave_out: str = "test",
+        identities: bool = False,  # whether `category` says who it is (identity_CelebA.txt)
+    ) -> "CelebA":
+        "Open a split. `InputError` when a list does not fit or a picture is missing."
+        return cls(find_celeba(root), split, size, variant, min_face, leave_out, identities)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        "What the samples are read from: pictures in order, then the lists that are there."
+        pictures = [self.folder / str(name) for name in self.faces.names[self.rows]]
+        wild = [BOXES, SIZES] if self.variant == "wild" else []
+        who = [IDENTITIES] if self.faces.identity is not None else []
+        kinds = [LANDMARK_LISTS[self.variant], *wild, PARTITIONS, *MAFL, *who]
+        lists = [find_list(self.root, kind) for kind in kinds]
+        return [*pictures, *(path for path in lists if _is_there(path))]
+
+    def counts(self) -> dict[str, int]:
+        """Counts over the splits; reads each picture's header.
+        `InputError` when the full set does not give the papers' numbers."""
+        return _counts(self)
+
 # %% ../../nbs/data/50_celeba.ipynb #051ef58b
-@patch
-def _categories(self: CelebA, identities: bool) -> None:
+def _categories(celeba: CelebA, identities: bool) -> None:
     "Number the people, if they are asked for."
     if identities:
-        who, self._category = np.unique(self.faces.identity, return_inverse=True)
-        self.category_names = tuple(f"person {i}" for i in who)
+        who, celeba._category = np.unique(celeba.faces.identity, return_inverse=True)
+        celeba.category_names = tuple(f"person {i}" for i in who)
 
 
-@patch
-def _choose(self: CelebA, split: str) -> np.ndarray:
-    "Rows of the lists that belong to a split, after the filter. `InputError` when a picture of it is missing."
-    a = self.faces
+def _choose(celeba: CelebA, split: str) -> np.ndarray:
+    """Rows of the lists that belong to a split, after the filter.
+    `InputError` when a picture of it is missing."""
+    a = celeba.faces
     if split in ("fit", "test"):
         rows = a.order[split == "test"]
     elif split == "train":
-        learnt = (a.mafl == 0) | (a.mafl == 1) & (self.leave_out == "test")
+        learnt = (a.mafl == 0) | (a.mafl == 1) & (celeba.leave_out == "test")
         rows = np.flatnonzero((a.partition == 0) & learnt)
     else:
         rows = np.arange(len(a.names))
-    gone = missing_files(self.folder, a.names[rows].tolist())
+    gone = missing_files(celeba.folder, a.names[rows].tolist())
     require(
         not gone,
-        f"{self.folder} lacks {len(gone)} of the {len(rows)} pictures of split {split!r}, the first is {gone[0] if gone else ''}; "
-        f"unpack {PICTURES[self.variant][1]} again, or shorten {LANDMARK_LISTS[self.variant].file} to the pictures that are there.",
+        f"{celeba.folder} lacks {len(gone)} of the {len(rows)} pictures of split {split!r}, "
+        f"the first is {gone[0] if gone else ''}; "
+        f"unpack {PICTURES[celeba.variant][1]} again, or shorten "
+        f"{LANDMARK_LISTS[celeba.variant].file} to the pictures that are there.",
     )
-    return rows[self.face_shares(rows) >= self.min_face] if self.min_face > 0 else rows
+    return rows[celeba.face_shares(rows) >= celeba.min_face] if celeba.min_face > 0 else rows
 
 # %% ../../nbs/data/50_celeba.ipynb #c5b71885
-@patch
-def face_shares(
-    self: CelebA,
-    rows: np.ndarray,  # (n,) rows of the lists
-) -> np.ndarray:  # (n,) float64, w h / (W H)
-    "The share of its picture that each face box fills."
-    path, names = find_list(self.root, SIZES), self.faces.names
+def _face_shares(celeba: CelebA, rows: np.ndarray) -> np.ndarray:
+    path = find_list(celeba.root, SIZES)
+    names = celeba.faces.names
     if _is_there(path):
-        sizes = _joined(self.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows]
+        sizes = _joined(celeba.root, SIZES, names, LANDMARK_LISTS["wild"].file)[rows]
     else:
-        sizes = self.measure(rows)
-    boxes = self.faces.boxes[rows, 2:].prod(1, dtype=np.float64)
+        sizes = celeba.measure(rows)
+    boxes = celeba.faces.boxes[rows, 2:].prod(1, dtype=np.float64)
     return boxes / sizes.prod(1, dtype=np.float64)
-
-
-@patch
-def measure(
-    self: CelebA,
-    rows: np.ndarray,  # (n,) rows of the lists
-) -> np.ndarray:  # (n,2) height and width in pixels
-    "The sizes of pictures, from their first bytes; each is read once."
-    for n in progress(rows[(self._sizes[rows] == 0).any(1)], "measuring photographs"):
-        path = regular_file(self.folder / str(self.faces.names[n]), "picture")
-        self._sizes[n] = read_header(path, upright=False)[:2]
-    return self._sizes[rows]
 
 # %% ../../nbs/data/50_celeba.ipynb #b81b104f
 class Placed(NamedTuple):
@@ -779,7 +853,8 @@ def place(
     rows: np.ndarray,  # (n,)
     sizes: np.ndarray,  # (n,2) height and width
 ) -> Placed:
-    "What the lists say of pictures of these sizes. `InputError` names an aligned picture of another shape than 178x218."
+    """What the lists say of pictures of these sizes.
+    `InputError` names an aligned picture of another shape than 178x218."""
     limit = np.asarray(sizes, float)[:, None, ::-1]
     scale = 1.0 if faces.boxes is not None else limit / FRAME
     if faces.boxes is None:
@@ -799,7 +874,8 @@ def _check_shapes(names: np.ndarray, sizes: np.ndarray) -> None:  # (n,2) width 
     if odd.any():
         w, h = sizes[odd][0].astype(int)
         raise InputError(
-            f"{names[odd][0]} is {w}x{h} pixels, but aligned pictures are {FRAME[0]}x{FRAME[1]} or that frame resized as a whole; "
+            f"{names[odd][0]} is {w}x{h} pixels, but aligned pictures are "
+            f"{FRAME[0]}x{FRAME[1]} or that frame resized as a whole; "
             "unpack img_align_celeba.zip again (a crop has lost its landmarks)."
         )
 
@@ -808,31 +884,20 @@ def _clip(
     boxes: np.ndarray, limit: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,2) width and height
     "Boxes within their pictures, and which of them had nothing there."
-    low, high = boxes[:, :2].clip(min=0), np.minimum(boxes[:, :2] + boxes[:, 2:], limit)
+    low = boxes[:, :2].clip(min=0)
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], limit)
     unknown = (high <= low).any(1)
     low, high = np.where(unknown[:, None], 0, low), np.where(unknown[:, None], limit, high)
     return np.concatenate([low, high - low], 1), unknown
 
 # %% ../../nbs/data/50_celeba.ipynb #82d76810
-@patch
-def files(self: CelebA) -> list[Path]:
-    "What the samples are read from: pictures in order, then the lists that are there."
-    pictures = [self.folder / str(name) for name in self.faces.names[self.rows]]
-    wild = [BOXES, SIZES] if self.variant == "wild" else []
-    who = [IDENTITIES] if self.faces.identity is not None else []
-    kinds = [LANDMARK_LISTS[self.variant], *wild, PARTITIONS, *MAFL, *who]
-    lists = [find_list(self.root, kind) for kind in kinds]
-    return [*pictures, *(path for path in lists if _is_there(path))]
-
-
-@patch
-def __getitem__(self: CelebA, i: int) -> Sample:
-    n = self.rows[i]
-    name = str(self.faces.names[n])
-    image = read_image(regular_file(self.folder / name, "picture"), upright=False)
-    placed = place(self.faces, np.array([n]), np.array([image.shape[1:]]))
+def _sample(celeba: CelebA, i: int) -> Sample:
+    n = celeba.rows[i]
+    name = str(celeba.faces.names[n])
+    image = read_image(regular_file(celeba.folder / name, "picture"), upright=False)
+    placed = place(celeba.faces, np.array([n]), np.array([image.shape[1:]]))
     box = None if placed.boxes is None else torch.tensor(placed.boxes[0], dtype=torch.float32)
-    category = None if self.faces.identity is None else int(self._category[n])
+    category = None if celeba.faces.identity is None else int(celeba._category[n])
     sample = Sample(
         image,
         name,
@@ -841,40 +906,23 @@ def __getitem__(self: CelebA, i: int) -> Sample:
         box=box,
         category=category,
     )
-    return sample if self.size is None else resize(sample, self.size)
-
-# %% ../../nbs/data/50_celeba.ipynb #e35a7a7c
-@patch(cls_method=True)
-def open(
-    cls: CelebA,
-    root: str
-    | Path
-    | None = None,  # the CelebA folder or its parent; default: the variable PARTBOOK_CELEBA
-    split: str = "train",  # "train", "fit" (MAFL training), "test" (MAFL testing) or "all"
-    size: int | None = None,  # resize every sample SxS; None keeps each picture's own size
-    seed: int = 0,  # photographs do not depend on it
-    variant: str = "wild",  # "wild" (SCOPS, Sec. 4.1; disentangling, Sec. 4.2) or "aligned" (alignment, Sec. 4.2)
-    min_face: float = 0.3,  # in the wild, the least share of the picture that the face box fills (SCOPS, Sec. 4.1); 0 keeps all (alignment, Sec. 4.2)
-    leave_out: str = "test",  # of MAFL, what is no training picture: "test" (SCOPS, Sec. 4.1) or "all"
-    identities: bool = False,  # whether `category` says who it is (identity_CelebA.txt)
-) -> CelebA:
-    "Open a split. `InputError` when a list does not fit or a picture is missing."
-    return cls(find_celeba(root), split, size, variant, min_face, leave_out, identities)
+    return sample if celeba.size is None else resize(sample, celeba.size)
 
 # %% ../../nbs/data/50_celeba.ipynb #1483be16
-@patch
-def counts(self: CelebA) -> dict[str, int]:
-    "Counts over the splits; reads each picture's header. `InputError` when the full set does not give the papers' numbers."
-    a, splits = self.faces, {split: self._choose(split) for split in ("train", "fit", "test")}
-    self._compare({split: len(rows) for split, rows in splits.items()})
+def _counts(celeba: CelebA) -> dict[str, int]:
+    a = celeba.faces
+    splits = {split: _choose(celeba, split) for split in ("train", "fit", "test")}
+    _compare(celeba, {split: len(rows) for split, rows in splits.items()})
     rows = np.unique(np.concatenate(list(splits.values())))
-    sizes = self.measure(rows)
+    sizes = celeba.measure(rows)
     placed = place(a, rows, sizes)
     outside = int((~placed.visible).sum())
     require(
         2 * outside <= placed.visible.size,
-        f"{outside} of {placed.visible.size} landmarks lie outside their pictures; {self.folder} seems to hold "
-        f"other pictures than {LANDMARK_LISTS[self.variant].file} tells of, so unpack {PICTURES[self.variant][1]} again.",
+        f"{outside} of {placed.visible.size} landmarks lie outside their pictures; "
+        f"{celeba.folder} seems to hold "
+        f"other pictures than {LANDMARK_LISTS[celeba.variant].file} tells of, so unpack "
+        f"{PICTURES[celeba.variant][1]} again.",
     )
     found = {
         "pictures listed": len(a.names),
@@ -897,14 +945,15 @@ def counts(self: CelebA) -> dict[str, int]:
     }
 
 # %% ../../nbs/data/50_celeba.ipynb #618b5573
-@patch
-def _compare(self: CelebA, found: dict[str, int]) -> None:
-    "Hold the sizes of the splits against the papers', where all of CelebA and MAFL is there and a paper has these options."
-    expected, source = EXPECTED.get((self.variant, self.min_face, self.leave_out), ({}, ""))
-    for split, number in expected.items() if self.faces.full else ():
+def _compare(celeba: CelebA, found: dict[str, int]) -> None:
+    """Hold the sizes of the splits against the papers', where all
+    of CelebA and MAFL is there and a paper has these options."""
+    expected, source = EXPECTED.get((celeba.variant, celeba.min_face, celeba.leave_out), ({}, ""))
+    for split, number in expected.items() if celeba.faces.full else ():
         require(
             found[split] == number,
-            f"{self.root}: expected {number} pictures in split {split!r} ({source}), found {found[split]}; "
+            f"{celeba.root}: expected {number} pictures in split {split!r} ({source}), found "
+            f"{found[split]}; "
             "the lists or the pictures are not the published ones, so fetch them again.",
         )
 
@@ -912,7 +961,8 @@ def _compare(self: CelebA, found: dict[str, int]) -> None:
 def write_sizes(
     root: str | Path | None = None,  # the CelebA folder
 ) -> Path:
-    "Read every wild picture's size once and write list_imsize_celeba.txt beside the lists, as SCOPS' archive has it; returns its path."
+    """Read every wild picture's size once and write list_imsize_celeba.txt
+    beside the lists, as SCOPS' archive has it; returns its path."""
     c = CelebA.open(root, "all", min_face=0)
     return _write_list(
         find_list(c.root, LANDMARK_LISTS["wild"]).parent / SIZES.file,

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError, generator, progress, require
@@ -92,7 +91,9 @@ def compress_runs(runs: Sequence[int]) -> str:
 
 def expand_runs(text: str) -> list[int]:
     "Run lengths from COCO's text. Raises ValueError where it is not such text."
-    runs, value, shift = [], 0, 0
+    runs = []
+    value = 0
+    shift = 0
     for bits in (ord(c) - 48 for c in text):
         if not 0 <= bits < 64:
             raise ValueError
@@ -100,7 +101,8 @@ def expand_runs(text: str) -> list[int]:
         if not bits & 32:
             value -= (1 << shift) if bits & 16 else 0
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
+            value = 0
+            shift = 0
     if shift or min(runs, default=-1) < 0:
         raise ValueError
     return runs
@@ -115,12 +117,14 @@ LONGEST = 10**6  # pixels; no side of a photograph is longer
 def _table(data: Any, key: str, path: Path) -> dict[int, dict]:  # id -> entry
     require(
         isinstance(data, dict),
-        f"{path} holds a {type(data).__name__}, not COCO's object with images, categories and annotations; give another file.",
+        f"{path} holds a {type(data).__name__}, not COCO's object with images, categories "
+        "and annotations; give another file.",
     )
     entries = data.get(key)
     require(
         isinstance(entries, list) and entries,
-        f"{path} has no list {key!r}, or an empty one; COCO's format needs images, categories and annotations.",
+        f"{path} has no list {key!r}, or an empty one; COCO's format needs images, "
+        "categories and annotations.",
     )
     table = {}
     for k, entry in enumerate(entries):
@@ -160,7 +164,9 @@ def _get(entry: dict, key: str, where: str, fits, form: str) -> Any:
 def _read_images(
     data: Any, path: Path
 ) -> tuple[list[int], list[str], np.ndarray]:  # ids, files, (N,2) heights and widths
-    ids, files, sizes = [], {}, []
+    ids = []
+    files = {}
+    sizes = []
     form = "a positive whole number"
     for number, entry in _table(data, "images", path).items():
         where = f"{path}, image {number}"
@@ -169,12 +175,14 @@ def _read_images(
         ).replace("\\", "/")
         require(
             not file.startswith("/") and ":" not in file and ".." not in file.split("/"),
-            f"{where}: file_name {_short(file)} leads out of the folder; name files relative to the one that holds {path.name}.",
+            f"{where}: file_name {_short(file)} leads out of the folder; name files relative "
+            f"to the one that holds {path.name}.",
         )
         require("\0" not in file, f"{where}: file_name {_short(file)} holds a zero byte; {CURE}.")
         require(
             file not in files,
-            f"{where}: file_name {_short(file)} belongs to image {files.get(file)} as well; {CURE}.",
+            f"{where}: file_name {_short(file)} belongs to image {files.get(file)} as well; "
+            f"{CURE}.",
         )
         ids.append(number)
         files[file] = number
@@ -199,7 +207,8 @@ def _read_categories(data: Any, path: Path) -> dict[int, str]:  # by rising id
         ).strip()
         require(
             name not in names.values(),
-            f"{path}, category {number}: the name {name!r} belongs to another category as well; rename one of them.",
+            f"{path}, category {number}: the name {name!r} belongs to another category as "
+            "well; rename one of them.",
         )
         names[number] = name
     return names
@@ -223,12 +232,14 @@ def _all_numbers(
 
 # %% ../../nbs/data/75_coco.ipynb #a3ef92dc
 def _read_polygons(value: list, size: tuple[int, int], where: str) -> list[np.ndarray]:
-    polygons, limit = [], np.array(size[::-1], dtype=np.float64)
+    polygons = []
+    limit = np.array(size[::-1], dtype=np.float64)
     for k, numbers in enumerate(value):
         which = f"{where}: polygon {k}"
         if not isinstance(numbers, list):
             raise InputError(
-                f"{where}: segmentation holds {_short(numbers)} where a polygon [x1, y1, ...] should be; put brackets around it."
+                f"{where}: segmentation holds {_short(numbers)} where a polygon [x1, y1, "
+                "...] should be; put brackets around it."
             )
         if (corners := _all_numbers(numbers)) is None:
             raise InputError(f"{which} holds something that is not a number; {CURE}.")
@@ -241,7 +252,8 @@ def _read_polygons(value: list, size: tuple[int, int], where: str) -> list[np.nd
         if outside.any():
             x, y = corners[outside][0]
             raise InputError(
-                f"{which} has a corner at ({x:g}, {y:g}), outside its {size[1]}x{size[0]} image; {CURE}."
+                f"{which} has a corner at ({x:g}, {y:g}), outside its {size[1]}x{size[0]} "
+                f"image; {CURE}."
             )
         corners = corners.clip(0, limit)
         if len(corners) >= 3 and (np.ptp(corners, 0) > 0).all():
@@ -253,7 +265,8 @@ def _read_runs(value: dict, size: tuple[int, int], where: str) -> np.ndarray:
     stated = value.get("size")
     require(
         stated == list(size),
-        f"{where}: its run lengths are for size {_short(stated)}, but the image is {list(size)} (height, width); {CURE}.",
+        f"{where}: its run lengths are for size {_short(stated)}, but the image is "
+        f"{list(size)} (height, width); {CURE}.",
     )
     counts = value.get("counts")
     if isinstance(counts, str):
@@ -269,7 +282,8 @@ def _read_runs(value: dict, size: tuple[int, int], where: str) -> np.ndarray:
     )
     require(
         sum(counts) == size[0] * size[1],
-        f"{where}: its run lengths add up to {sum(counts)}, not to the {size[0] * size[1]} pixels of the image; {CURE}.",
+        f"{where}: its run lengths add up to {sum(counts)}, not to the {size[0] * size[1]} "
+        f"pixels of the image; {CURE}.",
     )
     return np.array(counts, dtype=np.int64)
 
@@ -315,7 +329,8 @@ def _runs_extent(runs: np.ndarray, H: int) -> list[float]:  # as of a mask, with
 
 
 def _extent(mask: np.ndarray) -> list[float]:  # (left, top, right, bottom), the last two exclusive
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    rows = np.flatnonzero(mask.any(1))
+    columns = np.flatnonzero(mask.any(0))
     return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
 
 # %% ../../nbs/data/75_coco.ipynb #b689959a
@@ -358,12 +373,15 @@ def _content(path: Path) -> Any:
 def read_coco(
     path: Path,  # the JSON file
 ) -> Annotations:
-    "Read a file in COCO's format. `InputError` names the list, the id, what was found and what was expected."
+    """Read a file in COCO's format.
+    `InputError` names the list, the id, what was found and what was expected."""
     data = _content(path)
     ids, files, sizes = _read_images(data, path)
     categories = _read_categories(data, path)
-    picture, column = {i: n for n, i in enumerate(ids)}, {i: n for n, i in enumerate(categories)}
-    rows, empty = [], 0
+    picture = {i: n for n, i in enumerate(ids)}
+    column = {i: n for n, i in enumerate(categories)}
+    rows = []
+    empty = 0
     for number, entry in _table(data, "annotations", path).items():
         where = f"{path}, annotation {number}"
         n = picture.get(_get(entry, "image_id", where, _whole, "a whole number"))
@@ -379,19 +397,12 @@ def read_coco(
         else:
             rows.append((number, n, c, outline, *_measure(outline, size)))
     require(rows, f"{path} has no annotation with an outline; outline some parts first.")
-    numbers, pictures, columns, outlines, areas, extents = zip(*rows)
+    numbers, pictures, columns = (np.array(v) for v in list(zip(*rows))[:3])
+    outlines, areas, extents = list(zip(*rows))[3:]
+    names = tuple(categories.values())
+    measures = (np.array(areas), np.array(extents))
     return Annotations(
-        path,
-        files,
-        sizes,
-        tuple(categories.values()),
-        np.array(numbers),
-        np.array(pictures),
-        np.array(columns),
-        list(outlines),
-        np.array(areas),
-        np.array(extents),
-        empty,
+        path, files, sizes, names, numbers, pictures, columns, list(outlines), *measures, empty
     )
 
 # %% ../../nbs/data/75_coco.ipynb #7e8eb87b
@@ -441,7 +452,8 @@ def _draw_car(
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:  # (H,W,3) bytes, outlines
     "A car on a blurred ground."
     r = torch.rand(9, generator=g).tolist()
-    H, W = 84 + int(24 * r[0]), 130 + int(40 * r[1])
+    H = 84 + int(24 * r[0])
+    W = 130 + int(40 * r[1])
     length = (0.7 + 0.2 * r[2]) * W
     outlines = _car_outlines(
         ((W - length) * r[3], 0.35 * H - 0.15 * length + 8 * r[4], length, r[5] < 0.5)
@@ -480,9 +492,12 @@ def _segmentation(name: str, corners: np.ndarray, n: int, size: tuple[int, int])
     if (
         n == 2 and name.startswith("front") and name.endswith("door")
     ):  # a post stands before this door
-        left, right = corners[:, 0].min(), corners[:, 0].max()
-        low, high = left + 0.45 * (right - left), left + 0.6 * (right - left)
-        top, bottom = corners[:, 1].min(), corners[:, 1].max()
+        left = corners[:, 0].min()
+        right = corners[:, 0].max()
+        low = left + 0.45 * (right - left)
+        high = left + 0.6 * (right - left)
+        top = corners[:, 1].min()
+        bottom = corners[:, 1].max()
         return [
             [left, top, low, top, low, bottom, left, bottom],
             [high, top, right, top, right, bottom, high, bottom],
@@ -493,50 +508,36 @@ def _segmentation(name: str, corners: np.ndarray, n: int, size: tuple[int, int])
     return [corners.ravel().tolist()]
 
 # %% ../../nbs/data/75_coco.ipynb #4dc6c372
+def _picture(number: int, name: str, size: tuple[int, int]) -> dict:
+    file = f"JPEGImages/{name}.jpg"
+    return {"id": number, "file_name": file, "height": size[0], "width": size[1]}
+
+
 def write_coco_fixture(
     folder: str | Path,
     n: int = 8,  # how many cars
     seed: int = 0,
 ) -> Path:
     "Draw a few cars and write them with annotations.json in COCO's format; returns the folder."
-    folder, g = Path(folder), generator(seed)
+    folder = Path(folder)
+    g = generator(seed)
     (folder / "JPEGImages").mkdir(parents=True, exist_ok=True)
     ids = {name: 2 * k + 1 for k, name in enumerate(CAR_PARTS)}
-    images, annotations = [], []
+    images = []
+    annotations = []
     for i in range(1, n + 1):
         picture, outlines = _draw_car(g)
         size = picture.shape[:2]
         Image.fromarray(picture).save(folder / "JPEGImages" / f"car{i}.jpg", quality=95)
-        images.append(
-            {
-                "id": 400 + i,
-                "file_name": f"JPEGImages/car{i}.jpg",
-                "height": size[0],
-                "width": size[1],
-            }
-        )
+        images.append(_picture(400 + i, f"car{i}", size))
         for name, corners in outlines:
-            annotations.append(
-                _entry(
-                    len(annotations) + 1,
-                    400 + i,
-                    ids[name],
-                    _segmentation(name, corners, i, size),
-                    fill_polygon(corners, size),
-                )
-            )
+            outline = _segmentation(name, corners, i, size)
+            inside = fill_polygon(corners, size)
+            annotations.append(_entry(len(annotations) + 1, 400 + i, ids[name], outline, inside))
     Image.fromarray(picture).save(folder / "JPEGImages" / "unlabelled.jpg")
-    images.append(
-        {"id": 400, "file_name": "JPEGImages/unlabelled.jpg", "height": size[0], "width": size[1]}
-    )
-    annotations.append(
-        {
-            **annotations[-1],
-            "id": len(annotations) + 1,
-            "segmentation": [[3.0, 4.0, 9.0, 4.0]],
-            "area": 0,
-        }
-    )
+    images.append(_picture(400, "unlabelled", size))
+    flat = {"id": len(annotations) + 1, "segmentation": [[3.0, 4.0, 9.0, 4.0]], "area": 0}
+    annotations.append(annotations[-1] | flat)
     categories = [{"id": number, "name": name, "supercategory": ""} for name, number in ids.items()]
     write_json(
         folder / "annotations.json",
@@ -563,7 +564,8 @@ def write_coco(
     samples: Sequence[Sample],  # with parts
     part_names: Sequence[str],  # for the labels 1..P
 ) -> Path:
-    "Write samples and their part labels in COCO's format, one annotation for each part of each; returns the folder."
+    """Write samples and their part labels in COCO's format, one annotation for each part of each;
+    returns the folder."""
     folder, images, annotations = Path(folder), [], []
     for i, s in enumerate(samples, 1):
         require(
@@ -591,10 +593,8 @@ def write_coco(
 # %% ../../nbs/data/75_coco.ipynb #9008ccda
 def group_names(
     names: Sequence[str],  # of the categories
-    groups: str
-    | Mapping[
-        str, Sequence[str]
-    ] = "none",  # "none", "mirrored", {new name: names}, or the path of a JSON file with such a mapping
+    # "none", "mirrored", {new name: names}, or the path of a JSON file with such a mapping
+    groups: str | Mapping[str, Sequence[str]] = "none",
     whole: Sequence[str] = (),  # categories that outline the whole object
 ) -> tuple[
     tuple[str, ...], np.ndarray
@@ -604,7 +604,8 @@ def group_names(
     for name in whole:
         require(
             name in names,
-            f"There is no category {name!r} to outline the whole object; choose among: {', '.join(names)}.",
+            f"There is no category {name!r} to outline the whole object; choose among: "
+            f"{', '.join(names)}.",
         )
     parts: dict[str, int] = {}
     numbers = []
@@ -632,7 +633,8 @@ def _new_names(names: Sequence[str], groups: str | Mapping[str, Sequence[str]]) 
     if isinstance(groups, str):
         require(
             groups.endswith(".json"),
-            f"There is no grouping {groups!r}; choose none, mirrored, or a JSON file with {{new name: [names]}}.",
+            f"There is no grouping {groups!r}; choose none, mirrored, or a JSON file with "
+            f"{{new name: [names]}}.",
         )
         groups = read_json(as_path(groups, "The grouping"))
     fits = isinstance(groups, Mapping) and all(
@@ -646,11 +648,13 @@ def _new_names(names: Sequence[str], groups: str | Mapping[str, Sequence[str]]) 
         for name in members:
             require(
                 name in new,
-                f"The grouping {group!r} names {name!r}, which is no category; choose among: {', '.join(names)}.",
+                f"The grouping {group!r} names {name!r}, which is no category; choose among: "
+                f"{', '.join(names)}.",
             )
             require(
                 name not in taken,
-                f"The category {name!r} is in two groups, {taken.get(name)!r} and {group!r}; take it out of one.",
+                f"The category {name!r} is in two groups, {taken.get(name)!r} and {group!r}; "
+                "take it out of one.",
             )
             new[name] = taken[name] = group
     return new
@@ -711,19 +715,28 @@ def _split_files(path: Path) -> dict[str, Path]:
     require(not missing, f"{one}; {cure}.")
     return files
 
-# %% ../../nbs/data/75_coco.ipynb #e44d88b6
-@collections.register("coco-parts")
-class CocoParts(Collection):
-    "Photographs whose parts were outlined by hand, from files in COCO's format. The mask is the union of the outlines."
-
-    locate = staticmethod(find_coco)
-    summary = "photographs with outlined parts, from any annotations.json in COCO's format (18 parts of cars, or your own)"
-    needs = (
-        "a folder with annotations.json and its photographs, such as dsmlr/Car-Parts-Segmentation, "
-        "as --root or in PARTBOOK_COCO"
+# %% ../../nbs/data/75_coco.ipynb #03f9dc8e
+def _check_shares(min_part: float, min_box: float, test_share: float) -> None:
+    require(
+        min_part >= 0 and 0 <= min_box <= 1 and 0 <= test_share <= 1,
+        f"min_part ({min_part}) must not be negative; min_box ({min_box}) and test_share "
+        f"({test_share}) are shares in [0, 1].",
     )
-    splits = ("train", "test", "all")
-    foreground = "union of the outlined parts"
+
+
+def _words(text: str | Sequence[str]) -> list[str]:
+    if isinstance(text, str):
+        return [w.strip() for w in text.split(",") if w.strip()]
+    return list(text)
+
+
+def _turning(a: Annotations) -> Turning:
+    photographs = {n: a.path.parent / file for n, file in enumerate(a.files)}
+    return Turning(photographs, lambda n: tuple(a.sizes[n].tolist()))
+
+
+class _OpenedCoco(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(self, files: dict[str, Path], split: str, size: int | None):
         require(
@@ -731,13 +744,15 @@ class CocoParts(Collection):
             f"This collection has no split {split!r}; choose one of: {', '.join(self.splits)}.",
         )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        self.split, self.size = split, size
+        self.split = split
+        self.size = size
         self.sources = {name: read_coco(path) for name, path in files.items()}
         first, *others = self.sources.values()
         for other in others:
             require(
                 other.names == first.names,
-                f"{other.path} has other categories than {first.path}; give both files the same list of categories.",
+                f"{other.path} has other categories than {first.path}; give both files the "
+                "same list of categories.",
             )
         self.names = first.names
         self.turnings = {source: _turning(a) for source, a in self.sources.items()}
@@ -745,42 +760,100 @@ class CocoParts(Collection):
     def __len__(self) -> int:
         return len(self.rows)
 
+# %% ../../nbs/data/75_coco.ipynb #e44d88b6
+@collections.register("coco-parts")
+class CocoParts(_OpenedCoco):
+    """Photographs whose parts were outlined by hand, from files in COCO's format.
+    The mask is the union of the outlines."""
 
-def _turning(a: Annotations) -> Turning:
-    photographs = {n: a.path.parent / file for n, file in enumerate(a.files)}
-    return Turning(photographs, lambda n: tuple(a.sizes[n].tolist()))
+    locate = staticmethod(find_coco)
+    summary = (
+        "photographs with outlined parts, from any annotations.json in COCO's format "
+        "(18 parts of cars, or your own)"
+    )
+    needs = (
+        "a folder with annotations.json and its photographs, such as dsmlr/Car-Parts-Segmentation, "
+        "as --root or in PARTBOOK_COCO"
+    )
+    splits = ("train", "test", "all")
+    foreground = "union of the outlined parts"
+
+    @classmethod
+    def open(
+        cls,
+        # a JSON file, its folder, or one with a folder a split; default: the variable PARTBOOK_COCO
+        root: str | Path | None = None,
+        split: str = "train",  # "train", "test" or "all"; see the chapter for the rule
+        size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
+        seed: int = 0,  # photographs do not depend on it
+        # "mirrored" merges left and right; {new name: names} or a JSON file with it
+        groups: str | Mapping[str, Sequence[str]] = "none",
+        whole: str | Sequence[str] = (),  # categories that outline the whole, commas between
+        # leave out outlines of a smaller area, in square pixels of the photograph
+        min_part: float = 0.0,
+        # leave out pictures whose object's box is a smaller share (contrastive: 0.1 or 0.2)
+        min_box: float = 0.0,
+        test_share: float = 0.25,  # of one file without splits
+    ) -> "CocoParts":
+        "Open a split. `InputError` when an annotation does not fit or a photograph is missing."
+        _check_shares(min_part, min_box, test_share)
+        coco = cls(find_coco(root), split, size)
+        _choose(coco, groups, _words(whole), min_part, min_box, test_share)
+        _find_rows(coco)
+        return coco
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        "What the samples are read from: photographs in order, then annotation files."
+        return _files(self)
+
+    def remarks(self) -> list[str]:
+        "Which photographs may lie on the wrong side, one sentence for each annotation file."
+        return _remarks(self)
+
+    def counts(self) -> dict[str, int]:
+        "Counts over all splits; reads every photograph's header and holds it against the file."
+        return _counts(self)
+
+    def compare_with_paper(self) -> str:
+        "Whether this is the whole car parts data set, in words."
+        return _compared(self)
 
 # %% ../../nbs/data/75_coco.ipynb #e698ad80
-@patch
 def _choose(
-    self: CocoParts,
+    coco: CocoParts,
     groups,
     whole: Sequence[str],
     min_part: float,
     min_box: float,
     test_share: float,
 ) -> None:
-    "Which outlines and pictures are used: rows (source, picture, outlines from large to small, whether it is for testing)."
-    self.part_names, self.numbers = group_names(self.names, groups, whole)
-    self.foreground = "outlined by hand" if whole else type(self).foreground
-    self.kept, self.left_out = (
-        [],
-        {"outlines too small": 0, "pictures without outlines": 0, "objects too small": 0},
-    )
-    for source, a in self.sources.items():
-        part = self.numbers[a.categories] >= 0
+    """Which outlines and pictures are used:
+    rows (source, picture, outlines from large to small, whether it is for testing)."""
+    coco.part_names, coco.numbers = group_names(coco.names, groups, whole)
+    coco.foreground = "outlined by hand" if whole else type(coco).foreground
+    coco.kept = []
+    coco.left_out = {
+        "outlines too small": 0,
+        "pictures without outlines": 0,
+        "objects too small": 0,
+    }
+    for source, a in coco.sources.items():
+        part = coco.numbers[a.categories] >= 0
         large = a.areas >= min_part
-        self.left_out["outlines too small"] += int((part & ~large).sum())
+        coco.left_out["outlines too small"] += int((part & ~large).sum())
         order = np.lexsort((a.ids, -a.areas, a.pictures))  # by picture, then from large to small
         order = order[(part & large)[order]]
         starts = np.searchsorted(a.pictures[order], np.arange(1, len(a.files)))
         for n, (file, rows) in enumerate(zip(a.files, np.split(order, starts))):
             if not len(rows):
-                self.left_out["pictures without outlines"] += 1
+                coco.left_out["pictures without outlines"] += 1
             elif _box_share(a, n, rows) < min_box:
-                self.left_out["objects too small"] += 1
+                coco.left_out["objects too small"] += 1
             else:
-                self.kept.append(
+                coco.kept.append(
                     (
                         source,
                         n,
@@ -797,14 +870,17 @@ def _box_share(a: Annotations, n: int, rows: np.ndarray) -> float:
     return float((right - left) * (bottom - top) / a.sizes[n].prod())
 
 # %% ../../nbs/data/75_coco.ipynb #58063e7f
-@patch
 def _draw(
-    self: CocoParts, a: Annotations, n: int, rows: np.ndarray
+    coco: CocoParts, a: Annotations, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list, list]:  # mask, labels, boxes, their parts
     size = tuple(a.sizes[n].tolist())
-    mask, labels, boxes, parts = np.zeros(size, dtype=bool), np.zeros(size, dtype=np.int64), [], []
+    mask = np.zeros(size, dtype=bool)
+    labels = np.zeros(size, dtype=np.int64)
+    boxes = []
+    parts = []
     for m in rows:
-        own, part = outline_mask(a.outlines[m], size), int(self.numbers[a.categories[m]])
+        own = outline_mask(a.outlines[m], size)
+        part = int(coco.numbers[a.categories[m]])
         mask |= own
         if part > 0 and own.any():
             labels[own] = part
@@ -818,38 +894,32 @@ def _draw(
     return mask, labels, boxes, parts
 
 # %% ../../nbs/data/75_coco.ipynb #8b2ab4cd
-@patch
-def _upright(self: CocoParts, source: str, n: int) -> bool:
+def _upright(coco: CocoParts, source: str, n: int) -> bool:
     "Whether picture n of a file has to be turned to lie as its annotations do."
-    a = self.sources[source]
+    a = coco.sources[source]
     stated = tuple(a.sizes[n].tolist())
-    return self.turnings[source].look(n, stated, a.path.name)[0]
+    return coco.turnings[source].look(n, stated, a.path.name)[0]
 
 
-@patch
-def files(self: CocoParts) -> list[Path]:
-    "What the samples are read from: photographs in order, then annotation files."
-    photographs = [self.turnings[source].photographs[n] for source, n, _, _ in self.rows]
-    used = dict.fromkeys(source for source, _, _, _ in self.rows)
-    return list(dict.fromkeys([*photographs, *(self.sources[source].path for source in used)]))
+def _files(coco: CocoParts) -> list[Path]:
+    photographs = [coco.turnings[source].photographs[n] for source, n, _, _ in coco.rows]
+    used = dict.fromkeys(source for source, _, _, _ in coco.rows)
+    return list(dict.fromkeys([*photographs, *(coco.sources[source].path for source in used)]))
 
 
-@patch
-def remarks(self: CocoParts) -> list[str]:
-    "Which photographs may lie on the wrong side, one sentence for each annotation file."
+def _remarks(coco: CocoParts) -> list[str]:
     said = []
-    for source, turning in self.turnings.items():
-        mine = [n for name, n, _, _ in self.rows if name == source]
-        said += turning_remarks(turning, mine, self.sources[source].path.name)
+    for source, turning in coco.turnings.items():
+        mine = [n for name, n, _, _ in coco.rows if name == source]
+        said += turning_remarks(turning, mine, coco.sources[source].path.name)
     return said
 
 # %% ../../nbs/data/75_coco.ipynb #77549948
-@patch
-def __getitem__(self: CocoParts, i: int) -> Sample:
-    source, n, rows, _ = self.rows[i]
-    a = self.sources[source]
-    image = read_image(a.path.parent / a.files[n], upright=self._upright(source, n))
-    mask, labels, boxes, parts = self._draw(a, n, rows)
+def _sample(coco: CocoParts, i: int) -> Sample:
+    source, n, rows, _ = coco.rows[i]
+    a = coco.sources[source]
+    image = read_image(a.path.parent / a.files[n], upright=_upright(coco, source, n))
+    mask, labels, boxes, parts = _draw(coco, a, n, rows)
     left, top, right, bottom = _extent(mask)
     sample = Sample(
         image,
@@ -860,48 +930,12 @@ def __getitem__(self: CocoParts, i: int) -> Sample:
         part_boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         box_parts=torch.tensor(parts, dtype=torch.int64),
     )
-    return sample if self.size is None else resize(sample, self.size)
-
-# %% ../../nbs/data/75_coco.ipynb #92eebcd6
-@patch(cls_method=True)
-def open(
-    cls: CocoParts,
-    root: str
-    | Path
-    | None = None,  # a JSON file, its folder, or a folder with the folders of two splits; default: the variable PARTBOOK_COCO
-    split: str = "train",  # "train", "test" or "all"; see the chapter for the rule
-    size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-    seed: int = 0,  # photographs do not depend on it
-    groups: str
-    | Mapping[
-        str, Sequence[str]
-    ] = "none",  # "mirrored" merges left and right; {new name: names} or a JSON file with it
-    whole: str
-    | Sequence[str] = (),  # categories that outline the whole object, with commas between
-    min_part: float = 0.0,  # leave out outlines of a smaller area, in square pixels of the photograph
-    min_box: float = 0.0,  # leave out pictures whose object's box takes up a smaller share (the contrastive paper's code: 0.1 or 0.2 on PASCAL-Part)
-    test_share: float = 0.25,  # of one file without splits
-) -> CocoParts:
-    "Open a split. `InputError` when an annotation does not fit or a photograph is missing."
-    require(
-        min_part >= 0 and 0 <= min_box <= 1 and 0 <= test_share <= 1,
-        f"min_part ({min_part}) must not be negative; min_box ({min_box}) and test_share ({test_share}) are shares in [0, 1].",
-    )
-    collection = cls(find_coco(root), split, size)
-    whole = (
-        [w.strip() for w in whole.split(",") if w.strip()]
-        if isinstance(whole, str)
-        else list(whole)
-    )
-    collection._choose(groups, whole, min_part, min_box, test_share)
-    collection._find_rows()
-    return collection
+    return sample if coco.size is None else resize(sample, coco.size)
 
 # %% ../../nbs/data/75_coco.ipynb #fee591da
-@patch
-def _find_rows(self: CocoParts) -> None:
-    for source, a in self.sources.items():
-        names = [a.files[n] for name, n, _, _ in self.kept if name == source]
+def _find_rows(coco: CocoParts) -> None:
+    for source, a in coco.sources.items():
+        names = [a.files[n] for name, n, _, _ in coco.kept if name == source]
         gone = missing_files(a.path.parent, names)
         require(
             not gone,
@@ -909,13 +943,13 @@ def _find_rows(self: CocoParts) -> None:
             f"{shown(a.path.name)} annotates, the first is {shown(gone[0]) if gone else ''}; "
             "copy them there, or take them out of the file.",
         )
-    self.rows = [
-        row for row in self.kept if self.split == "all" or row[3] == (self.split == "test")
+    coco.rows = [
+        row for row in coco.kept if coco.split == "all" or row[3] == (coco.split == "test")
     ]
     require(
-        self.rows,
-        f"No picture is left in split {self.split!r}: {len(self.kept)} in all splits, "
-        + ", ".join(f"{n} {w}" for w, n in self.left_out.items())
+        coco.rows,
+        f"No picture is left in split {coco.split!r}: {len(coco.kept)} in all splits, "
+        + ", ".join(f"{n} {w}" for w, n in coco.left_out.items())
         + "; ask for less, or for another test_share.",
     )
 
@@ -923,36 +957,35 @@ def _find_rows(self: CocoParts) -> None:
 CARS = {"train": 400, "test": 100}  # Pasupa et al. 2021, all photographs of the two folders
 
 
-@patch
-def counts(self: CocoParts) -> dict[str, int]:
-    "Counts over all splits; reads every photograph's header and holds it against the file."
-    for source, n, _, _ in progress(self.kept, "checking photographs"):
-        self._upright(source, n)
-    test = sum(row[3] for row in self.kept)
-    outlines = [(self.sources[source], m) for source, _, rows, _ in self.kept for m in rows]
-    mine = {source: [n for name, n, _, _ in self.kept if name == source] for source in self.sources}
-    unsure = sum(len(self.turnings[source].unsure(keys)) for source, keys in mine.items())
+def _compared(coco: CocoParts) -> str:
+    found = {source: len(a.files) for source, a in coco.sources.items()}
+    if found == CARS:
+        return "all 400 and 100 photographs of the car parts data set"
+    return (
+        f"{sum(found.values())} photographs; the car parts data set has 400 for training "
+        "and 100 for testing, so this is a part of it, or another"
+    )
+
+
+def _counts(coco: CocoParts) -> dict[str, int]:
+    for source, n, _, _ in progress(coco.kept, "checking photographs"):
+        _upright(coco, source, n)
+    test = sum(row[3] for row in coco.kept)
+    outlines = [(coco.sources[source], m) for source, _, rows, _ in coco.kept for m in rows]
+    mine = {source: [n for name, n, _, _ in coco.kept if name == source] for source in coco.sources}
+    unsure = sum(len(coco.turnings[source].unsure(keys)) for source, keys in mine.items())
     rare = {"photographs whose note to turn no size confirms": unsure} if unsure else {}
     return {
-        "images": len(self.kept),
-        "train": len(self.kept) - test,
+        "images": len(coco.kept),
+        "train": len(coco.kept) - test,
         "test": test,
-        "parts": len(self.part_names),
+        "parts": len(coco.part_names),
         "outlines": len(outlines),
         "outlines as runs": sum(isinstance(a.outlines[m], np.ndarray) for a, m in outlines),
         "outlines in several pieces": sum(
             isinstance(a.outlines[m], list) and len(a.outlines[m]) > 1 for a, m in outlines
         ),
-        "annotations without area, left out": sum(a.empty for a in self.sources.values()),
-        **{f"{word}, left out": n for word, n in self.left_out.items()},
+        "annotations without area, left out": sum(a.empty for a in coco.sources.values()),
+        **{f"{word}, left out": n for word, n in coco.left_out.items()},
         **rare,
     }
-
-
-@patch
-def compare_with_paper(self: CocoParts) -> str:
-    "Whether this is the whole car parts data set, in words."
-    found = {source: len(a.files) for source, a in self.sources.items()}
-    if found == CARS:
-        return "all 400 and 100 photographs of the car parts data set"
-    return f"{sum(found.values())} photographs; the car parts data set has 400 for training and 100 for testing, so this is a part of it, or another"

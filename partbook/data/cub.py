@@ -10,13 +10,13 @@ __all__ = ['IMAGE', 'CLASS', 'PART', 'X', 'Y', 'WIDTH', 'HEIGHT', 'TRAINING', 'V
 # %% ../../nbs/data/30_cub.ipynb #c93db3a4
 import math
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -76,7 +76,8 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again."
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the "
+            "archive again."
         ) from None
     except OSError as error:
         raise InputError(
@@ -89,13 +90,12 @@ def read_list(
     columns: Sequence[Column],  # a last column of text may contain spaces
     keys: int = 1,  # how many leading columns name the line; no two lines may share them
 ) -> dict[Any, tuple]:  # key (a tuple when keys > 1) -> (line number, the other values ...)
-    "Read one list of CUB. `InputError` names the file, the line, what was found and what was expected."
+    """Read one list of CUB.
+    `InputError` names the file, the line, what was found and what was expected."""
     form = " ".join(f"<{c.name}>" for c in columns)
-    table, split, parsers = (
-        {},
-        (len(columns) - 1 if columns[-1].parse is str.strip else -1),
-        [c.parse for c in columns],
-    )
+    table = {}
+    split = len(columns) - 1 if columns[-1].parse is str.strip else -1
+    parsers = [c.parse for c in columns]
     for number, line in enumerate(_lines(path), 1):
         texts = line.split(maxsplit=split)
         if not texts:
@@ -110,7 +110,8 @@ def read_list(
         if key in table:
             which = " and ".join(f"{c.name} {v}" for c, v in zip(columns, values[:keys]))
             raise InputError(
-                f"{path}, line {number}: {which} stands here for the second time, first in line {table[key][0]}; remove one of the two."
+                f"{path}, line {number}: {which} stands here for the second time, first in "
+                f"line {table[key][0]}; remove one of the two."
             )
         table[key] = (number, *values[keys:])
     require(table, f"{path} holds no line; each should read {form}, so unpack the archive again.")
@@ -122,19 +123,24 @@ def _what_is_wrong(
 ) -> str:
     cure = "correct it, or unpack the archive again"
     if len(texts) != len(columns):
-        return f"{where}: {line[:60]!r} has {len(texts)} field{'s' * (len(texts) != 1)}, not the {len(columns)} of {form}; {cure}."
+        return (
+            f"{where}: {line[:60]!r} has {len(texts)} field{'s' * (len(texts) != 1)}, not "
+            f"the {len(columns)} of {form}; {cure}."
+        )
     for column, text in zip(columns, texts):
         try:
             column.parse(text)
         except (ValueError, KeyError):
-            return f"{where}: <{column.name}> is {text[:40]!r}, not {column.form}; each line reads {form}, so {cure}."
+            return (
+                f"{where}: <{column.name}> is {text[:40]!r}, not {column.form}; each line "
+                f"reads {form}, so {cure}."
+            )
     return f"{where}: {line[:60]!r} does not read {form}; {cure}."
 
 # %% ../../nbs/data/30_cub.ipynb #949c5994
 CLICK = 0.5  # from the index of the pixel an annotator clicked to the middle of that pixel
-BORDER = (
-    2.0  # pixels by which a visible landmark may miss the image and still be put onto its border
-)
+# pixels by which a visible landmark may miss the image and still be put onto its border
+BORDER = 2.0
 LANDMARKS = (
     "back",
     "beak",
@@ -175,7 +181,8 @@ def _joined(root: Path, name: str, columns: Sequence[Column], images: dict) -> d
     table = read_list(root / name, columns)
     for image in sorted(images.keys() - table.keys()):
         raise InputError(
-            f"{root / name} has no line for image {image} ({images[image][1]}); add it, or take the image out of images.txt."
+            f"{root / name} has no line for image {image} ({images[image][1]}); add it, or "
+            "take the image out of images.txt."
         )
     return table
 
@@ -196,7 +203,8 @@ def _read_points(
             others += 1
         else:
             raise InputError(
-                f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or add the part."
+                f"{path}, line {line}: part id {key[1]} is not in parts.txt; correct it, or "
+                "add the part."
             )
     for image, part in (key for key, values in found.items() if values is None):
         raise InputError(
@@ -210,7 +218,8 @@ def _read_points(
 def read_annotations(
     root: Path,  # the CUB_200_2011 folder
 ) -> Annotations:
-    "Read and join CUB's lists. `InputError` names the file and the image, or the line, that does not fit."
+    """Read and join CUB's lists.
+    `InputError` names the file and the image, or the line, that does not fit."""
     images = read_list(root / "images.txt", [IMAGE, PATH])
     classes = read_list(root / "classes.txt", [CLASS, CLASS_NAME])
     parts = read_list(root / "parts" / "parts.txt", [PART, PART_NAME])
@@ -220,7 +229,8 @@ def read_annotations(
     for line, label in (labels[image] for image in images):
         if label not in classes:
             raise InputError(
-                f"{root / 'image_class_labels.txt'}, line {line}: class id {label} is not in classes.txt; correct it, or add the class."
+                f"{root / 'image_class_labels.txt'}, line {line}: class id {label} is not in "
+                "classes.txt; correct it, or add the class."
             )
     points, visible, others = _read_points(root, images, parts)
     ignored = sum(len(table) - len(images) for table in (labels, training, boxes)) + others
@@ -270,6 +280,22 @@ def _save(path: Path, image: Tensor) -> None:
     )
 
 # %% ../../nbs/data/30_cub.ipynb #0dd9d10c
+_LISTS = (
+    "images",
+    "image_class_labels",
+    "train_test_split",
+    "bounding_boxes",
+    "parts/part_locs",
+)
+
+
+def _write_lists(folder: Path, lists: dict[str, list[str]]) -> None:
+    for name, rows in lists.items():
+        path = folder / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(rows) + "\n")
+
+# %% ../../nbs/data/30_cub.ipynb #51c55838
 def write_cub(
     folder: str | Path,
     samples: Sequence[Sample],  # with box, landmarks and category; masks for all or for none
@@ -277,23 +303,16 @@ def write_cub(
     landmark_names: Sequence[str] = LANDMARKS,
     training: Sequence[bool] | None = None,  # default: every other sample
 ) -> Path:
-    "Write samples in the layout of CUB_200_2011; returns the folder. Pictures of equal channels become greyscale files."
+    """Write samples in the layout of CUB_200_2011; returns the folder.
+    Pictures of equal channels become greyscale files."""
     folder = Path(folder)
     training = [n % 2 == 0 for n in range(len(samples))] if training is None else training
-    lists = {
-        name: []
-        for name in (
-            "images",
-            "image_class_labels",
-            "train_test_split",
-            "bounding_boxes",
-            "parts/part_locs",
-        )
-    }
+    lists: dict[str, list[str]] = {name: [] for name in _LISTS}
     for n, (s, train) in enumerate(zip(samples, training, strict=True), 1):
         require(
             s.box is not None and s.landmarks is not None and s.category is not None,
-            f"Sample {s.name!r} lacks a box, landmarks or a category; CUB's layout needs all three.",
+            f"Sample {s.name!r} lacks a box, landmarks or a category; CUB's layout needs all "
+            "three.",
         )
         file = f"{class_names[s.category]}/{s.name or f'image_{n:04d}'}.jpg"
         _save(folder / "images" / file, s.image)
@@ -306,10 +325,7 @@ def write_cub(
             lists[name] += rows
     lists["classes"] = [f"{n} {name}" for n, name in enumerate(class_names, 1)]
     lists["parts/parts"] = [f"{n} {name}" for n, name in enumerate(landmark_names, 1)]
-    for name, rows in lists.items():
-        path = folder / f"{name}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(rows) + "\n")
+    _write_lists(folder, lists)
     return folder
 
 # %% ../../nbs/data/30_cub.ipynb #1195c85c
@@ -352,7 +368,8 @@ _PALETTES = torch.tensor(
 def _paint_bird(
     image: Tensor, frame: Tensor, centre: Tensor, category: int
 ) -> tuple[Tensor, Tensor]:
-    "The bird on a (3,H,W) ground, and its (H,W) mask; `frame` (2,2) carries (u,v) to pixels around the centre (2,)."
+    """The bird on a (3,H,W) ground, and its (H,W) mask;
+    `frame` (2,2) carries (u,v) to pixels around the centre (2,)."""
     H, W = image.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
     u, v = torch.linalg.inv(frame) @ (torch.stack([x, y]) - centre[:, None, None]).flatten(1)
@@ -367,7 +384,8 @@ def _paint_bird(
         "beak": torch.tensor([0.85, 0.6, 0.25]),
     }
     for layer, (cu, cv, a, b, t) in _BIRD.items():
-        p, q = u - cu, v - cv
+        p = u - cu
+        q = v - cv
         p, q = p * math.cos(t) + q * math.sin(t), q * math.cos(t) - p * math.sin(t)
         inside = ((p / a) ** 2 + (q / b) ** 2 < 1).view(H, W)
         image = torch.where(
@@ -392,19 +410,19 @@ def _mark_bird(
 
 
 def _corners(mask: Tensor) -> Tensor:
-    ys, xs = mask.any(1).nonzero(), mask.any(0).nonzero()
+    ys = mask.any(1).nonzero()
+    xs = mask.any(0).nonzero()
     return torch.stack([xs.min(), ys.min(), xs.max() - xs.min(), ys.max() - ys.min()]).float()
 
 # %% ../../nbs/data/30_cub.ipynb #5176f973
 def _draw_bird(name: str, category: int, g: torch.Generator, grey: bool, at_border: bool) -> Sample:
     "A bird of one of three species on a blurred ground, with mask, landmarks and box."
     r = torch.rand(8, generator=g).tolist()
-    H, W = int(90 + 30 * r[0]), int(110 + 40 * r[1])
-    facing, scale, angle = (
-        (1 if at_border or r[2] < 0.5 else -1),
-        (0.48 + 0.08 * r[3]) * min(H, W),
-        0.5 * r[4] - 0.3,
-    )
+    H = int(90 + 30 * r[0])
+    W = int(110 + 40 * r[1])
+    facing = 1 if at_border or r[2] < 0.5 else -1
+    scale = (0.48 + 0.08 * r[3]) * min(H, W)
+    angle = 0.5 * r[4] - 0.3
     centre = torch.tensor(
         [W * (0.98 if at_border else 0.45 + 0.1 * r[5]), H * (0.48 + 0.08 * r[6])]
     )
@@ -451,18 +469,21 @@ def write_cub_fixture(
 
 # %% ../../nbs/data/30_cub.ipynb #685bc207
 def find_cub(
-    root: str
-    | Path
-    | None = None,  # the CUB_200_2011 folder, or the one it lies in; default: the variable PARTBOOK_CUB
+    # the CUB_200_2011 folder, or the one it lies in; default: the variable PARTBOOK_CUB
+    root: str | Path | None = None,
 ) -> Path:
     "The folder with CUB's lists. `InputError` says what to fetch and where to put it."
-    fetch = "fetch the archive CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011 (1.2 GB), unpack it, and give its folder as --root or in PARTBOOK_CUB"
+    fetch = (
+        "fetch the archive CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011 (1.2 GB), unpack "
+        "it, and give its folder as --root or in PARTBOOK_CUB"
+    )
     text = root if root is not None else os.environ.get("PARTBOOK_CUB") or None
     require(text is not None, f"CUB's photographs are not part of this book; {fetch}.")
     path = Path(text).expanduser()
     require(
         path.is_dir(),
-        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the CUB_200_2011 folder; {fetch}.",
+        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the "
+        f"CUB_200_2011 folder; {fetch}.",
     )
     for candidate in (path, path / "CUB_200_2011"):
         if (candidate / "images.txt").is_file():
@@ -492,17 +513,9 @@ def missing_files(
         if file not in there[directory]
     ]
 
-# %% ../../nbs/data/30_cub.ipynb #99cf09d5
-@collections.register("cub")
-class CUB(Collection):
-    "CUB-200-2011 (Wah et al. 2011): photographed birds with fifteen landmarks and a box. Never crops; protocols do."
-
-    locate = staticmethod(find_cub)
-    summary = "photographs of birds, 200 species: 15 landmarks, boxes (CUB-200-2011)"
-    needs = "the folder CUB_200_2011 (1.2 GB to fetch), as --root or in PARTBOOK_CUB"
-    splits = ("train", "test", "all")
-    landmark_names = LANDMARKS
-    crop_to_box = True  # a bird may fill a tenth of its photograph; the codes of SCOPS and of the contrastive paper crop
+# %% ../../nbs/data/30_cub.ipynb #3914b503
+class _OpenedCUB(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(
         self,
@@ -517,40 +530,94 @@ class CUB(Collection):
             f"CUB has no split {split!r}; choose one of: {', '.join(self.splits)}.",
         )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        self.root, self.split, self.size = root, split, size
+        self.root = root
+        self.split = split
+        self.size = size
         a = self.annotations = read_annotations(root)
         self.landmark_names = a.landmark_names
-        self._choose(categories, min_visible)
-        self.masks, self.foreground = self._find_masks()
+        _choose(self, categories, min_visible)
+        self.masks, self.foreground = _find_masks(self)
         self.rows = [n for n in self.kept if split == "all" or a.training[n] == (split == "train")]
         require(
             self.rows,
-            f"{root} holds no image of split {split!r} with the categories and visibility asked for; ask for less.",
+            f"{root} holds no image of split {split!r} with the categories and visibility "
+            "asked for; ask for less.",
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
+# %% ../../nbs/data/30_cub.ipynb #99cf09d5
+@collections.register("cub")
+class CUB(_OpenedCUB):
+    """CUB-200-2011 (Wah et al. 2011): photographed birds with fifteen landmarks and a box.
+    Never crops; protocols do."""
+
+    locate = staticmethod(find_cub)
+    summary = "photographs of birds, 200 species: 15 landmarks, boxes (CUB-200-2011)"
+    needs = "the folder CUB_200_2011 (1.2 GB to fetch), as --root or in PARTBOOK_CUB"
+    splits = ("train", "test", "all")
+    landmark_names = LANDMARKS
+    # a bird may fill a tenth of its photograph; the
+    # codes of SCOPS and of the contrastive paper crop
+    crop_to_box = True
+
+    @classmethod
+    def open(
+        cls,
+        # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
+        root: str | Path | None = None,
+        split: str = "train",  # "train", "test" (the data set's own) or "all"
+        size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
+        seed: int = 0,  # photographs do not depend on it
+        # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
+        categories: Sequence[int] | None = None,
+        # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
+        min_visible: int = 0,
+    ) -> "CUB":
+        "Open a split. `InputError` when a list does not fit or a photograph is missing."
+        return cls(find_cub(root), split, size, categories, min_visible)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        "The files its samples are read from, in order: photographs, their masks, the lists."
+        photographs = [self.root / "images" / self.annotations.files[n] for n in self.rows]
+        masks = [] if self.masks is None else [_mask_path(self, n) for n in self.rows]
+        return photographs + masks + [self.root / name for name in LISTS]
+
+    def remarks(self) -> list[str]:
+        "What a person should know about the masks, in short sentences; none if all is well."
+        masks = [] if self.masks is None else [_mask_path(self, n) for n in self.rows]
+        return verdicts_said(sampled_looks(masks, 0.5), "segmentations/")
+
+    def counts(self) -> dict[str, int]:
+        """Counts over all splits;
+        reads every photograph's header, and holds boxes and landmarks against its size."""
+        return _counts(self)
+
 # %% ../../nbs/data/30_cub.ipynb #e917dbcd
-@patch
-def _choose(self: CUB, categories: Sequence[int] | None, min_visible: int) -> None:
+def _choose(cub: CUB, categories: Sequence[int] | None, min_visible: int) -> None:
     "Number the categories that are used, and keep the rows of the annotations that are asked for."
-    a, root = self.annotations, self.root
+    a = cub.annotations
+    root = cub.root
     used = sorted(set(a.classes.tolist())) if categories is None else sorted(set(categories))
     for c in used:
         require(
             c in a.classes,
-            f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: {_some(sorted(set(a.classes.tolist())))}.",
+            f"{root / 'images.txt'} lists no image of category {c!r}; there are images of: "
+            f"{_some(sorted(set(a.classes.tolist())))}.",
         )
-    self.category_names = tuple(a.class_names[c] for c in used)
-    self.category = {c: n for n, c in enumerate(used)}
-    self.kept = np.flatnonzero(
-        np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible)
-    )  # rows of the annotations, all splits
-    gone = missing_files(root / "images", [a.files[n] for n in self.kept])
+    cub.category_names = tuple(a.class_names[c] for c in used)
+    cub.category = {c: n for n, c in enumerate(used)}
+    # rows of the annotations, all splits
+    cub.kept = np.flatnonzero(np.isin(a.classes, used) & (a.visible.sum(1) >= min_visible))
+    gone = missing_files(root / "images", [a.files[n] for n in cub.kept])
     require(
         not gone,
-        f"{root / 'images'} lacks {len(gone)} of the {len(self.kept)} photographs that images.txt lists, the first is {gone[0] if gone else ''}; "
+        f"{root / 'images'} lacks {len(gone)} of the {len(cub.kept)} photographs that "
+        f"images.txt lists, the first is {gone[0] if gone else ''}; "
         "unpack the archive again, shorten images.txt, or choose categories that are there.",
     )
 
@@ -561,40 +628,38 @@ def _some(values: Sequence, limit: int = 8) -> str:
     )
 
 # %% ../../nbs/data/30_cub.ipynb #693d9329
-@patch
-def _find_masks(self: CUB) -> tuple[Path | None, str]:
+def _find_masks(cub: CUB) -> tuple[Path | None, str]:
     "The folder of masks, if it is complete, and what the foreground therefore is."
-    names = [str(PurePosixPath(self.annotations.files[n]).with_suffix(".png")) for n in self.kept]
-    for folder in (self.root / "segmentations", self.root.parent / "segmentations"):
+    names = [str(PurePosixPath(cub.annotations.files[n]).with_suffix(".png")) for n in cub.kept]
+    for folder in (cub.root / "segmentations", cub.root.parent / "segmentations"):
         if folder.is_dir():
             gone = len(missing_files(folder, names))
-            return (
-                (None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})")
-                if gone
-                else (folder, "true masks (segmentations/)")
-            )
+            if gone:
+                return None, f"inside the true box (segmentations/ lacks {gone} of {len(names)})"
+            return folder, "true masks (segmentations/)"
     return None, "inside the true box"
 
 
-@patch
-def _mask_path(self: CUB, n: int) -> Path:
-    return self.masks / PurePosixPath(self.annotations.files[n]).with_suffix(".png")
+def _mask_path(cub: CUB, n: int) -> Path:
+    return cub.masks / PurePosixPath(cub.annotations.files[n]).with_suffix(".png")
 
 
 def _mask_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> str:
-    return f"{path} is {found[1]}x{found[0]} pixels, but its photograph is {expected[1]}x{expected[0]}; fetch the segmentations again, or remove the folder."
+    return (
+        f"{path} is {found[1]}x{found[0]} pixels, but its photograph is "
+        f"{expected[1]}x{expected[0]}; fetch the segmentations again, or remove the folder."
+    )
 
 # %% ../../nbs/data/30_cub.ipynb #2d694413
-@patch
-def _fit(self: CUB, n: int, H: int, W: int) -> tuple[np.ndarray, list[float]]:
+def _fit(cub: CUB, n: int, H: int, W: int) -> tuple[np.ndarray, list[float]]:
     "Landmarks and box of row n in the book's coordinates, held against the size of the image."
-    who = f"image {self.annotations.ids[n]} ({self.annotations.files[n]}, {W}x{H} pixels)"
-    return self._fit_points(n, H, W, who), self._fit_box(n, H, W, who)
+    who = f"image {cub.annotations.ids[n]} ({cub.annotations.files[n]}, {W}x{H} pixels)"
+    return _fit_points(cub, n, H, W, who), _fit_box(cub, n, H, W, who)
 
 
-@patch
-def _fit_points(self: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
-    a, limit = self.annotations, np.array([W, H])
+def _fit_points(cub: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
+    a = cub.annotations
+    limit = np.array([W, H])
     seen = a.visible[n]
     points = np.where(seen[:, None], a.points[n] + CLICK, 0.0)
     outside = seen & ((points < -BORDER) | (points > limit + BORDER)).any(1)
@@ -602,31 +667,35 @@ def _fit_points(self: CUB, n: int, H: int, W: int, who: str) -> np.ndarray:
         p = int(np.flatnonzero(outside)[0])
         x, y = a.points[n, p]
         raise InputError(
-            f"{self.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) of {who} is marked visible at ({x:g}, {y:g}), "
+            f"{cub.root / 'parts' / 'part_locs.txt'}: part {p + 1} ({a.landmark_names[p]}) "
+            f"of {who} is marked visible at ({x:g}, {y:g}), "
             "outside the picture; correct it, or mark it hidden."
         )
     return points.clip(0, limit)
 
 # %% ../../nbs/data/30_cub.ipynb #95ba49cd
-@patch
-def _fit_box(self: CUB, n: int, H: int, W: int, who: str) -> list[float]:
-    x, y, w, h = self.annotations.boxes[n]
-    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(W)), min(y + h, float(H))
+def _fit_box(cub: CUB, n: int, H: int, W: int, who: str) -> list[float]:
+    x, y, w, h = cub.annotations.boxes[n]
+    left = max(x, 0.0)
+    top = max(y, 0.0)
+    right = min(x + w, float(W))
+    bottom = min(y + h, float(H))
     require(
         left < right and top < bottom,
-        f"{self.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} lies outside the picture; correct it.",
+        f"{cub.root / 'bounding_boxes.txt'}: the box ({x:g}, {y:g}, {w:g}, {h:g}) of {who} "
+        "lies outside the picture; correct it.",
     )
     return [left, top, right - left, bottom - top]
 
 # %% ../../nbs/data/30_cub.ipynb #fe2c9ff8
-@patch
-def __getitem__(self: CUB, i: int) -> Sample:
-    n, a = self.rows[i], self.annotations
-    image = read_image(self.root / "images" / a.files[n], upright=False)
-    points, box = self._fit(n, *image.shape[1:])
+def _sample(cub: CUB, i: int) -> Sample:
+    n = cub.rows[i]
+    a = cub.annotations
+    image = read_image(cub.root / "images" / a.files[n], upright=False)
+    points, box = _fit(cub, n, *image.shape[1:])
     mask = None
-    if self.masks is not None:
-        path = self._mask_path(n)
+    if cub.masks is not None:
+        path = _mask_path(cub, n)
         mask = read_mask(path, threshold=0.5)
         require(mask.shape == image.shape[1:], _mask_size(path, mask.shape, image.shape[1:]))
     sample = Sample(
@@ -637,26 +706,9 @@ def __getitem__(self: CUB, i: int) -> Sample:
         torch.tensor(points, dtype=torch.float32),
         torch.tensor(a.visible[n]),
         torch.tensor(box, dtype=torch.float32),
-        self.category[int(a.classes[n])],
+        cub.category[int(a.classes[n])],
     )
-    return sample if self.size is None else resize(sample, self.size)
-
-# %% ../../nbs/data/30_cub.ipynb #6f1a6c9f
-@patch(cls_method=True)
-def open(
-    cls: CUB,
-    root: str
-    | Path
-    | None = None,  # the CUB_200_2011 folder or its parent; default: the variable PARTBOOK_CUB
-    split: str = "train",  # "train", "test" (the data set's own) or "all"
-    size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-    seed: int = 0,  # photographs do not depend on it
-    categories: Sequence[int]
-    | None = None,  # class ids as in classes.txt: (1, 2, 3) for SCOPS' CUB-001 to 003; None: all
-    min_visible: int = 0,  # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
-) -> CUB:
-    "Open a split. `InputError` when a list does not fit or a photograph is missing."
-    return cls(find_cub(root), split, size, categories, min_visible)
+    return sample if cub.size is None else resize(sample, cub.size)
 
 # %% ../../nbs/data/30_cub.ipynb #b8c201dd
 LISTS = (
@@ -669,49 +721,35 @@ LISTS = (
     "parts/part_locs.txt",
 )
 
-
-@patch
-def files(self: CUB) -> list[Path]:
-    "The files its samples are read from, in order: photographs, their masks, the lists."
-    photographs = [self.root / "images" / self.annotations.files[n] for n in self.rows]
-    masks = [] if self.masks is None else [self._mask_path(n) for n in self.rows]
-    return photographs + masks + [self.root / name for name in LISTS]
-
-
-@patch
-def remarks(self: CUB) -> list[str]:
-    "What a person should know about the masks, in short sentences; none if all is well."
-    masks = [] if self.masks is None else [self._mask_path(n) for n in self.rows]
-    return verdicts_said(sampled_looks(masks, 0.5), "segmentations/")
-
 # %% ../../nbs/data/30_cub.ipynb #6a0b9b70
 FULL = {"train": 5994, "test": 5794}  # photographs of the whole data set
 
 
-@patch
-def counts(self: CUB) -> dict[str, int]:
-    "Counts over all splits; reads every photograph's header, and holds boxes and landmarks against its size."
-    a, kept, grey = self.annotations, self.kept, 0
+def _counts(cub: CUB) -> dict[str, int]:
+    a = cub.annotations
+    kept = cub.kept
+    grey = 0
     training = int(a.training.sum())
     require(
         len(a.ids) != sum(FULL.values()) or training == FULL["train"],
-        f"{self.root / 'train_test_split.txt'}: expected {FULL['train']} photographs for training, found {training}; unpack the archive again.",
+        f"{cub.root / 'train_test_split.txt'}: expected {FULL['train']} photographs for "
+        f"training, found {training}; unpack the archive again.",
     )
     for n in progress(kept, "checking photographs"):
-        H, W, mode = read_header(self.root / "images" / a.files[n], upright=False)
-        self._fit(n, H, W)
+        H, W, mode = read_header(cub.root / "images" / a.files[n], upright=False)
+        _fit(cub, n, H, W)
         grey += mode in ("1", "L", "LA", "I;16")
-        if self.masks is not None:
-            size = read_header(self._mask_path(n), upright=False, drawn=True)[:2]
-            require(size == (H, W), _mask_size(self._mask_path(n), size, (H, W)))
+        if cub.masks is not None:
+            size = read_header(_mask_path(cub, n), upright=False, drawn=True)[:2]
+            require(size == (H, W), _mask_size(_mask_path(cub, n), size, (H, W)))
     return {
         "images": len(kept),
         "train": int(a.training[kept].sum()),
         "test": int((~a.training[kept]).sum()),
-        "categories": len(self.category_names),
-        "landmarks": len(self.landmark_names),
+        "categories": len(cub.category_names),
+        "landmarks": len(cub.landmark_names),
         "visible landmarks": int(a.visible[kept].sum()),
         "greyscale images": grey,
-        "masks": len(kept) if self.masks is not None else 0,
+        "masks": len(kept) if cub.masks is not None else 0,
         "lines of other images, ignored": a.ignored,
     }

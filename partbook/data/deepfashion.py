@@ -10,15 +10,15 @@ __all__ = ['COLOURS', 'NAMES', 'GROUPS', 'STATUS', 'EXPECTED', 'FITS', 'labels_o
 # %% ../../nbs/data/65_deepfashion.ipynb #8d389fd5
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -77,7 +77,8 @@ def labels_of(
     near: float = 0.0,  # accept colours up to so far (Euclidean, in bytes) from an official one
     name: str = "The parsing",  # for messages
 ) -> np.ndarray:  # (H,W) int64, 0..15
-    "The label of each pixel's colour. `InputError` names an unknown colour, the file and the pixel."
+    """The label of each pixel's colour.
+    `InputError` names an unknown colour, the file and the pixel."""
     codes = _codes(rgb)
     labels = _label_of_code()[codes]
     if labels.max() != _STRANGE:
@@ -101,8 +102,10 @@ def _unknown_colour(codes: np.ndarray, unknown: np.ndarray, name: str, near: flo
     more = f" ({len(unknown)} such colours on {int(spots.sum())} pixels)" if spots.sum() > 1 else ""
     cure = f"allow more than near={near:g}" if near else "open with near=7 if it was saved lossily"
     return (
-        f"{name}: pixel ({x}, {y}) has colour {rgb}, which is none of the sixteen{more}; the nearest is {NAMES[nearest]} "
-        f"{COLOURS[NAMES[nearest]]} at a distance of {distance[nearest]:.0f}, so fetch the original PNG again, or {cure}."
+        f"{name}: pixel ({x}, {y}) has colour {rgb}, which is none of the sixteen{more}; the "
+        f"nearest is {NAMES[nearest]} "
+        f"{COLOURS[NAMES[nearest]]} at a distance of {distance[nearest]:.0f}, so fetch the "
+        f"original PNG again, or {cure}."
     )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #a9682634
@@ -126,13 +129,15 @@ def read_parsing(
         image.load()
         require(
             not image.mode.startswith(("I", "F")),
-            f"{path} holds numbers of kind {image.mode}, not colours; fetch the original PNG again.",
+            f"{path} holds numbers of kind {image.mode}, not colours; fetch the original PNG "
+            "again.",
         )
         if image.has_transparency_data:
             alpha = np.asarray(image.convert("RGBA"))[..., 3]
             require(
                 (alpha == 255).all(),
-                f"{path} is transparent at {int((alpha < 255).sum())} pixels, so its colours are not all there; "
+                f"{path} is transparent at {int((alpha < 255).sum())} pixels, so its colours "
+                "are not all there; "
                 "fetch the original PNG again.",
             )
         rgb = np.asarray(image.convert("RGB"))
@@ -159,7 +164,8 @@ class Entry(NamedTuple):
 def _text(path: Path) -> str:
     require(
         path.is_file(),
-        f"{path} is missing; it belongs to DeepFashion's in-shop benchmark, so fetch its folder {path.parent.name} again.",
+        f"{path} is missing; it belongs to DeepFashion's in-shop benchmark, so fetch its "
+        f"folder {path.parent.name} again.",
     )
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -187,26 +193,37 @@ def _below(name: str, where: str) -> str:
         and "\\" not in name
         and ":" not in name
         and name.lower().endswith(".jpg"),
-        f"{where}: {name[:80]!r} is not a photograph below img/ or img_highres/; correct it, or fetch the list again.",
+        f"{where}: {name[:80]!r} is not a photograph below img/ or img_highres/; correct it, "
+        "or fetch the list again.",
     )
     return "/".join(parts[1:])
+
+# %% ../../nbs/data/65_deepfashion.ipynb #5472bb6a
+def _announced(path: Path, lines: list[str]) -> int:
+    "How many images the list's first line says it holds."
+    head = lines[0].split() if lines else []
+    require(
+        len(head) == 1 and head[0].isdigit(),
+        f"{path}, line 1: {' '.join(head)[:60]!r} should be the number of images; fetch the "
+        "list again.",
+    )
+    require(
+        len(lines) > 1 and lines[1].split() == ["image_name", "item_id", "evaluation_status"],
+        f"{path}, line 2: should read 'image_name item_id evaluation_status'; fetch the list "
+        "again.",
+    )
+    return int(head[0])
 
 # %% ../../nbs/data/65_deepfashion.ipynb #4258dcf1
 def read_partition(
     path: Path,  # Eval/list_eval_partition.txt
 ) -> list[Entry]:
     "The benchmark's partition. `InputError` names the line, what was found and what was expected."
-    lines, form = _lines(path), "<image name> <item id> <train, query or gallery>"
-    head = lines[0].split() if lines else []
-    require(
-        len(head) == 1 and head[0].isdigit(),
-        f"{path}, line 1: {' '.join(head)[:60]!r} should be the number of images; fetch the list again.",
-    )
-    require(
-        len(lines) > 1 and lines[1].split() == ["image_name", "item_id", "evaluation_status"],
-        f"{path}, line 2: should read 'image_name item_id evaluation_status'; fetch the list again.",
-    )
-    entries, seen = [], {}
+    lines = _lines(path)
+    form = "<image name> <item id> <train, query or gallery>"
+    announced = _announced(path, lines)
+    entries = []
+    seen: dict[str, int] = {}
     for number, line in enumerate(lines[2:], 3):
         texts = line.split()
         if not texts:
@@ -214,23 +231,27 @@ def read_partition(
         where = f"{path}, line {number}"
         require(
             len(texts) == 3,
-            f"{where}: {line.strip()[:80]!r} has {len(texts)} fields, not the 3 of {form}; correct it, or fetch the list again.",
+            f"{where}: {line.strip()[:80]!r} has {len(texts)} fields, not the 3 of {form}; "
+            "correct it, or fetch the list again.",
         )
         name, item, status = texts
         require(
             status in STATUS,
-            f"{where}: {status[:40]!r} is not train, query or gallery; correct it, or fetch the list again.",
+            f"{where}: {status[:40]!r} is not train, query or gallery; correct it, or fetch "
+            "the list again.",
         )
         entry = Entry(_below(name, where), item, status)
         require(
             entry.path not in seen,
-            f"{where}: {name} stands here for the second time, first in line {seen.get(entry.path)}; remove one of the two.",
+            f"{where}: {name} stands here for the second time, first in line "
+            f"{seen.get(entry.path)}; remove one of the two.",
         )
         seen[entry.path] = number
         entries.append(entry)
     require(
-        len(entries) == int(head[0]),
-        f"{path} announces {head[0]} images in line 1, but lists {len(entries)}; fetch the list again.",
+        len(entries) == announced,
+        f"{path} announces {lines[0].strip()} images in line 1, but lists {len(entries)}; fetch "
+        "the list again.",
     )
     return entries
 
@@ -241,7 +262,8 @@ def check_items(entries: Sequence[Entry], path: Path) -> None:
     for e in entries:
         require(
             e.status == "train" or e.item not in training,
-            f"{path}: item {e.item} is in train and in {e.status} ({e.path}); items must not overlap, so fetch the list again.",
+            f"{path}: item {e.item} is in train and in {e.status} ({e.path}); items must not "
+            "overlap, so fetch the list again.",
         )
 
 
@@ -252,11 +274,13 @@ def read_items(
     lines = [line.strip() for line in _lines(path) if line.strip()]
     require(
         lines and lines[0].isdigit(),
-        f"{path}, line 1: {(lines or [''])[0][:60]!r} should be the number of items; fetch the list again.",
+        f"{path}, line 1: {(lines or [''])[0][:60]!r} should be the number of items; fetch "
+        "the list again.",
     )
     require(
         len(lines) - 1 == int(lines[0]),
-        f"{path} announces {lines[0]} items in line 1, but lists {len(lines) - 1}; fetch the list again.",
+        f"{path} announces {lines[0]} items in line 1, but lists {len(lines) - 1}; fetch the "
+        "list again.",
     )
     return lines[1:]
 
@@ -272,7 +296,8 @@ def read_parsed(
     images = content.get("images") if isinstance(content, dict) else None
     require(
         isinstance(images, list) and images,
-        f"{path} has no list 'images'; it is not an annotation file in COCO's format, so fetch it again.",
+        f"{path} has no list 'images'; it is not an annotation file in COCO's format, so "
+        "fetch it again.",
     )
     names = []
     for n, image in enumerate(images):
@@ -306,7 +331,8 @@ def read_entries(
     gone = [path for path in files.values() if path not in there]
     require(
         not there or not gone,
-        f"{gone[0] if gone else ''} is missing, though {there[0].name if there else ''} is there; fetch all three again, or remove them all to go by the partition list.",
+        f"{gone[0] if gone else ''} is missing, though {there[0].name if there else ''} is "
+        "there; fetch all three again, or remove them all to go by the partition list.",
     )
     if there:
         entries = [
@@ -333,7 +359,8 @@ def _shape(
     taper: float = 0.0,
     square: float = 2.0,
 ) -> Tensor:
-    "A rounded blob around `at`: an ellipse for square=2, boxier above; `taper` widens it downwards."
+    """A rounded blob around `at`: an ellipse for square=2, boxier above;
+    `taper` widens it downwards."""
     v = (y - at[1]) / half[1]
     u = (x - at[0]) / (half[0] * (1 + taper * v))
     return u.abs().pow(square) + v.abs().pow(square) < 1
@@ -342,8 +369,11 @@ def _shape(
 def _layers(
     r: Sequence[float],
 ) -> list[tuple[str, tuple[float, float], tuple[float, float], float, float]]:
-    "(part, centre, half axes, taper, squareness) from back to front, in a frame 1 high with the figure around x = 0."
-    lean, spread, stride = 0.03 * (r[0] - 0.5), 0.095 + 0.02 * r[1], 0.035 + 0.02 * r[2]
+    """(part, centre, half axes, taper, squareness) from back to
+    front, in a frame 1 high with the figure around x = 0."""
+    lean = 0.03 * (r[0] - 0.5)
+    spread = 0.095 + 0.02 * r[1]
+    stride = 0.035 + 0.02 * r[2]
     outfit = int(r[3] * 4)
     layers = [("hair", (lean, 0.12), (0.075, 0.09 + 0.08 * r[4]), 0.2, 2.0)] if r[5] > 0.15 else []
     for s in (-1, 1):
@@ -384,7 +414,8 @@ def _draw_figure(g: torch.Generator, H: int, W: int) -> tuple[Tensor, Tensor]:
         (torch.arange(H) + 0.5) / H, (torch.arange(W) + 0.5 - W / 2) / H, indexing="ij"
     )
     x = x - 0.04 * (r[9] - 0.5)
-    labels, image = torch.zeros(H, W, dtype=torch.int64), (0.97 - 0.12 * y).expand(3, H, W).clone()
+    labels = torch.zeros(H, W, dtype=torch.int64)
+    image = (0.97 - 0.12 * y).expand(3, H, W).clone()
     colours = torch.rand(16, 3, generator=g) * 0.75 + 0.1
     skin = torch.tensor([0.93, 0.75, 0.62]) * (0.5 + 0.5 * r[10])
     for part, colour in (
@@ -415,9 +446,11 @@ def write_deepfashion_fixture(
     n: int = 9,  # parsed images, in turn train, query and gallery; two of an item
     seed: int = 0,
     coco: bool = True,  # whether the three JSON files are written
-    predicted: bool = True,  # whether supervisedlabels/ is written, masks that are a little too small
+    # whether supervisedlabels/ is written, masks that are a little too small
+    predicted: bool = True,
 ) -> Path:
-    "Draw a few figures and write them in the layout of DeepFashion's in-shop benchmark; returns the folder."
+    """Draw a few figures and write them in the layout of DeepFashion's in-shop benchmark;
+    returns the folder."""
     folder, g, rows = Path(folder), generator(seed), []
     segmentation = folder / "Anno" / "segmentation"
     for k in range(n):
@@ -443,7 +476,8 @@ def write_deepfashion_fixture(
 
 # %% ../../nbs/data/65_deepfashion.ipynb #4ac4e253
 def _write_lists(folder: Path, rows: Sequence[tuple[str, str, str]], coco: bool) -> None:
-    "The partition (with one image that was never parsed), the items, and the lists of parsed images."
+    """The partition (with one image that was never
+    parsed), the items, and the lists of parsed images."""
     unparsed = ("WOMEN/Dresses/id_00000099/01_6_flat.jpg", "id_00000099", "train")
     lines = [f"img/{name:70s} {item} {status}" for name, item, status in (*rows, unparsed)]
     (folder / "Eval").mkdir(parents=True, exist_ok=True)
@@ -498,59 +532,71 @@ def fitted(
     )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #75969e6e
+_PLACES = (
+    "Anno/segmentation/img_highres",
+    "Img/img_highres",
+    "img_highres",
+    "Anno/segmentation/img_highres_seg",
+    "img_highres_seg",
+)
+_FETCH = (
+    "fetch from DeepFashion's page (MMLAB, The Chinese University of Hong Kong), In-shop "
+    "Clothes Retrieval Benchmark: the folders Anno (with segmentation), Eval and the archive "
+    "img_highres_seg.zip, which is unpacked in Anno/segmentation (a password comes with the "
+    "agreement), and give the folder as --root or in PARTBOOK_DEEPFASHION"
+)
+
+# %% ../../nbs/data/65_deepfashion.ipynb #44a530bd
 def find_deepfashion(
-    root: str
-    | Path
-    | None = None,  # the benchmark's folder, or the one it lies in; default: the variable PARTBOOK_DEEPFASHION
+    # the benchmark's folder, or the one it lies in; default: the variable PARTBOOK_DEEPFASHION
+    root: str | Path | None = None,
 ) -> tuple[Path, Path]:
-    "The benchmark's folder, and the one with photographs and parsings. `InputError` says what to fetch and where to put it."
-    fetch = (
-        "fetch from DeepFashion's page (MMLAB, The Chinese University of Hong Kong), In-shop Clothes Retrieval Benchmark: "
-        "the folders Anno (with segmentation), Eval and the archive img_highres_seg.zip, which is unpacked in Anno/segmentation "
-        "(a password comes with the agreement), and give the folder as --root or in PARTBOOK_DEEPFASHION"
-    )
+    """The benchmark's folder, and the one with photographs and parsings.
+    `InputError` says what to fetch and where to put it."""
     text = root if root is not None else os.environ.get("PARTBOOK_DEEPFASHION") or None
-    require(text is not None, f"DeepFashion's photographs are not part of this book; {fetch}.")
+    require(text is not None, f"DeepFashion's photographs are not part of this book; {_FETCH}.")
     path = Path(text).expanduser()
     require(
         path.is_dir(),
-        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder of the in-shop benchmark; {fetch}.",
+        f"{path} is {'a file' if path.exists() else 'not there'}, but should be the folder "
+        f"of the in-shop benchmark; {_FETCH}.",
     )
     for base in (path, path / "In-shop Clothes Retrieval Benchmark", path / "In-shop"):
-        if (base / "Eval" / "list_eval_partition.txt").is_file() or (
-            base / "Anno" / "segmentation"
-        ).is_dir():
-            names = (
-                "Anno/segmentation/img_highres",
-                "Img/img_highres",
-                "img_highres",
-                "Anno/segmentation/img_highres_seg",
-                "img_highres_seg",
-            )
-            places = [base / name for name in names]
+        listed = (base / "Eval" / "list_eval_partition.txt").is_file()
+        if listed or (base / "Anno" / "segmentation").is_dir():
+            places = [base / name for name in _PLACES]
             found = next((p for p in places if p.is_dir()), None)
             require(
                 found is not None,
-                f"{base} has no folder Anno/segmentation/img_highres with photographs and parsings; {fetch}.",
+                f"{base} has no folder Anno/segmentation/img_highres with photographs and "
+                f"parsings; {_FETCH}.",
             )
             return base, found
     raise InputError(
-        f"{path} holds neither Eval/list_eval_partition.txt nor Anno/segmentation, so it is not the in-shop benchmark; {fetch}."
+        f"{path} holds neither Eval/list_eval_partition.txt nor Anno/segmentation, so it is "
+        f"not the in-shop benchmark; {_FETCH}."
     )
 
-# %% ../../nbs/data/65_deepfashion.ipynb #aea9c0ba
-@collections.register("deepfashion")
-class DeepFashion(Collection):
-    "DeepFashion, in-shop benchmark with parsing (Liu et al. 2016): dressed figures with fifteen true parts."
-
-    locate = staticmethod(find_deepfashion)
-    summary = (
-        "shop photographs of dressed figures: fifteen true parts (DeepFashion in-shop, parsed)"
+# %% ../../nbs/data/65_deepfashion.ipynb #03264437
+def _check_options(fit: str, parts: str, masks: str, near: float) -> None:
+    require(fit in FITS, f"There is no fit {fit!r}; choose one of: {', '.join(FITS)}.")
+    require(
+        parts in ("fifteen", "four"),
+        f"There are no {parts!r} parts; choose one of: fifteen, four.",
     )
-    needs = "the In-shop Clothes Retrieval Benchmark with img_highres_seg (on request), as --root or in PARTBOOK_DEEPFASHION"
-    splits = ("train", "test", "query", "gallery", "all")
-    part_names = NAMES[1:]
-    foreground = "true masks (the parsing)"
+    require(
+        masks in ("true", "predicted"),
+        f"There are no {masks!r} masks; choose one of: true, predicted.",
+    )
+    require(
+        0 <= near <= 442,
+        f"near is {near}; it is a distance between colours, in bytes, and must lie "
+        "between 0 and 442.",
+    )
+
+# %% ../../nbs/data/65_deepfashion.ipynb #3fd0a5ca
+class _OpenedFashion(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(
         self,
@@ -569,49 +615,93 @@ class DeepFashion(Collection):
             f"DeepFashion has no split {split!r}; choose one of: {', '.join(self.splits)}.",
         )
         require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        require(fit in FITS, f"There is no fit {fit!r}; choose one of: {', '.join(FITS)}.")
-        require(
-            parts in ("fifteen", "four"),
-            f"There are no {parts!r} parts; choose one of: fifteen, four.",
-        )
-        require(
-            masks in ("true", "predicted"),
-            f"There are no {masks!r} masks; choose one of: true, predicted.",
-        )
-        require(
-            0 <= near <= 442,
-            f"near is {near}; it is a distance between colours, in bytes, and must lie between 0 and 442.",
-        )
-        self.root, self.photographs, self.split, self.size, self.fit, self.near = (
-            root,
-            photographs,
-            split,
-            size,
-            fit,
-            near,
-        )
+        _check_options(fit, parts, masks, near)
+        self.root = root
+        self.photographs = photographs
+        self.split = split
+        self.size = size
+        self.fit = fit
+        self.near = near
         self.entries, self.lists = read_entries(root, photographs)
         require(
             self.entries,
-            f"{photographs} holds no parsing (NAME_segment.png) of an image in {self.lists}; unpack img_highres_seg.zip there.",
+            f"{photographs} holds no parsing (NAME_segment.png) of an image in {self.lists}; "
+            "unpack img_highres_seg.zip there.",
         )
-        self.groups, self.part_names = (
-            (_GROUP_OF, tuple(GROUPS)) if parts == "four" else (None, NAMES[1:])
-        )
-        self._choose_views(views)
-        self._find_files(masks)
-        self.rows = [
-            n
-            for n, e in enumerate(self.entries)
-            if e.status in {"test": ("query", "gallery"), "all": STATUS}.get(split, (split,))
-        ]
+        self.groups = _GROUP_OF if parts == "four" else None
+        self.part_names = tuple(GROUPS) if parts == "four" else NAMES[1:]
+        _choose_views(self, views)
+        _find_files(self, masks)
+        chosen = {"test": ("query", "gallery"), "all": STATUS}.get(split, (split,))
+        self.rows = [n for n, e in enumerate(self.entries) if e.status in chosen]
         require(
             self.rows,
-            f"{root} holds no parsed image of split {split!r} with the views asked for; ask for less.",
+            f"{root} holds no parsed image of split {split!r} with the views asked for; ask "
+            "for less.",
         )
 
     def __len__(self) -> int:
         return len(self.rows)
+
+# %% ../../nbs/data/65_deepfashion.ipynb #aea9c0ba
+@collections.register("deepfashion")
+class DeepFashion(_OpenedFashion):
+    """DeepFashion, in-shop benchmark with parsing (Liu et al. 2016):
+    dressed figures with fifteen true parts."""
+
+    locate = staticmethod(find_deepfashion)
+    summary = (
+        "shop photographs of dressed figures: fifteen true parts (DeepFashion in-shop, parsed)"
+    )
+    needs = (
+        "the In-shop Clothes Retrieval Benchmark with img_highres_seg (on request), as "
+        "--root or in PARTBOOK_DEEPFASHION"
+    )
+    splits = ("train", "test", "query", "gallery", "all")
+    part_names = NAMES[1:]
+    foreground = "true masks (the parsing)"
+
+    @classmethod
+    def open(
+        cls,
+        # the in-shop benchmark's folder; default: the variable PARTBOOK_DEEPFASHION
+        root: str | Path | None = None,
+        # "train", "test" (query and gallery: contrastive, Sec. 4.4), "query", "gallery" or "all"
+        split: str = "train",
+        size: int | None = None,  # pixels; None keeps each photograph's own size
+        seed: int = 0,  # photographs do not depend on it
+        fit: str = "pad",  # how `size` is reached: "pad", "short" or "stretch"
+        # the parsing's own parts, or "four": hair, skin, upper and lower garment
+        parts: str = "fifteen",
+        # the parsing's foreground, or "predicted": masks of a
+        # trained network, as in the contrastive paper's NMI
+        masks: str = "true",
+        # e.g. ("full",): the full-body images of the disentangling paper, Sec. 4.4; None: all
+        views: Sequence[str] | None = None,
+        # accept colours up to so many bytes from an official one (parsings that were saved lossily)
+        near: float = 0.0,
+    ) -> "DeepFashion":
+        "Open a split. `InputError` when a list does not fit or a file is missing."
+        return cls(*find_deepfashion(root), split, size, fit, parts, masks, views, near)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        """The files its samples are read from, in order:
+        photographs, parsings, predicted masks, lists."""
+        return _files(self)
+
+    def remarks(self) -> list[str]:
+        """What a person should know about the predicted masks, in short sentences;
+        none if all is well."""
+        return _remarks(self)
+
+    def counts(self) -> dict[str, int]:
+        """Counts over all splits;
+        checks every photograph's size, every parsing's
+        colours and the lists against the published numbers."""
+        return _counts(self)
 
 # %% ../../nbs/data/65_deepfashion.ipynb #9db6487d
 def view_of(path: str) -> str:
@@ -619,41 +709,42 @@ def view_of(path: str) -> str:
     return PurePosixPath(path).stem.rpartition("_")[2]
 
 
-@patch
-def _choose_views(self: DeepFashion, views: Sequence[str] | None) -> None:
+def _choose_views(fashion: DeepFashion, views: Sequence[str] | None) -> None:
     views = (views,) if isinstance(views, str) else views
-    there = sorted({view_of(e.path) for e in self.entries})
+    there = sorted({view_of(e.path) for e in fashion.entries})
     for view in views or ():
         require(
             view in there,
-            f"{self.root} has no photograph with view {view!r}; there are: {', '.join(there)}.",
+            f"{fashion.root} has no photograph with view {view!r}; there are: {', '.join(there)}.",
         )
-    self.entries = [e for e in self.entries if views is None or view_of(e.path) in views]
-    self.category_names = tuple(
-        sorted({"/".join(PurePosixPath(e.path).parts[:2]) for e in self.entries})
+    fashion.entries = [e for e in fashion.entries if views is None or view_of(e.path) in views]
+    fashion.category_names = tuple(
+        sorted({"/".join(PurePosixPath(e.path).parts[:2]) for e in fashion.entries})
     )
 
 # %% ../../nbs/data/65_deepfashion.ipynb #ab2a736e
-@patch
-def _find_files(self: DeepFashion, masks: str) -> None:
+def _find_files(fashion: DeepFashion, masks: str) -> None:
     "Every photograph and parsing has to be there; predicted masks too, if they are asked for."
-    own = "fetch the predicted masks that the contrastive paper's authors publish with their code, and put them there, or ask for masks=true"
+    own = (
+        "fetch the predicted masks that the contrastive paper's authors publish with their "
+        "code, and put them there, or ask for masks=true"
+    )
     for folder, names, what, cure in (
         (
-            self.photographs,
-            [e.path for e in self.entries],
+            fashion.photographs,
+            [e.path for e in fashion.entries],
             "photographs",
             "unpack img_highres_seg.zip again",
         ),
         (
-            self.photographs,
-            [segment_name(e.path) for e in self.entries],
+            fashion.photographs,
+            [segment_name(e.path) for e in fashion.entries],
             "parsings",
             "unpack img_highres_seg.zip again",
         ),
         (
-            self.root / "supervisedlabels" / "img_highres",
-            [f"{e.path}.png" for e in self.entries] if masks == "predicted" else [],
+            fashion.root / "supervisedlabels" / "img_highres",
+            [f"{e.path}.png" for e in fashion.entries] if masks == "predicted" else [],
             "predicted masks",
             own,
         ),
@@ -661,141 +752,118 @@ def _find_files(self: DeepFashion, masks: str) -> None:
         gone = missing_files(folder, names)
         require(
             not gone,
-            f"{folder} lacks {len(gone)} of the {len(names)} {what} of {self.lists}, the first is {gone[0] if gone else ''}; {cure}.",
+            f"{folder} lacks {len(gone)} of the {len(names)} {what} of {fashion.lists}, the "
+            f"first is {gone[0] if gone else ''}; {cure}.",
         )
-    self.predicted = (
-        self.root / "supervisedlabels" / "img_highres" if masks == "predicted" else None
+    fashion.predicted = (
+        fashion.root / "supervisedlabels" / "img_highres" if masks == "predicted" else None
     )
-    if self.predicted is not None:
-        self.foreground = "predicted masks (supervisedlabels/)"
+    if fashion.predicted is not None:
+        fashion.foreground = "predicted masks (supervisedlabels/)"
 
 # %% ../../nbs/data/65_deepfashion.ipynb #8d7be110
 def _same_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
     require(
         tuple(found) == tuple(expected),
-        f"{path} is {found[1]}x{found[0]} pixels, but its photograph is {expected[1]}x{expected[0]}; "
+        f"{path} is {found[1]}x{found[0]} pixels, but its photograph is "
+        f"{expected[1]}x{expected[0]}; "
         "take both from img_highres_seg.zip, not the photographs from img.zip.",
     )
 
 
-@patch
-def __getitem__(self: DeepFashion, i: int) -> Sample:
-    e = self.entries[self.rows[i]]
-    image = read_image(self.photographs / e.path, upright=False)
-    path = self.photographs / segment_name(e.path)
-    labels = read_parsing(path, self.near)
+def _sample(fashion: DeepFashion, i: int) -> Sample:
+    e = fashion.entries[fashion.rows[i]]
+    image = read_image(fashion.photographs / e.path, upright=False)
+    path = fashion.photographs / segment_name(e.path)
+    labels = read_parsing(path, fashion.near)
     _same_size(path, labels.shape, image.shape[1:])
     mask = labels > 0
-    if self.predicted is not None:
-        path = self.predicted / f"{e.path}.png"
+    if fashion.predicted is not None:
+        path = fashion.predicted / f"{e.path}.png"
         mask = read_mask(path, threshold=0.5)
         _same_size(path, mask.shape, image.shape[1:])
-    category = self.category_names.index("/".join(PurePosixPath(e.path).parts[:2]))
+    category = fashion.category_names.index("/".join(PurePosixPath(e.path).parts[:2]))
     sample = Sample(
         image,
         e.path,
         mask,
-        labels if self.groups is None else self.groups[labels],
+        labels if fashion.groups is None else fashion.groups[labels],
         category=category,
     )
-    return sample if self.size is None else fitted(sample, self.size, self.fit)
-
-# %% ../../nbs/data/65_deepfashion.ipynb #37df48d4
-@patch(cls_method=True)
-def open(
-    cls: DeepFashion,
-    root: str
-    | Path
-    | None = None,  # the in-shop benchmark's folder; default: the variable PARTBOOK_DEEPFASHION
-    split: str = "train",  # "train", "test" (query and gallery: contrastive, Sec. 4.4), "query", "gallery" or "all"
-    size: int | None = None,  # pixels; None keeps each photograph's own size
-    seed: int = 0,  # photographs do not depend on it
-    fit: str = "pad",  # how `size` is reached: "pad", "short" or "stretch"
-    parts: str = "fifteen",  # the parsing's own parts, or "four": hair, skin, upper and lower garment
-    masks: str = "true",  # the parsing's foreground, or "predicted": masks of a trained network, as in the contrastive paper's NMI
-    views: Sequence[str]
-    | None = None,  # e.g. ("full",): the full-body images of the disentangling paper, Sec. 4.4; None: all
-    near: float = 0.0,  # accept colours up to so many bytes from an official one (parsings that were saved lossily)
-) -> DeepFashion:
-    "Open a split. `InputError` when a list does not fit or a file is missing."
-    return cls(*find_deepfashion(root), split, size, fit, parts, masks, views, near)
+    return sample if fashion.size is None else fitted(sample, fashion.size, fashion.fit)
 
 # %% ../../nbs/data/65_deepfashion.ipynb #4dcbd7d2
-@patch
-def files(self: DeepFashion) -> list[Path]:
-    "The files its samples are read from, in order: photographs, parsings, predicted masks, lists."
-    paths = [self.entries[n].path for n in self.rows]
-    photographs = [self.photographs / path for path in paths]
-    parsings = [self.photographs / segment_name(path) for path in paths]
-    masks = [] if self.predicted is None else [self.predicted / f"{path}.png" for path in paths]
-    anno = self.root / "Anno" / "segmentation"
-    lists = [anno / f"DeepFashion_segmentation_{status}.json" for status in STATUS]
-    if not lists[0].is_file():
-        lists = [self.root / "Eval" / "list_eval_partition.txt"]
-    return photographs + parsings + masks + lists
-
-
-@patch
-def remarks(self: DeepFashion) -> list[str]:
-    "What a person should know about the predicted masks, in short sentences; none if all is well."
-    rows = [] if self.predicted is None else self.rows
-    masks = [self.predicted / f"{self.entries[n].path}.png" for n in rows]
+def _remarks(fashion: DeepFashion) -> list[str]:
+    rows = [] if fashion.predicted is None else fashion.rows
+    masks = [fashion.predicted / f"{fashion.entries[n].path}.png" for n in rows]
     return verdicts_said(sampled_looks(masks, 0.5), "supervisedlabels/")
 
+
+def _files(fashion: DeepFashion) -> list[Path]:
+    paths = [fashion.entries[n].path for n in fashion.rows]
+    photographs = [fashion.photographs / path for path in paths]
+    parsings = [fashion.photographs / segment_name(path) for path in paths]
+    masks = (
+        [] if fashion.predicted is None else [fashion.predicted / f"{path}.png" for path in paths]
+    )
+    anno = fashion.root / "Anno" / "segmentation"
+    lists = [anno / f"DeepFashion_segmentation_{status}.json" for status in STATUS]
+    if not lists[0].is_file():
+        lists = [fashion.root / "Eval" / "list_eval_partition.txt"]
+    return photographs + parsings + masks + lists
+
 # %% ../../nbs/data/65_deepfashion.ipynb #447b850c
-@patch
-def counts(self: DeepFashion) -> dict[str, int]:
-    "Counts over all splits; checks every photograph's size, every parsing's colours and the lists against the published numbers."
-    found, empty, grey = {status: 0 for status in STATUS}, 0, 0
-    for e in progress(self.entries, "checking parsings"):
-        header, path = (
-            read_header(self.photographs / e.path, upright=False),
-            self.photographs / segment_name(e.path),
-        )
+def _counts(fashion: DeepFashion) -> dict[str, int]:
+    found = {status: 0 for status in STATUS}
+    empty = 0
+    grey = 0
+    for e in progress(fashion.entries, "checking parsings"):
+        header = read_header(fashion.photographs / e.path, upright=False)
+        path = fashion.photographs / segment_name(e.path)
         with opened(path, drawn=True) as image:
             colours = image.convert("RGB").getcolors(64)
             _same_size(path, image.size[::-1], header[:2])
         if colours is None or not {c for _, c in colours} <= set(COLOURS.values()):
-            empty += not bool(read_parsing(path, self.near).any())
+            empty += not bool(read_parsing(path, fashion.near).any())
         else:
             empty += len(colours) == 1 and colours[0][1] == COLOURS["background"]
-        if self.predicted is not None:
+        if fashion.predicted is not None:
             _same_size(
-                self.predicted / f"{e.path}.png",
-                read_header(self.predicted / f"{e.path}.png", upright=False, drawn=True)[:2],
+                fashion.predicted / f"{e.path}.png",
+                read_header(fashion.predicted / f"{e.path}.png", upright=False, drawn=True)[:2],
                 header[:2],
             )
         found[e.status] += 1
         grey += header.mode in ("1", "L", "LA", "I;16")
     return {
-        "parsed images": len(self.entries),
+        "parsed images": len(fashion.entries),
         **found,
         "test": found["query"] + found["gallery"],
         "test, published": EXPECTED["test, parsed"],
-        "parts": len(self.part_names),
-        "kinds of garment": len(self.category_names),
-        "items": len({e.item for e in self.entries}),
+        "parts": len(fashion.part_names),
+        "kinds of garment": len(fashion.category_names),
+        "items": len({e.item for e in fashion.entries}),
         "greyscale photographs": grey,
         "parsings without foreground": empty,
-        **self._partition(),
+        **_partition(fashion),
     }
 
 # %% ../../nbs/data/65_deepfashion.ipynb #a8a65491
-@patch
-def _partition(self: DeepFashion) -> dict[str, int]:
-    "Counts of the whole partition, parsed or not. `InputError` when it is as long as the full one and differs, or does not know an image or item."
-    path, items = (
-        self.root / "Eval" / "list_eval_partition.txt",
-        self.root / "Anno" / "list_item_inshop.txt",
-    )
+def _partition(fashion: DeepFashion) -> dict[str, int]:
+    """Counts of the whole partition, parsed or not.
+    `InputError` when it is as long as the full one
+    and differs, or does not know an image or item."""
+    path = fashion.root / "Eval" / "list_eval_partition.txt"
+    items = fashion.root / "Anno" / "list_item_inshop.txt"
     if not path.is_file():
         return {}
     entries = read_partition(path)
     known = {e.path: e.status for e in entries}
-    for e in self.entries:
+    for e in fashion.entries:
         require(
             known.get(e.path) == e.status,
-            f"{path} has image {e.path} in {known.get(e.path, 'no split')}, but {self.lists} in {e.status}; fetch both again.",
+            f"{path} has image {e.path} in {known.get(e.path, 'no split')}, but "
+            f"{fashion.lists} in {e.status}; fetch both again.",
         )
     found = {status: sum(e.status == status for e in entries) for status in STATUS}
     expected = {status: EXPECTED[status] for status in STATUS}
@@ -807,6 +875,7 @@ def _partition(self: DeepFashion) -> dict[str, int]:
         strange = {e.item for e in entries} - set(read_items(items))
         require(
             not strange,
-            f"{path}: item {min(strange, default='')} is not in {items.name}; fetch both lists again.",
+            f"{path}: item {min(strange, default='')} is not in {items.name}; fetch both "
+            "lists again.",
         )
     return {f"{status}, listed (of {EXPECTED[status]})": n for status, n in found.items()}

@@ -12,11 +12,11 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import InputError, progress, require
@@ -109,7 +109,8 @@ def walk_through(folder: Path) -> Walk:
     "Every file below a folder, on its pile. `InputError` when the folder itself cannot be listed."
     walk = Walk([], [], [], [], [])
     seen: set[tuple[int, int]] = set()
-    waiting, linked = [""], []
+    waiting = [""]
+    linked = []
     while waiting or linked:
         below = (waiting or linked).pop()  # real folders before links to them
         try:
@@ -402,32 +403,27 @@ def _no_photograph(root: Path, found: Found) -> str:
     also = "".join(f"; {line.rstrip('.')}" for line in found.remarks())
     return f"{shown(root)} holds no photograph; {looked}{also}."
 
-# %% ../../nbs/data/40_folder.ipynb #8df20dc8
-@collections.register("folder")
-class Folder(Collection):
-    "One's own photographs: every picture below a folder, with masks and saliency if there are any."
-
-    summary = (
-        "your own photographs: all pictures below a folder, "
-        "with masks/NAME.png or saliency/NAME.png if there are any"
-    )
-    needs = "a folder of photographs, as --data DIR"
-    splits = ("all", "train", "test")
-    held_out = False
+# %% ../../nbs/data/40_folder.ipynb #9c84f05e
+class _OpenedFolder(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(self, root: Path, split: str, size: int | None, masks: bool = True):
-        self.root, self.split, self.size = root, split, size
+        self.root = root
+        self.split = split
+        self.size = size
         found = self.found = find_pictures(root)
         require(found.pictures, _no_photograph(root, found))
-        self.skipped, self.ignored, self.names = found.skipped, found.ignored, []
+        self.skipped = found.skipped
+        self.ignored = found.ignored
+        self.names = []
         self._said: list[str] = []  # about the maps
         self._depths: Counter[int] = Counter()  # bits of grey, over the deep pictures
         self._images: list[Tensor] | None  # squares as bytes, where they are kept in memory
         self._maps: dict[str, list[Tensor] | None] = {}  # "masks" and "saliency", likewise
         self._paths: dict[str, dict[str, Path]] = {}  # and the files they are in
-        self._decode_all(found.pictures)
+        _decode_all(self, found.pictures)
         for kind in ("masks", "saliency") if masks else ():
-            self._find_maps(kind)
+            _find_maps(self, kind)
         beside = SOFT if "saliency" in self._maps else WHOLE
         self.foreground = BESIDE if "masks" in self._maps else beside
 
@@ -439,15 +435,72 @@ class Folder(Collection):
         maps = [paths[name] for paths in self._paths.values() for name in self.names]
         return [self.root / name for name in self.names] + maps
 
+# %% ../../nbs/data/40_folder.ipynb #8df20dc8
+@collections.register("folder")
+class Folder(_OpenedFolder):
+    "One's own photographs: every picture below a folder, with masks and saliency if there are any."
+
+    summary = (
+        "your own photographs: all pictures below a folder, "
+        "with masks/NAME.png or saliency/NAME.png if there are any"
+    )
+    needs = "a folder of photographs, as --data DIR"
+    splits = ("all", "train", "test")
+    held_out = False
+
+    @classmethod
+    def open(
+        cls,
+        root: str | Path | None = None,  # the folder
+        split: str = "all",  # "all", "train" or "test": the same photographs each time
+        # resize every photograph SxS, aspect ratio or not; None: its own size
+        size: int | None = None,
+        seed: int = 0,  # photographs do not depend on it
+        masks: bool = True,  # False: as if there were neither masks nor saliency beside them
+    ) -> "Folder":
+        "Find and try every photograph. `InputError` when there is none, or when masks do not fit."
+        there = root is not None
+        require(there, "A folder of photographs has no default place; give it as --data DIR.")
+        choices = f"choose one of: {', '.join(cls.splits)} (all are the same)"
+        require(split in cls.splits, f"A folder has no split {split!r}; {choices}.")
+        require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
+        return cls(as_path(root, "The folder of photographs"), split, size, masks)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    @classmethod
+    def present(cls, root: str | Path | None = None) -> bool:
+        try:
+            return root is not None and bool(find_pictures(root).pictures)
+        except InputError:
+            return False
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "photographs": len(self),
+            "skipped": len(self.skipped),
+            "other files, ignored": self.ignored,
+            "masks": len(self) * ("masks" in self._maps),
+            "soft maps": len(self) * ("saliency" in self._maps),
+        }
+
+    def remarks(self) -> list[str]:
+        "What a person should know about the folder, in short sentences; none if all is plain."
+        return _remarks(self)
+
+    def report(self, most: int = 20) -> str:
+        "How many photographs there are, why the first `most` skipped ones are, and the remarks."
+        return _report(self, most)
+
 # %% ../../nbs/data/40_folder.ipynb #86f7eedb
-@patch
-def _decode(self: Folder, name: str) -> Tensor:
+def _decode(photos: Folder, name: str) -> Tensor:
     "(3,S,S) bytes where a size is given, else (3,H,W) floats."
-    if self.size is None:
-        return read_image(self.root / name)
-    image = read_image(self.root / name, at_least=2 * self.size)[None]
+    if photos.size is None:
+        return read_image(photos.root / name)
+    image = read_image(photos.root / name, at_least=2 * photos.size)[None]
     square = F.interpolate(
-        image, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
+        image, (photos.size, photos.size), mode="bilinear", antialias=True, align_corners=False
     )[0]
     return (square.clamp(0, 1) * 255).round().byte()
 
@@ -455,117 +508,109 @@ def _decode(self: Folder, name: str) -> Tensor:
 KEEP = 2**29  # bytes of decoded squares that are kept in memory; beyond, files are decoded again
 
 
-@patch
-def _decode_all(self: Folder, pictures: Sequence[str]) -> None:
+def _decode_all(photos: Folder, pictures: Sequence[str]) -> None:
     "Find out which pictures can be read, and keep their squares if there is room."
-    keep = self.size is not None and len(pictures) * 3 * self.size * self.size <= KEEP
-    self._images = [] if keep else None
+    keep = photos.size is not None and len(pictures) * 3 * photos.size * photos.size <= KEEP
+    photos._images = [] if keep else None
     for name in progress(pictures, "checking photographs"):
         try:
-            image = self._try(name)
+            image = _try(photos, name)
         except UnreadablePicture as error:
-            self.skipped.append((name, error.reason))
+            photos.skipped.append((name, error.reason))
             continue
-        self.names.append(name)
+        photos.names.append(name)
         if keep:
-            self._images.append(image)
-    if not self.names:
-        name, reason = self.skipped[-1]
-        tried = f"({len(self.skipped)} tried), the last being {shown(name)}"
-        raise InputError(f"No picture in {shown(self.root)} can be read {tried}: {reason}.")
+            photos._images.append(image)
+    if not photos.names:
+        name, reason = photos.skipped[-1]
+        tried = f"({len(photos.skipped)} tried), the last being {shown(name)}"
+        raise InputError(f"No picture in {shown(photos.root)} can be read {tried}: {reason}.")
 
 
-@patch
-def _try(self: Folder, name: str) -> Tensor | None:
+def _try(photos: Folder, name: str) -> Tensor | None:
     "See that a picture can be read: its square where a size is given."
-    image = None if self.size is None else self._decode(name)
-    if image is None or read_header(self.root / name).mode.startswith("I"):
-        header, bits = check_picture(self.root / name)
+    image = None if photos.size is None else _decode(photos, name)
+    if image is None or read_header(photos.root / name).mode.startswith("I"):
+        header, bits = check_picture(photos.root / name)
         if header.mode.startswith("I"):
-            self._depths[bits] += 1
+            photos._depths[bits] += 1
     return image
 
 # %% ../../nbs/data/40_folder.ipynb #f33199d9
-@patch
-def _plain_path(self: Folder, kind: str, name: str) -> Path:
+def _plain_path(photos: Folder, kind: str, name: str) -> Path:
     "Where a map of the documented name would lie."
-    return (self.root / kind / name).with_suffix(".png")
+    return (photos.root / kind / name).with_suffix(".png")
 
 
-@patch
-def _wanted_path(self: Folder, kind: str, name: str) -> Path:
+def _wanted_path(photos: Folder, kind: str, name: str) -> Path:
     "Where the map of a photograph that lacks one should be put."
-    place = self.found.maps[kind].place
-    path = self.root / name
+    place = photos.found.maps[kind].place
+    path = photos.root / name
     if not place:
         return path.with_name(f"{path.stem}_mask.png")
-    if kind_of(self.root / place) == "folder":
-        return self._plain_path(place, name)
+    if kind_of(photos.root / place) == "folder":
+        return _plain_path(photos, place, name)
     return (path.parent / place / path.name).with_suffix(".png")
 
 
-@patch
-def _choose_maps(self: Folder, kind: str) -> dict[str, Path]:
+def _choose_maps(photos: Folder, kind: str) -> dict[str, Path]:
     "The file of each photograph's map. `InputError` when some lack one, or have several."
-    found = self.found.maps[kind]
-    lacking = [name for name in self.names if name not in found.files]
-    there = f"{len(self) - len(lacking)} of {len(self)} photographs"
+    found = photos.found.maps[kind]
+    lacking = [name for name in photos.names if name not in found.files]
+    there = f"{len(photos) - len(lacking)} of {len(photos)} photographs"
     if lacking:
-        what = f"{shown(self.root / found.place)} has {kind} for"
+        what = f"{shown(photos.root / found.place)} has {kind} for"
         away = f"move the folder {found.place} away" if found.place else "move the masks away"
-        wanted = shown(self._wanted_path(kind, lacking[0]))
+        wanted = shown(_wanted_path(photos, kind, lacking[0]))
         cure = f"so add {wanted} (`partbook saliency` makes those that lack), or {away}"
         raise InputError(f"{what} {there}; the first without one is {shown(lacking[0])}, {cure}.")
-    for name in self.names:
+    for name in photos.names:
         files = [shown(f) for f in found.files[name]]
         many = f"{len(files)} {kind} for {shown(name)}: {' and '.join(files[:2])}"
-        require(len(files) == 1, f"{shown(self.root)} has {many}; keep one.")
-    return {name: self.root / found.files[name][0] for name in self.names}
+        require(len(files) == 1, f"{shown(photos.root)} has {many}; keep one.")
+    return {name: photos.root / found.files[name][0] for name in photos.names}
 
 # %% ../../nbs/data/40_folder.ipynb #0331ff59
-@patch
-def _find_maps(self: Folder, kind: str) -> None:
+def _find_maps(photos: Folder, kind: str) -> None:
     "See whether there are masks, or soft maps; read each once, and keep them if squares are kept."
-    found = self.found.maps.get(kind)
-    if found is None or not any(name in found.files for name in self.names):
+    found = photos.found.maps.get(kind)
+    if found is None or not any(name in found.files for name in photos.names):
         return
-    self._paths[kind] = self._choose_maps(kind)
-    self._maps[kind] = None if self._images is None else []
+    photos._paths[kind] = _choose_maps(photos, kind)
+    photos._maps[kind] = None if photos._images is None else []
     looks: dict[str, MaskLook] = {}
-    for name in progress(self.names, f"checking {kind}"):
-        values = self._map(kind, name, looks)
-        if self._images is not None:
-            self._maps[kind].append(values)
-    self._say_matches(kind, found)
+    for name in progress(photos.names, f"checking {kind}"):
+        values = _map(photos, kind, name, looks)
+        if photos._images is not None:
+            photos._maps[kind].append(values)
+    _say_matches(photos, kind, found)
     where = f"{found.place}/" if found.place else "The masks beside the photographs"
-    self._said += verdicts_said(looks, where)
+    photos._said += verdicts_said(looks, where)
     if looks and all(look.verdict == "empty" for look in looks.values()):
         all_empty = f"all {len(looks)} masks are empty (black), so no photograph has an object"
         cure = "draw the object white, or move the masks away"
-        raise InputError(f"{shown(self.root / found.place)}: {all_empty}; {cure}.")
+        raise InputError(f"{shown(photos.root / found.place)}: {all_empty}; {cure}.")
 
 
-@patch
-def _say_matches(self: Folder, kind: str, found: Maps) -> None:
+def _say_matches(photos: Folder, kind: str, found: Maps) -> None:
     name = "mask" if kind == "masks" else "soft map"
-    other = [n for n in self.names if self._paths[kind][n] != self._plain_path(kind, n)]
+    other = [n for n in photos.names if photos._paths[kind][n] != _plain_path(photos, kind, n)]
     if other:
-        file = self._paths[kind][other[0]].relative_to(self.root)
+        file = photos._paths[kind][other[0]].relative_to(photos.root)
         example = f"such as {shown(file)} for {shown(other[0])}"
         many = _count(len(other), "photograph")
         names = f"have other names than {kind}/NAME.png, {example}"
-        self._said.append(f"The {name}s of {many} {names}.")
+        photos._said.append(f"The {name}s of {many} {names}.")
     if found.alone:
         lost = _count(len(found.alone), "picture is", "pictures are")
         first = f"(the first is {shown(found.alone[0])})"
-        self._said.append(f"{found.place}/: {lost} the {name} of no photograph {first}.")
+        photos._said.append(f"{found.place}/: {lost} the {name} of no photograph {first}.")
 
 # %% ../../nbs/data/40_folder.ipynb #07aff46c
-@patch
-def _map(self: Folder, kind: str, name: str, looks: dict[str, MaskLook] | None = None) -> Tensor:
+def _map(photos: Folder, kind: str, name: str, looks: dict[str, MaskLook] | None = None) -> Tensor:
     "A mask (H,W) bool or a soft map (H,W) as bytes, in the size of the samples."
-    path = self._paths[kind][name]
-    H, W = image_size(self.root / name)
+    path = photos._paths[kind][name]
+    H, W = image_size(photos.root / name)
     h, w = image_size(path, drawn=True)
     other = f"but its photograph {shown(name)} is {W}x{H} (upright)"
     cure = "save it in the photograph's size"
@@ -573,69 +618,32 @@ def _map(self: Folder, kind: str, name: str, looks: dict[str, MaskLook] | None =
     if kind == "masks":
         values, look = seen_mask(path, upright=True)
         if looks is not None:
-            looks[path.relative_to(self.root).as_posix()] = look
+            looks[path.relative_to(photos.root).as_posix()] = look
     else:
         values = read_soft_map(path)
-    if self.size is None:
+    if photos.size is None:
         return values
-    large, size = values[None, None].float(), (self.size, self.size)
+    large = values[None, None].float()
+    size = (photos.size, photos.size)
     if kind == "masks":
         return F.interpolate(large, size, mode="nearest-exact")[0, 0] > 0
     soft = F.interpolate(large, size, mode="bilinear", antialias=True, align_corners=False)[0, 0]
     return soft.clamp(0, 255).round().byte()
 
 # %% ../../nbs/data/40_folder.ipynb #41209a8b
-@patch
-def __getitem__(self: Folder, i: int) -> Sample:
-    name = self.names[i]
-    image = self._decode(name) if self._images is None else self._images[i]
+def _sample(photos: Folder, i: int) -> Sample:
+    name = photos.names[i]
+    image = _decode(photos, name) if photos._images is None else photos._images[i]
     image = image if image.is_floating_point() else image.float() / 255
     found = {
-        kind: self._map(kind, name) if kept is None else kept[i]
-        for kind, kept in self._maps.items()
+        kind: _map(photos, kind, name) if kept is None else kept[i]
+        for kind, kept in photos._maps.items()
     }
     soft = found["saliency"].float() / 255 if "saliency" in found else None
     mask = found["masks"] if "masks" in found else None if soft is None else soft > 0.5
     return Sample(image, name, mask, saliency=soft)
 
-# %% ../../nbs/data/40_folder.ipynb #97d5eee8
-@patch(cls_method=True)
-def open(
-    cls: Folder,
-    root: str | Path | None = None,  # the folder
-    split: str = "all",  # "all", "train" or "test": the same photographs each time
-    size: int | None = None,  # resize every photograph SxS, aspect ratio or not; None: its own size
-    seed: int = 0,  # photographs do not depend on it
-    masks: bool = True,  # False: as if there were neither masks nor saliency beside them
-) -> Folder:
-    "Find and try every photograph. `InputError` when there is none, or when masks do not fit."
-    there = root is not None
-    require(there, "A folder of photographs has no default place; give it as --data DIR.")
-    choices = f"choose one of: {', '.join(cls.splits)} (all are the same)"
-    require(split in cls.splits, f"A folder has no split {split!r}; {choices}.")
-    require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-    return cls(as_path(root, "The folder of photographs"), split, size, masks)
-
-
-@patch(cls_method=True)
-def present(cls: Folder, root: str | Path | None = None) -> bool:
-    try:
-        return root is not None and bool(find_pictures(root).pictures)
-    except InputError:
-        return False
-
 # %% ../../nbs/data/40_folder.ipynb #466fb1f4
-@patch
-def counts(self: Folder) -> dict[str, int]:
-    return {
-        "photographs": len(self),
-        "skipped": len(self.skipped),
-        "other files, ignored": self.ignored,
-        "masks": len(self) * ("masks" in self._maps),
-        "soft maps": len(self) * ("saliency" in self._maps),
-    }
-
-
 def _depths_said(depths: Counter[int]) -> list[str]:
     if len(depths) < 2:
         return []
@@ -644,31 +652,27 @@ def _depths_said(depths: Counter[int]) -> list[str]:
     return [f"{scale}; see whether they look alike."]
 
 # %% ../../nbs/data/40_folder.ipynb #7b9999c8
-@patch
-def remarks(self: Folder) -> list[str]:
-    "What a person should know about the folder, in short sentences; none if all is plain."
-    lines = self.found.remarks() + self._said + _depths_said(self._depths)
+def _report(photos: Folder, most: int) -> str:
+    there = f"{_count(len(photos), 'photograph')} in {shown(photos.root)}"
+    others = _count(photos.ignored, "other file")
+    lines = [f"{there}, {len(photos.skipped)} skipped, {others} ignored"]
+    lines += [f"  skipped {shown(name)}: {reason}" for name, reason in photos.skipped[:most]]
+    if len(photos.skipped) > most:
+        lines.append(f"  ... and {len(photos.skipped) - most} more")
+    return "\n".join([*lines, *(f"  {line}" for line in photos.remarks())])
+
+
+def _remarks(photos: Folder) -> list[str]:
+    lines = photos.found.remarks() + photos._said + _depths_said(photos._depths)
     for kind in ("masks", "saliency"):
-        found = self.found.maps.get(kind)
+        found = photos.found.maps.get(kind)
         place = found.place if found else kind
-        if kind in self._maps:
+        if kind in photos._maps:
             continue
         if found and not place:
             left = _count(sum(map(len, found.files.values())), "picture")
             lines.append(f"{left} that look like masks of the photographs were left unread.")
-        elif found or kind_of(self.root / kind) == "folder":
+        elif found or kind_of(photos.root / kind) == "folder":
             reason = "holds no PNG with the name of a photograph, or was left unread"
             lines.append(f"{place}/ {reason}: there are no {kind}")
     return lines
-
-
-@patch
-def report(self: Folder, most: int = 20) -> str:
-    "How many photographs there are, why the first `most` skipped ones are, and the remarks."
-    there = f"{_count(len(self), 'photograph')} in {shown(self.root)}"
-    others = _count(self.ignored, "other file")
-    lines = [f"{there}, {len(self.skipped)} skipped, {others} ignored"]
-    lines += [f"  skipped {shown(name)}: {reason}" for name, reason in self.skipped[:most]]
-    if len(self.skipped) > most:
-        lines.append(f"  ... and {len(self.skipped) - most} more")
-    return "\n".join([*lines, *(f"  {line}" for line in self.remarks())])

@@ -7,8 +7,9 @@ __all__ = ['FEW', 'CLOSE', 'DARK', 'GREYISH', 'LUMA', 'SEEN', 'STORAGE', 'WORDS'
            'read_mask', 'verdicts_said', 'sampled_looks', 'read_soft_map']
 
 # %% ../../nbs/data/16_masks.ipynb #34c5d573
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +75,8 @@ def _are_labels(levels: np.ndarray, counts: np.ndarray, flat: bool) -> bool:
 # %% ../../nbs/data/16_masks.ipynb #f0466797
 def _grey_rule(levels: np.ndarray, counts: np.ndarray, flat: bool) -> _Rule:
     "Which levels are object; `levels` are rising whole numbers, `counts` their pixels."
-    low, high = float(levels[0]), float(levels[-1])
+    low = float(levels[0])
+    high = float(levels[-1])
     if len(levels) == 1:
         return _Rule("two levels", "what is light", 0)
     if set(levels.tolist()) <= {1, 2, 3}:
@@ -158,7 +160,8 @@ def _colour_rule(colours: np.ndarray, counts: np.ndarray, exact: bool) -> tuple[
     crowd_share = np.bincount(member, share, len(crowds))
     near = np.sort(crowd_share)[-8:].sum()
     kind = "colours" if few or near >= 0.9 else "photograph"
-    strongest, light = colours.max(1), colours @ LUMA
+    strongest = colours.max(1)
+    light = colours @ LUMA
     dark = strongest <= DARK
     drawn = crowd_share[member] * (strongest > 2 * DARK)  # 0 for what may be the ground
     main = few | (drawn >= 0.2 * drawn.max())  # not the blends at edges
@@ -281,8 +284,8 @@ def look_at_mask(path: str | Path) -> MaskLook:
 
 def read_mask(
     path: str | Path,
-    threshold: float
-    | None = None,  # share of white above which is object; None: half of the lightest
+    # share of white above which is object; None: half of the lightest
+    threshold: float | None = None,
 ) -> Tensor:  # (H,W) bool
     "Decode a foreground mask by its look. `UnreadablePicture` names a file that cannot be read."
     return seen_mask(path, threshold)[0]

@@ -13,15 +13,15 @@ __all__ = ['CLASSES', 'SCOPS', 'CONTRASTIVE', 'ALIASES', 'VOID', 'COARSE', 'PART
 # %% ../../nbs/data/60_pascal.ipynb #39ab637a
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, NamedTuple, Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import scipy.io
 import torch
-from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor
 
@@ -98,10 +98,8 @@ def class_name(word: str, where: str) -> str:
 
 
 def chosen_classes(
-    classes: str
-    | Sequence[
-        str
-    ],  # "scops", "contrastive", "all", names with commas between them, or a sequence of names
+    # "scops", "contrastive", "all", names with commas between them, or a sequence of names
+    classes: str | Sequence[str],
 ) -> tuple[str, ...]:
     "The classes a name or a list of names stands for, without repetition, in the order given."
     named = {"scops": SCOPS, "contrastive": CONTRASTIVE, "all": CLASSES}
@@ -115,13 +113,13 @@ def _each(pattern: str, *places: str) -> tuple[str, ...]:
     return tuple(pattern.format(place) for place in places)
 
 
-_EYES, _EARS, _HORNS, _LEGS = (
-    _each("{}eye", "l", "r"),
-    _each("{}ear", "l", "r"),
-    _each("{}horn", "l", "r"),
-    ("lf", "rf", "lb", "rb"),
-)
-_UPPER, _LOWER, _HOOVES = _each("{}uleg", *_LEGS), _each("{}lleg", *_LEGS), _each("{}ho", *_LEGS)
+_EYES = _each("{}eye", "l", "r")
+_EARS = _each("{}ear", "l", "r")
+_HORNS = _each("{}horn", "l", "r")
+_LEGS = ("lf", "rf", "lb", "rb")
+_UPPER = _each("{}uleg", *_LEGS)
+_LOWER = _each("{}lleg", *_LEGS)
+_HOOVES = _each("{}ho", *_LEGS)
 _PAWED = {
     "head": ("head", *_EYES, *_EARS, "muzzle", "nose"),
     "torso": ("torso", "neck"),
@@ -146,8 +144,24 @@ _CAR = {
 }
 _SIDES = ("frontside", "leftside", "rightside", "backside", "roofside")
 
+# %% ../../nbs/data/60_pascal.ipynb #65a9ee0f
+_BIRD = {
+    "head": ("head", *_EYES, "beak"),
+    "torso": ("torso", "neck"),
+    "wing": ("lwing", "rwing"),
+    "leg": ("lleg", "lfoot", "rleg", "rfoot"),
+    "tail": ("tail",),
+}
+_PERSON = {
+    "head": ("head", *_EYES, *_EARS, "lebrow", "rebrow", "nose", "mouth", "hair"),
+    "torso": ("torso", "neck"),
+    "arm": ("luarm", "llarm", "lhand", "ruarm", "rlarm", "rhand"),
+    "leg": ("luleg", "llleg", "lfoot", "ruleg", "rlleg", "rfoot"),
+}
+
 # %% ../../nbs/data/60_pascal.ipynb #960ea21d
-COARSE = {  # class -> coarse part -> the parts of PASCAL-Part in it; the coarse names are this book's
+# class -> coarse part -> the parts of PASCAL-Part in it; the coarse names are this book's
+COARSE = {
     "aeroplane": {
         "body": ("body",),
         "wing": ("lwing", "rwing"),
@@ -159,24 +173,13 @@ COARSE = {  # class -> coarse part -> the parts of PASCAL-Part in it; the coarse
     "motorbike": _CYCLE,
     "bus": _CAR,
     "car": _CAR,
-    "bird": {
-        "head": ("head", *_EYES, "beak"),
-        "torso": ("torso", "neck"),
-        "wing": ("lwing", "rwing"),
-        "leg": ("lleg", "lfoot", "rleg", "rfoot"),
-        "tail": ("tail",),
-    },
+    "bird": _BIRD,
     "cat": _PAWED | {"head": tuple(p for p in _PAWED["head"] if p != "muzzle")},
     "dog": _PAWED,
     "cow": _HORNED,
     "sheep": _HORNED,
     "horse": _HOOFED | {"legs": _UPPER + _LOWER + _HOOVES},
-    "person": {
-        "head": ("head", *_EYES, *_EARS, "lebrow", "rebrow", "nose", "mouth", "hair"),
-        "torso": ("torso", "neck"),
-        "arm": ("luarm", "llarm", "lhand", "ruarm", "rlarm", "rhand"),
-        "leg": ("luleg", "llleg", "lfoot", "ruleg", "rlleg", "rfoot"),
-    },
+    "person": _PERSON,
     "train": {
         "head": ("head", *_each("h{}", *_SIDES), "headlight"),
         "coach": ("coach", *_each("c{}", *_SIDES)),
@@ -220,7 +223,8 @@ def part_groups(
         for part in parts:
             require(
                 part in PARTS[kind],
-                f"groups: {part!r} in {name!r} is not a part of a {kind}; its parts are {', '.join(PARTS[kind]) or 'none'}.",
+                f"groups: {part!r} in {name!r} is not a part of a {kind}; its parts are "
+                f"{', '.join(PARTS[kind]) or 'none'}.",
             )
     return {name: tuple(parts) for name, parts in own.items()}
 
@@ -244,16 +248,17 @@ def mask_box(
     mask: np.ndarray,  # (H,W) bool, with at least one pixel
 ) -> tuple[int, int, int, int]:  # (x,y,w,h) in pixels
     "The smallest box that holds every pixel of a mask."
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    ys = np.flatnonzero(mask.any(1))
+    xs = np.flatnonzero(mask.any(0))
     return int(xs[0]), int(ys[0]), int(xs[-1] + 1 - xs[0]), int(ys[-1] + 1 - ys[0])
 
 # %% ../../nbs/data/60_pascal.ipynb #192bd766
 def part_labels(
     objects: Sequence[PascalObject],  # of one photograph
-    number: Mapping[
-        tuple[str, str], int
-    ],  # (class, part without its number) -> label from 1; others become background
-    overlap: str = "first",  # which part has a pixel that several claim: the "first" or the "last" in the file
+    # (class, part without its number) -> label from 1; others become background
+    number: Mapping[tuple[str, str], int],
+    # which part has a pixel that several claim: the "first" or the "last" in the file
+    overlap: str = "first",
 ) -> np.ndarray:  # (H,W) int64
     "One label for each pixel: 0 where no numbered part is."
     claims = [
@@ -264,7 +269,8 @@ def part_labels(
     ]
     if not claims:
         return np.zeros(objects[0].mask.shape, np.int64)
-    labels, masks = np.array([label for label, _ in claims]), np.stack([mask for _, mask in claims])
+    labels = np.array([label for label, _ in claims])
+    masks = np.stack([mask for _, mask in claims])
     return np.where(masks.any(0), labels[masks.argmax(0)], 0)  # argmax finds the first claim
 
 # %% ../../nbs/data/60_pascal.ipynb #e0f1ca69
@@ -287,7 +293,8 @@ def _structs(value, fields: Sequence[str], where: str) -> list[np.void]:
     "The structures in an array, a single structure, a cell array of structures, or nothing."
     require(
         isinstance(value, np.ndarray),
-        f"{where} is a {type(value).__name__}, not a structure with fields {', '.join(fields)}; {_AGAIN}.",
+        f"{where} is a {type(value).__name__}, not a structure with fields "
+        f"{', '.join(fields)}; {_AGAIN}.",
     )
     if value.size == 0:
         return []
@@ -297,11 +304,13 @@ def _structs(value, fields: Sequence[str], where: str) -> list[np.void]:
     lacking = [f for f in fields if f not in (names or ())]
     require(
         names is not None,
-        f"{where} is {_described(value)}, not a structure with fields {', '.join(fields)}; {_AGAIN}.",
+        f"{where} is {_described(value)}, not a structure with fields {', '.join(fields)}; "
+        f"{_AGAIN}.",
     )
     require(
         not lacking,
-        f"{where} has no field {' and no field '.join(lacking)}; it needs {', '.join(fields)}, so {_AGAIN}.",
+        f"{where} has no field {' and no field '.join(lacking)}; it needs "
+        f"{', '.join(fields)}, so {_AGAIN}.",
     )
     return list(value.ravel())
 
@@ -315,36 +324,13 @@ def _text(value, where: str) -> str:
     )
     return str(value)
 
-# %% ../../nbs/data/60_pascal.ipynb #842cc103
-def _mask_array(value, size: tuple[int, int] | None, where: str) -> np.ndarray:  # (H,W) bool
-    require(
-        isinstance(value, np.ndarray)
-        and value.ndim == 2
-        and value.dtype.kind in "buif"
-        and value.size,
-        f"{where}: the mask is {_described(value)}, not an array of zeros and ones of the photograph's size; {_AGAIN}.",
-    )
-    require(
-        size is None or value.shape == size,
-        f"{where}: the mask is {_wide(value.shape)} pixels, but others of the file {_wide(size or (0, 0))}{_turned(value.shape, size)}; {_AGAIN}.",
-    )
-    inside = value > 0
-    odd = value[value != inside]
-    require(
-        not odd.size,
-        f"{where}: the mask holds {odd[0] if odd.size else 0:g}, but should hold only 0 and 1; {_AGAIN}.",
-    )
-    return inside
-
-
+# %% ../../nbs/data/60_pascal.ipynb #701ac3f7
 def _described(value) -> str:
     if not isinstance(value, np.ndarray):
         return f"a {type(value).__name__}"
-    return (
-        "text"
-        if value.dtype.kind == "U"
-        else f"an array {'x'.join(map(str, value.shape))} of {value.dtype}"
-    )
+    if value.dtype.kind == "U":
+        return "text"
+    return f"an array {'x'.join(map(str, value.shape))} of {value.dtype}"
 
 
 def _wide(shape: Sequence[int]) -> str:
@@ -354,19 +340,46 @@ def _wide(shape: Sequence[int]) -> str:
 def _turned(shape: Sequence[int], size: Sequence[int] | None) -> str:
     return " (it is turned on its side)" if size and tuple(shape) == tuple(size)[::-1] else ""
 
+# %% ../../nbs/data/60_pascal.ipynb #842cc103
+def _mask_array(value, size: tuple[int, int] | None, where: str) -> np.ndarray:  # (H,W) bool
+    require(
+        isinstance(value, np.ndarray)
+        and value.ndim == 2
+        and value.dtype.kind in "buif"
+        and value.size,
+        f"{where}: the mask is {_described(value)}, not an array of zeros and ones of the "
+        f"photograph's size; {_AGAIN}.",
+    )
+    require(
+        size is None or value.shape == size,
+        f"{where}: the mask is {_wide(value.shape)} pixels, but others of the file "
+        f"{_wide(size or (0, 0))}{_turned(value.shape, size)}; {_AGAIN}.",
+    )
+    inside = value > 0
+    odd = value[value != inside]
+    require(
+        not odd.size,
+        f"{where}: the mask holds {odd[0] if odd.size else 0:g}, but should hold only 0 and "
+        f"1; {_AGAIN}.",
+    )
+    return inside
+
 # %% ../../nbs/data/60_pascal.ipynb #98b0ef95
 def read_mat(
     path: str | Path,
 ) -> list[PascalObject]:
-    "The objects of a file of PASCAL-Part, in its order. `InputError` names the file, the object, what was found and what was expected."
+    """The objects of a file of PASCAL-Part, in its order.
+    `InputError` names the file, the object, what was found and what was expected."""
     path = Path(path)
     anno = _load_anno(path)
     name = _text(anno["imname"], f"{path}: anno.imname")
     require(
         name == path.stem,
-        f"{path} tells of image {name}, not of {path.stem}; it was renamed or mixed up, so {_AGAIN}.",
+        f"{path} tells of image {name}, not of {path.stem}; it was renamed or mixed up, so "
+        f"{_AGAIN}.",
     )
-    objects, size = [], None
+    objects = []
+    size = None
     for n, row in enumerate(
         _structs(anno["objects"], ("class", "class_ind", "mask", "parts"), f"{path}: anno.objects"),
         1,
@@ -383,7 +396,8 @@ def read_mat(
 
 # %% ../../nbs/data/60_pascal.ipynb #d0ad2ff1
 def _check_class_number(value, kind: str, where: str) -> None:
-    expected, found = CLASSES.index(kind) + 1, np.asarray(value).ravel()
+    expected = CLASSES.index(kind) + 1
+    found = np.asarray(value).ravel()
     require(
         found.size == 1 and found.dtype.kind in "buif",
         f"{where}: class_ind is {_described(value)}, not one number; {_AGAIN}.",
@@ -418,7 +432,8 @@ def _list_lines(path: Path) -> list[tuple[int, list[str]]]:  # (line number, its
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the archive again."
+            f"{path} is not a text file (byte {error.start} is not UTF-8); unpack the "
+            "archive again."
         ) from None
     except OSError as error:
         raise InputError(
@@ -434,7 +449,8 @@ def _check_name(name: str, where: str) -> None:
     )
     require(
         Path(name).suffix.lower() not in (".jpg", ".png", ".xml", ".mat"),
-        f"{where}: {name[:40]!r} has an ending, but lists hold bare names like 2008_000008; remove the ending.",
+        f"{where}: {name[:40]!r} has an ending, but lists hold bare names like 2008_000008; "
+        "remove the ending.",
     )
 
 # %% ../../nbs/data/60_pascal.ipynb #b51cba0c
@@ -453,22 +469,25 @@ def read_names(
         _check_name(words[0], where)
         require(
             words[0] not in names,
-            f"{where}: {words[0]} stands here for the second time, first in line {names.get(words[0])}; remove one of the two.",
+            f"{where}: {words[0]} stands here for the second time, first in line "
+            f"{names.get(words[0])}; remove one of the two.",
         )
         names[words[0]] = n
     require(names, f"{path} holds no image name; unpack the archive again.")
     return list(names)
 
-
+# %% ../../nbs/data/60_pascal.ipynb #f3476cb4
 def read_flags(
     path: str | Path,  # a class's list, such as Main/horse_train.txt
 ) -> dict[str, int]:  # image name -> 1, 0 or -1
-    "Which images have a class: 1 yes, 0 only as difficult objects, -1 no. `InputError` names the file and the line."
+    """Which images have a class: 1 yes, 0 only as difficult objects, -1 no.
+    `InputError` names the file and the line."""
     flags: dict[str, int] = {}
     for n, words in _list_lines(Path(path)):
         require(
             len(words) == 2 and words[1] in ("-1", "0", "1"),
-            f"{path}, line {n}: {' '.join(words)[:60]!r} does not read <image name> <1, 0 or -1>; unpack the archive again.",
+            f"{path}, line {n}: {' '.join(words)[:60]!r} does not read <image name> <1, 0 or "
+            "-1>; unpack the archive again.",
         )
         require(
             words[0] not in flags,
@@ -480,7 +499,8 @@ def read_flags(
 # %% ../../nbs/data/60_pascal.ipynb #bc9f3d1a
 def voc_palette() -> np.ndarray:  # (256,3) bytes
     "The colours of VOC's masks."
-    k, colours = np.arange(256), np.zeros((256, 3), np.uint8)
+    k = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         colours |= (((k[:, None] >> (3 * bit + np.arange(3))) & 1) << (7 - bit)).astype(np.uint8)
     return colours
@@ -599,14 +619,16 @@ def read_segmentation(
     numbers = read_indices(path)
     require(
         numbers.shape == classes.shape,
-        f"{path} is {_wide(numbers.shape)} pixels, but its twin in SegmentationClass is {_wide(classes.shape)}; unpack the archive again.",
+        f"{path} is {_wide(numbers.shape)} pixels, but its twin in SegmentationClass is "
+        f"{_wide(classes.shape)}; unpack the archive again.",
     )
     objects = []
     for n in np.setdiff1d(numbers, (0, VOID)).tolist():
         kinds = np.setdiff1d(classes[numbers == n], (VOID,)).tolist()
         require(
             len(kinds) == 1 and kinds[0],
-            f"{path}: object {n} covers classes {kinds} of SegmentationClass, not exactly one; unpack the archive again.",
+            f"{path}: object {n} covers classes {kinds} of SegmentationClass, not exactly "
+            "one; unpack the archive again.",
         )
         objects.append(PascalObject(CLASSES[kinds[0] - 1], numbers == n))
     return objects
@@ -653,7 +675,8 @@ def read_xml(
     size = tree.find("size")
     require(
         tree.tag == "annotation" and size is not None,
-        f"{path} has no <size> inside an <annotation>, so it is not an annotation of VOC; unpack the archive again.",
+        f"{path} has no <size> inside an <annotation>, so it is not an annotation of VOC; "
+        "unpack the archive again.",
     )
     W, H = (int(_number(size, tag, f"{path}: <size>")) for tag in ("width", "height"))
     return (H, W), [
@@ -672,11 +695,14 @@ def _xml_object(node: ElementTree.Element, H: int, W: int, where: str) -> VOCObj
     left, top, right, bottom = (
         _number(box, tag, f"{where} ({kind})") for tag in ("xmin", "ymin", "xmax", "ymax")
     )
-    x, y = left - 1, top - 1  # from one to zero; the last pixel's far side needs no change
+    # from one to zero; the last pixel's far side needs no change
+    x = left - 1
+    y = top - 1
     fits = -BORDER <= x < right <= W + BORDER and -BORDER <= y < bottom <= H + BORDER
     require(
         fits,
-        f"{where} ({kind}): the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) does not lie in the {W}x{H} image; correct it.",
+        f"{where} ({kind}): the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) does "
+        f"not lie in the {W}x{H} image; correct it.",
     )
     x, y, right, bottom = max(x, 0.0), max(y, 0.0), min(right, float(W)), min(bottom, float(H))
     marks = frozenset(mark for mark in MARKS if node.findtext(mark, "0").strip() == "1")
@@ -763,7 +789,8 @@ def write_indices(path: Path, indices: np.ndarray) -> None:  # (H,W) integers be
 def _with_void(numbers: np.ndarray) -> np.ndarray:
     "Pixels whose right or lower neighbour is another object become void, on both sides."
     edge = np.zeros(numbers.shape, bool)
-    across, down = numbers[:, 1:] != numbers[:, :-1], numbers[1:] != numbers[:-1]
+    across = numbers[:, 1:] != numbers[:, :-1]
+    down = numbers[1:] != numbers[:-1]
     edge[:, 1:] |= across
     edge[:, :-1] |= across
     edge[1:] |= down
@@ -779,10 +806,14 @@ def _xml(picture: PascalPicture) -> str:
         marks = "".join(f"<{m}>{int(m in o.marks)}</{m}>" for m in MARKS)
         box = f"<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
         objects.append(
-            f"  <object><name>{o.kind}</name><pose>Unspecified</pose>{marks}<bndbox>{box}</bndbox></object>\n"
+            f"  <object><name>{o.kind}</name><pose>Unspecified</pose>"
+            f"{marks}<bndbox>{box}</bndbox></object>\n"
         )
     size = f"<size><width>{W}</width><height>{H}</height><depth>3</depth></size>"
-    return f"<annotation>\n  <folder>VOC2010</folder><filename>{picture.name}.jpg</filename>\n  {size}\n{''.join(objects)}</annotation>\n"
+    return (
+        f"<annotation>\n  <folder>VOC2010</folder><filename>{picture.name}.jpg</filename>\n  "
+        f"{size}\n{''.join(objects)}</annotation>\n"
+    )
 
 
 def _write_picture(folder: Path, picture: PascalPicture) -> None:
@@ -843,7 +874,8 @@ def _leg(place: str, u: float, hoof: bool) -> dict:
 
 
 def _animal(hoof: bool = False, mane: bool = False, horn: bool = False) -> dict:
-    "Layers from back to front: centre (u,v), half axes, angle, exponent. Facing right, it shows its right side."
+    """Layers from back to front: centre (u,v), half axes, angle, exponent.
+    Facing right, it shows its right side."""
     return {
         "tail": (-0.57, 0.12, 0.07, 0.24, 0.35, 2),
         **_leg("lb", -0.28, hoof),
@@ -948,21 +980,23 @@ def _draw_thing(
     "A thing painted onto an image, and its masks."
     H, W = image.shape[1:]
     y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
-    u, v = (x - at[0] * W) / (scale * W) * (-1 if flip else 1), (y - at[1] * H) / (scale * W)
+    u = (x - at[0] * W) / (scale * W) * (-1 if flip else 1)
+    v = (y - at[1] * H) / (scale * W)
     coat = 0.06 * (torch.rand(1, H, W, generator=g) - 0.5)
-    base, areas = torch.tensor(_COLOURS[kind]), {}
+    base = torch.tensor(_COLOURS[kind])
+    areas = {}
     for n, (layer, (cu, cv, a, b, turn, power)) in enumerate(_THINGS[kind].items()):
-        p, q, turn = u - cu, v - cv, torch.tensor(float(turn))
+        p = u - cu
+        q = v - cv
+        turn = torch.tensor(float(turn))
         p, q = p * turn.cos() + q * turn.sin(), q * turn.cos() - p * turn.sin()
         areas[layer] = (p / a).abs() ** power + (q / b).abs() ** power < 1
-        colour = (
-            torch.tensor(_COLOURS[layer]) if layer in _COLOURS else base * (0.85 + 0.05 * (n % 5))
-        )
+        own = torch.tensor(_COLOURS.get(layer, (0.0, 0.0, 0.0)))
+        colour = own if layer in _COLOURS else base * (0.85 + 0.05 * (n % 5))
         image = torch.where(areas[layer], (colour[:, None, None] + coat).clamp(0, 1), image)
-    names = sorted(
-        (n for n in areas if n[0] != "-"),
-        key=lambda n: _FIRST.index(n) if n in _FIRST else len(_FIRST),
-    )
+    order = {name: n for n, name in enumerate(_FIRST)}
+    names = [n for n in areas if n[0] != "-"]
+    names.sort(key=lambda n: order.get(n, len(order)))
     parts = [
         (
             _mirrored(n) if flip else n,
@@ -970,11 +1004,8 @@ def _draw_thing(
         )
         for n in names
     ]
-    return image, PascalObject(
-        kind,
-        torch.stack(list(areas.values())).any(0).numpy(),
-        [(n, m) for n, m in parts if m.any()],
-    )
+    whole = torch.stack(list(areas.values())).any(0).numpy()
+    return image, PascalObject(kind, whole, [(n, m) for n, m in parts if m.any()])
 
 # %% ../../nbs/data/60_pascal.ipynb #91a9be5a
 def _scene(
@@ -1009,50 +1040,54 @@ def _scene(
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
     return PascalPicture(name, image.clamp(0, 1).contiguous(), objects, training)
 
+# %% ../../nbs/data/60_pascal.ipynb #a21f9e18
+_LATER = {"training": False}
+_SCENES = [
+    # one object
+    ("2008_000001", [("horse", (0.44, 0.50), 0.52)], {}),
+    # no parts; a small one
+    (
+        "2008_000002",
+        [
+            ("chair", (0.86, 0.60), 0.22),
+            ("sheep", (0.12, 0.76), 0.14),
+            ("horse", (0.56, 0.46), 0.44, True),
+        ],
+        {},
+    ),
+    # one in front of the other
+    ("2008_000003", [("sheep", (0.33, 0.42), 0.40), ("sheep", (0.66, 0.62), 0.40, True)], {}),
+    ("2009_000004", [("car", (0.50, 0.55), 0.66)], {"size": (90, 120)}),
+    ("2009_000005", [("horse", (0.56, 0.50), 0.56, True)], _LATER | {"size": (110, 130)}),
+    # "table"; a greyscale file
+    (
+        "2009_000006",
+        [("diningtable", (0.80, 0.70), 0.28), ("cow", (0.35, 0.46), 0.22)],
+        _LATER | {"grey": True},
+    ),
+    # one part
+    (
+        "2010_000007",
+        [
+            ("car", (0.18, 0.32), 0.24),
+            ("car", (0.54, 0.62), 0.74, True),
+            ("tvmonitor", (0.86, 0.18), 0.22),
+        ],
+        _LATER,
+    ),
+    # cut off by the border
+    ("2010_000008", [("chair", (0.22, 0.55), 0.30), ("horse", (0.95, 0.48), 0.54)], _LATER),
+]
+
 # %% ../../nbs/data/60_pascal.ipynb #5c7dfee9
 def write_pascal_fixture(
     folder: str | Path,  # becomes VOC2010
     seed: int = 0,
 ) -> Path:
-    "Draw eight pictures with the odd cases of PASCAL-Part and write them in its layout; returns the folder."
+    """Draw eight pictures with the odd cases of PASCAL-Part and write them in its layout;
+    returns the folder."""
     g = generator(seed)
-    pictures = [
-        _scene("2008_000001", [("horse", (0.44, 0.50), 0.52)], g),  # one object
-        _scene(
-            "2008_000002",
-            [
-                ("chair", (0.86, 0.60), 0.22),
-                ("sheep", (0.12, 0.76), 0.14),
-                ("horse", (0.56, 0.46), 0.44, True),
-            ],
-            g,
-        ),  # no parts; a small one
-        _scene(
-            "2008_000003", [("sheep", (0.33, 0.42), 0.40), ("sheep", (0.66, 0.62), 0.40, True)], g
-        ),  # one in front of the other
-        _scene("2009_000004", [("car", (0.50, 0.55), 0.66)], g, size=(90, 120)),
-        _scene("2009_000005", [("horse", (0.56, 0.50), 0.56, True)], g, False, (110, 130)),
-        _scene(
-            "2009_000006",
-            [("diningtable", (0.80, 0.70), 0.28), ("cow", (0.35, 0.46), 0.22)],
-            g,
-            False,
-            grey=True,
-        ),  # "table"; a greyscale file
-        _scene(
-            "2010_000007",
-            [
-                ("car", (0.18, 0.32), 0.24),
-                ("car", (0.54, 0.62), 0.74, True),
-                ("tvmonitor", (0.86, 0.18), 0.22),
-            ],
-            g,
-            False,
-        ),  # one part
-        _scene(
-            "2010_000008", [("chair", (0.22, 0.55), 0.30), ("horse", (0.95, 0.48), 0.54)], g, False
-        ),  # cut off by the border
-    ]
+    pictures = [_scene(name, things, g, **more) for name, things, more in _SCENES]
     return write_pascal(folder, pictures)
 
 # %% ../../nbs/data/60_pascal.ipynb #f2a4c2cf
@@ -1062,7 +1097,8 @@ VOC_ARCHIVES = {
 }
 
 
-EXPECTED = {  # images in the lists of the full set (documentation of VOC 2010 and 2012), and PASCAL-Part's files
+# images in the lists of the full set (documentation of VOC 2010 and 2012), and PASCAL-Part's files
+EXPECTED = {
     2010: {
         "Main/train": 4998,
         "Main/val": 5105,
@@ -1084,9 +1120,8 @@ EXPECTED = {  # images in the lists of the full set (documentation of VOC 2010 a
 
 # %% ../../nbs/data/60_pascal.ipynb #bb306bc3
 def find_pascal(
-    root: str
-    | Path
-    | None = None,  # the folder VOC2010, or VOCdevkit, or what holds that; default: the variable PARTBOOK_PASCAL
+    # the folder VOC2010, or VOCdevkit, or what holds that; default: the variable PARTBOOK_PASCAL
+    root: str | Path | None = None,
     year: int = 2010,  # 2010 or 2012, where there are both
 ) -> Path:
     "The folder with VOC's photographs. `InputError` says what to fetch and where to put it."
@@ -1132,10 +1167,67 @@ WORDS = {
     "lists": ("Main", "Segmentation"),
 }
 
+# %% ../../nbs/data/60_pascal.ipynb #9a391d7b
+class _OpenedPASCAL(Collection):
+    "What opening reads, chooses and checks."
+
+    def __init__(self, root: Path, split: str, size: int | None, **options):
+        require(
+            split in self.splits,
+            f"PASCAL has no split {split!r}; choose one of: {', '.join(self.splits)} (test "
+            "is VOC's val).",
+        )
+        require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
+        self.root = root
+        self.split = split
+        self.size = size
+        self.options = options
+        _check_options(self)
+        self.category_names = chosen_classes(options["categories"])
+        _name_parts(self)
+        self.foreground = {
+            ("parts", "parts"): "union of the true parts (PASCAL-Part)",
+            ("parts", "object"): "true masks (objects of PASCAL-Part)",
+        }.get((options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
+        self.crop_to_box = options["unit"] == "object"
+        self.tally = Counter()
+        self._last = ("", [])
+        self.names = _read_lists(self)
+        self.rows = _find_rows(self)
+        _check_rows(self)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def objects(
+        self,
+        name: str,  # of an image
+    ) -> list[PascalObject]:
+        "All objects of an image, of whatever class and size."
+        return _objects(self, name)
+
+    @property
+    def year(self) -> int:
+        "2012 in a folder of that name, else 2010."
+        return 2012 if self.root.name.endswith("2012") else 2010
+
+    def files(self) -> list[Path]:
+        "What the samples are read from: photographs, then masks, each in order, then lists."
+        return _files(self)
+
+    def void(
+        self,
+        i: int,
+    ) -> Tensor:  # (H,W) bool, in the photograph's own size
+        """Pixels of sample i's photograph that VOC left undecided, for a metric
+        that leaves them out. `InputError` where VOC made no mask of it."""
+        return _void(self, i)
+
 # %% ../../nbs/data/60_pascal.ipynb #90bc78ec
 @collections.register("pascal")
-class PASCAL(Collection):
-    "PASCAL VOC with the parts of PASCAL-Part (Chen et al. 2014): objects of chosen classes, or images of them. Never crops; protocols do."
+class PASCAL(_OpenedPASCAL):
+    """PASCAL VOC with the parts of PASCAL-Part (Chen et al. 2014):
+    objects of chosen classes, or images of them. Never crops; protocols do."""
 
     locate = staticmethod(find_pascal)
     summary = (
@@ -1149,34 +1241,51 @@ class PASCAL(Collection):
     splits = ("train", "test", "all")
     crop_to_box = True
 
-    def __init__(self, root: Path, split: str, size: int | None, **options):
-        require(
-            split in self.splits,
-            f"PASCAL has no split {split!r}; choose one of: {', '.join(self.splits)} (test is VOC's val).",
-        )
-        require(size is None or size >= 1, f"The size is {size}; it must be at least one pixel.")
-        self.root, self.split, self.size, self.options = root, split, size, options
-        self._check_options()
-        self.category_names = chosen_classes(options["categories"])
-        self._name_parts()
-        self.foreground = {
-            ("parts", "parts"): "union of the true parts (PASCAL-Part)",
-            ("parts", "object"): "true masks (objects of PASCAL-Part)",
-        }.get((options["source"], options["mask"]), "true masks (objects of VOC's segmentation)")
-        self.crop_to_box = options["unit"] == "object"
-        self.tally, self._last = Counter(), ("", [])
-        self.names = self._read_lists()
-        self.rows = self._find_rows()
-        self._check_rows()
+    @classmethod
+    def open(
+        cls,
+        # the folder VOC2010 or its parent; default: the variable PARTBOOK_PASCAL
+        root: str | Path | None = None,
+        split: str = "train",  # "train", "test" (VOC's val: the contrastive paper's code) or "all"
+        size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
+        seed: int = 0,  # photographs do not depend on it
+        # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
+        categories: str | Sequence[str] = "contrastive",
+        unit: str = "object",  # a sample an "object" (contrastive), or "image" and class (SCOPS)
+        # least share of the box; None: objects > 0.1 (train), > 0.2 (test), images >= 0.2 (SCOPS)
+        area: float | None = None,
+        # part names without numbers ("fine", contrastive), "coarse" ones, or a mapping of your own
+        groups: str | Mapping = "fine",
+        overlap: str = "first",  # of parts that share a pixel, the "first" (contrastive) or "last"
+        # foreground: the union of the "parts" (contrastive) or the "object" (SCOPS); None: by unit
+        mask: str | None = None,
+        # how many different parts must be there; None: 1 where the mask is made of parts, else 0
+        min_parts: int | None = None,
+        # leave out objects that VOC's XML calls truncated, occluded or difficult
+        without: str | Sequence[str] = (),
+        source: str = "parts",  # PASCAL-Part's objects, or VOC's own masks ("voc"), without parts
+        lists: str = "Main",  # folder of ImageSets: "Main" (contrastive) or "Segmentation"
+        flags: bool = True,  # leave images unread that a class's list flags -1
+        year: int = 2010,  # 2010, or 2012 where both are there; PASCAL-Part covers 2010
+    ) -> "PASCAL":
+        "Open a split. `InputError` when a list or a file does not fit, or something is missing."
+        options = dict(categories=categories, unit=unit, area=area, groups=groups)
+        options |= dict(overlap=overlap, mask=mask, min_parts=min_parts, without=without)
+        options |= dict(source=source, lists=lists, flags=flags)
+        return cls(find_pascal(root, year), split, size, **options)
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def counts(self) -> dict[str, int]:
+        """Counts over the split;
+        reads every needed photograph's header, and holds its size against the masks'."""
+        return _counts(self)
 
 # %% ../../nbs/data/60_pascal.ipynb #1d2ca1a7
-@patch
-def _check_options(self: PASCAL) -> None:
+def _check_options(pascal: PASCAL) -> None:
     "Words must be known; what is None becomes what the unit's paper did."
-    o = self.options
+    o = pascal.options
     if o["mask"] is None:
         o["mask"] = "parts" if o["unit"] == "object" and o["source"] == "parts" else "object"
     for option, words in WORDS.items():
@@ -1187,7 +1296,7 @@ def _check_options(self: PASCAL) -> None:
         o["source"] == "parts" or o["mask"] == "object",
         "VOC's own masks have no parts; ask for mask=object, or for source=parts.",
     )
-    o["area"] = AREA.get((o["unit"], self.split), 0.20) if o["area"] is None else float(o["area"])
+    o["area"] = AREA.get((o["unit"], pascal.split), 0.20) if o["area"] is None else float(o["area"])
     require(
         0 <= o["area"] < 1,
         f"area is {o['area']:g}; it must be a share of the image, from 0 to below 1.",
@@ -1203,343 +1312,281 @@ def _check_options(self: PASCAL) -> None:
         require(word in MARKS, f"without is {word!r}; it must be among: {', '.join(MARKS)}.")
 
 
-@patch
-def _name_parts(self: PASCAL) -> None:
-    "Number the parts of the chosen classes one after the other; with several classes a part's name begins with its class."
-    names, self.number = [], {}
-    for kind in self.category_names if self.options["source"] == "parts" else ():
-        for group, parts in part_groups(kind, self.options["groups"]).items():
-            names.append(group if len(self.category_names) == 1 else f"{kind} {group}")
-            self.number.update({(kind, part): len(names) for part in parts})
-    self.part_names = tuple(names)
+def _name_parts(pascal: PASCAL) -> None:
+    """Number the parts of the chosen classes one after the other;
+    with several classes a part's name begins with its class."""
+    names = []
+    pascal.number = {}
+    for kind in pascal.category_names if pascal.options["source"] == "parts" else ():
+        for group, parts in part_groups(kind, pascal.options["groups"]).items():
+            names.append(group if len(pascal.category_names) == 1 else f"{kind} {group}")
+            pascal.number.update({(kind, part): len(names) for part in parts})
+    pascal.part_names = tuple(names)
 
 # %% ../../nbs/data/60_pascal.ipynb #51e3857f
-@patch
-def _read_lists(self: PASCAL) -> list[str]:
+def _read_lists(pascal: PASCAL) -> list[str]:
     "The images of the split."
-    folder = self.root / "ImageSets" / self.options["lists"]
-    wanted = {"train": ["train"], "test": ["val"], "all": ["train", "val"]}[self.split]
+    folder = pascal.root / "ImageSets" / pascal.options["lists"]
+    wanted = {"train": ["train"], "test": ["val"], "all": ["train", "val"]}[pascal.split]
     both = all(kind_of(folder / f"{w}.txt") != "nothing" for w in wanted)
-    if self.split == "all" and not both:
+    if pascal.split == "all" and not both:
         wanted = ["trainval"]
     there = sorted(
         f"{p.parent.name}/{p.stem}"
-        for p in (self.root / "ImageSets").glob("*/*.txt")
+        for p in (pascal.root / "ImageSets").glob("*/*.txt")
         if "_" not in p.stem
     )
     for w in wanted:
         require(
             kind_of(folder / f"{w}.txt") != "nothing",
-            f"{folder / w}.txt is missing, which split {self.split!r} needs; the lists that are there: {', '.join(there) or 'none'}, "
+            f"{folder / w}.txt is missing, which split {pascal.split!r} needs; the lists "
+            f"that are there: {', '.join(there) or 'none'}, "
             "so choose lists and split among them, or unpack the archive again.",
         )
-    self.listed = {f"{self.options['lists']}/{w}": read_names(folder / f"{w}.txt") for w in wanted}
-    names = [name for names in self.listed.values() for name in names]
+    pascal.listed = {
+        f"{pascal.options['lists']}/{w}": read_names(folder / f"{w}.txt") for w in wanted
+    }
+    names = [name for names in pascal.listed.values() for name in names]
     doubled = sorted(name for name, n in Counter(names).items() if n > 1)
     require(
         not doubled,
-        f"{folder}: {doubled[0] if doubled else ''} is both in train.txt and in val.txt; remove it from one of the two.",
+        f"{folder}: {doubled[0] if doubled else ''} is both in train.txt and in val.txt; "
+        "remove it from one of the two.",
     )
     return names
 
 # %% ../../nbs/data/60_pascal.ipynb #e3c734d8
-@patch
-def _candidates(self: PASCAL) -> list[str]:
-    "The images that may hold an object of a chosen class, by the classes' own lists where there are any."
-    if not self.options["flags"]:
-        return self.names
+def _candidates(pascal: PASCAL) -> list[str]:
+    """The images that may hold an object of a chosen class,
+    by the classes' own lists where there are any."""
+    if not pascal.options["flags"]:
+        return pascal.names
     possible: set[str] = set()
-    for kind in self.category_names:
+    for kind in pascal.category_names:
         flags: dict[str, int] = {}
-        for which in self.listed:
-            path = self.root / "ImageSets" / "Main" / f"{kind}_{Path(which).name}.txt"
+        for which in pascal.listed:
+            path = pascal.root / "ImageSets" / "Main" / f"{kind}_{Path(which).name}.txt"
             flags |= read_flags(path) if kind_of(path) != "nothing" else {}
-        possible.update(name for name in self.names if flags.get(name, 1) >= 0)
-    return [name for name in self.names if name in possible]
+        possible.update(name for name in pascal.names if flags.get(name, 1) >= 0)
+    return [name for name in pascal.names if name in possible]
 
 # %% ../../nbs/data/60_pascal.ipynb #02e54ced
-@patch
-def _mat(self: PASCAL, name: str) -> Path:
-    beside = self.root.parent / "Annotations_Part"
-    inside = self.root / "Annotations_Part"
+def _mat(pascal: PASCAL, name: str) -> Path:
+    beside = pascal.root.parent / "Annotations_Part"
+    inside = pascal.root / "Annotations_Part"
     outside = kind_of(beside) == "folder" and kind_of(inside) != "folder"
     return (beside if outside else inside) / f"{name}.mat"
 
 
-@patch
-def objects(
-    self: PASCAL,
-    name: str,  # of an image
-) -> list[PascalObject]:
-    "All objects of an image, of whatever class and size."
-    last = self._last  # workers share it
+def _objects(pascal: PASCAL, name: str) -> list[PascalObject]:
+    last = pascal._last  # workers share it
     if last[0] != name:
-        last = self._last = (
+        last = pascal._last = (
             name,
-            read_mat(self._mat(name))
-            if self.options["source"] == "parts"
-            else read_segmentation(self.root, name),
+            read_mat(_mat(pascal, name))
+            if pascal.options["source"] == "parts"
+            else read_segmentation(pascal.root, name),
         )
     return last[1]
 
 # %% ../../nbs/data/60_pascal.ipynb #ebf6bd6f
-@patch
-def _large_enough(self: PASCAL, group: Sequence[PascalObject]) -> bool:
+def _large_enough(pascal: PASCAL, group: Sequence[PascalObject]) -> bool:
     H, W = group[0].mask.shape
     boxes = np.array([mask_box(o.mask)[2:] for o in group])
-    if self.options["unit"] == "object":
-        return bool((boxes - 1).prod() > self.options["area"] * (H * W))
-    return bool(boxes.prod(1).max() >= self.options["area"] * (H * W))
+    if pascal.options["unit"] == "object":
+        return bool((boxes - 1).prod() > pascal.options["area"] * (H * W))
+    return bool(boxes.prod(1).max() >= pascal.options["area"] * (H * W))
 
 
-@patch
-def _group(self: PASCAL, name: str, kind: str) -> list[tuple[int, ...]]:
-    "The samples of one class in an image, as object numbers; `tally` counts what was left out, and why."
-    objects = self.objects(name)
+def _group(pascal: PASCAL, name: str, kind: str) -> list[tuple[int, ...]]:
+    """The samples of one class in an image, as object numbers;
+    `tally` counts what was left out, and why."""
+    objects = pascal.objects(name)
     mine = [n for n, o in enumerate(objects) if o.kind == kind]
-    self.tally["objects of these classes"] += len(mine)
+    pascal.tally["objects of these classes"] += len(mine)
     here = [n for n in mine if objects[n].mask.any()]
-    self.tally["objects without a pixel, left out"] += len(mine) - len(here)
-    if here and self.options["without"]:
+    pascal.tally["objects without a pixel, left out"] += len(mine) - len(here)
+    if here and pascal.options["without"]:
         marks = marks_of(
-            [objects[n] for n in here], read_xml(self.root / "Annotations" / f"{name}.xml")[1]
+            [objects[n] for n in here], read_xml(pascal.root / "Annotations" / f"{name}.xml")[1]
         )
-        kept = [n for n, m in zip(here, marks) if not m & set(self.options["without"])]
-        self.tally["marked objects, left out"] += len(here) - len(kept)
+        kept = [n for n, m in zip(here, marks) if not m & set(pascal.options["without"])]
+        pascal.tally["marked objects, left out"] += len(here) - len(kept)
         here = kept
     groups = (
-        [(n,) for n in here] if self.options["unit"] == "object" else [tuple(here)] * bool(here)
+        [(n,) for n in here] if pascal.options["unit"] == "object" else [tuple(here)] * bool(here)
     )
-    large = [g for g in groups if self._large_enough([objects[n] for n in g])]
+    large = [g for g in groups if _large_enough(pascal, [objects[n] for n in g])]
     whole = [
         g
         for g in large
-        if len({stem(p) for n in g for p, _ in objects[n].parts}) >= self.options["min_parts"]
+        if len({stem(p) for n in g for p, _ in objects[n].parts}) >= pascal.options["min_parts"]
     ]
-    self.tally["too small, left out"] += len(groups) - len(large)
-    self.tally["too few parts, left out"] += len(large) - len(whole)
+    pascal.tally["too small, left out"] += len(groups) - len(large)
+    pascal.tally["too few parts, left out"] += len(large) - len(whole)
     return whole
 
 # %% ../../nbs/data/60_pascal.ipynb #56bb7349
-@patch
-def _find_rows(self: PASCAL) -> list[Row]:
-    names, rows = self._candidates(), []
-    if self.options["source"] == "parts":
-        folder = self._mat("").parent
+def _find_rows(pascal: PASCAL) -> list[Row]:
+    names = _candidates(pascal)
+    rows = []
+    if pascal.options["source"] == "parts":
+        folder = _mat(pascal, "").parent
         require(
             kind_of(folder) == "folder",
             f"{shown(folder)} is missing; fetch {PART_ARCHIVE} "
-            "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, lists=Segmentation).",
+            "and put its folder Annotations_Part there, or use VOC's own masks (source=voc, "
+            "lists=Segmentation).",
         )
         gone = set(missing_files(folder, [f"{name}.mat" for name in names]))
-        self.tally["images without a part file, passed over"] = len(gone)
+        pascal.tally["images without a part file, passed over"] = len(gone)
         require(
-            not gone or self.year == 2012,
-            f"{folder} lacks {len(gone)} of {len(names)} part files that are needed, the first is {min(gone, default='')}; "
+            not gone or pascal.year == 2012,
+            f"{folder} lacks {len(gone)} of {len(names)} part files that are needed, the "
+            f"first is {min(gone, default='')}; "
             "unpack PASCAL-Part again, or shorten the lists.",
         )
         names = [name for name in names if f"{name}.mat" not in gone]
     for name in progress(names, "reading annotations"):
-        for k, kind in enumerate(self.category_names):
+        for k, kind in enumerate(pascal.category_names):
             rows += [
-                Row(name, k, group, self.objects(name)[0].mask.shape)
-                for group in self._group(name, kind)
+                Row(name, k, group, pascal.objects(name)[0].mask.shape)
+                for group in _group(pascal, name, kind)
             ]
     return rows
 
 # %% ../../nbs/data/60_pascal.ipynb #fb19e173
-@patch(as_prop=True)
-def year(self: PASCAL) -> int:
-    "2012 in a folder of that name, else 2010."
-    return 2012 if self.root.name.endswith("2012") else 2010
-
-
-@patch
-def _check_rows(self: PASCAL) -> None:
-    what = ", ".join(self.category_names)
-    why = "; ".join(f"{n} {reason}" for reason, n in self.tally.items() if n) or "no object at all"
+def _check_rows(pascal: PASCAL) -> None:
+    what = ", ".join(pascal.category_names)
+    why = (
+        "; ".join(f"{n} {reason}" for reason, n in pascal.tally.items() if n) or "no object at all"
+    )
     require(
-        self.rows,
-        f"{self.root} holds no sample of {what} in split {self.split!r} ({why}); ask for less, or for other classes.",
+        pascal.rows,
+        f"{pascal.root} holds no sample of {what} in split {pascal.split!r} ({why}); ask for "
+        "less, or for other classes.",
     )
     gone = missing_files(
-        self.root / "JPEGImages", list(dict.fromkeys(f"{row.name}.jpg" for row in self.rows))
+        pascal.root / "JPEGImages", list(dict.fromkeys(f"{row.name}.jpg" for row in pascal.rows))
     )
     require(
         not gone,
-        f"{self.root / 'JPEGImages'} lacks {len(gone)} of the photographs that are needed, the first is {gone[0] if gone else ''}; "
+        f"{pascal.root / 'JPEGImages'} lacks {len(gone)} of the photographs that are needed, "
+        f"the first is {gone[0] if gone else ''}; "
         "unpack the archive again, or shorten the lists.",
     )
 
 # %% ../../nbs/data/60_pascal.ipynb #2330f049
-@patch
-def files(self: PASCAL) -> list[Path]:
-    "What the samples are read from: photographs, then masks, each in order, then lists."
-    names = list(dict.fromkeys(row.name for row in self.rows))
-    photographs = [self.root / "JPEGImages" / f"{name}.jpg" for name in names]
+def _files(pascal: PASCAL) -> list[Path]:
+    names = list(dict.fromkeys(row.name for row in pascal.rows))
+    photographs = [pascal.root / "JPEGImages" / f"{name}.jpg" for name in names]
     folders = ("SegmentationClass", "SegmentationObject")
-    masks = [self._mat(name) for name in names]
-    if self.options["source"] == "voc":
-        masks = [self.root / folder / f"{name}.png" for name in names for folder in folders]
-    marks = [self.root / "Annotations" / f"{n}.xml" for n in names if self.options["without"]]
-    lists = [self.root / "ImageSets" / f"{which}.txt" for which in self.listed]
-    return [*photographs, *masks, *marks, *lists, *self._flag_lists()]
+    masks = [_mat(pascal, name) for name in names]
+    if pascal.options["source"] == "voc":
+        masks = [pascal.root / folder / f"{name}.png" for name in names for folder in folders]
+    marks = [pascal.root / "Annotations" / f"{n}.xml" for n in names if pascal.options["without"]]
+    lists = [pascal.root / "ImageSets" / f"{which}.txt" for which in pascal.listed]
+    return [*photographs, *masks, *marks, *lists, *_flag_lists(pascal)]
 
 
-@patch
-def _flag_lists(self: PASCAL) -> list[Path]:
+def _flag_lists(pascal: PASCAL) -> list[Path]:
     "The lists that say which images have a class, where they are used and there."
-    kinds = self.category_names if self.options["flags"] else ()
-    names = [f"{kind}_{Path(which).name}.txt" for kind in kinds for which in self.listed]
-    paths = [self.root / "ImageSets" / "Main" / name for name in names]
+    kinds = pascal.category_names if pascal.options["flags"] else ()
+    names = [f"{kind}_{Path(which).name}.txt" for kind in kinds for which in pascal.listed]
+    paths = [pascal.root / "ImageSets" / "Main" / name for name in names]
     return [path for path in paths if kind_of(path) != "nothing"]
 
 # %% ../../nbs/data/60_pascal.ipynb #591459d4
-@patch
-def _photograph(self: PASCAL, row: Row) -> Path:
-    path = self.root / "JPEGImages" / f"{row.name}.jpg"
+def _photograph(pascal: PASCAL, row: Row) -> Path:
+    path = pascal.root / "JPEGImages" / f"{row.name}.jpg"
     return regular_file(path, "photograph")
 
 
-@patch
-def _load(self: PASCAL, row: Row) -> tuple[Tensor, list[PascalObject]]:
+def _load(pascal: PASCAL, row: Row) -> tuple[Tensor, list[PascalObject]]:
     "The photograph of a row and its objects, held against each other."
-    path = self._photograph(row)
+    path = _photograph(pascal, row)
     image = read_image(path, upright=False)
     require(image.shape[1:] == row.size, _misfit(path, image.shape[1:], row.size))
-    everyone = self.objects(row.name)
+    everyone = pascal.objects(row.name)
     return image, [everyone[n] for n in row.members]
 
 
 def _misfit(path: Path, image: Sequence[int], mask: Sequence[int]) -> str:
-    return f"{path} is {_wide(image)} pixels, but its masks are {_wide(mask)}{_turned(mask, image)}; unpack the archives again."
+    return (
+        f"{path} is {_wide(image)} pixels, but its masks are "
+        f"{_wide(mask)}{_turned(mask, image)}; unpack the archives again."
+    )
 
 
-@patch
-def _title(self: PASCAL, row: Row) -> str:
-    if self.options["unit"] == "object":
+def _title(pascal: PASCAL, row: Row) -> str:
+    if pascal.options["unit"] == "object":
         return f"{row.name}_{row.members[0] + 1}"
     return (
-        row.name if len(self.category_names) == 1 else f"{row.name}_{self.category_names[row.kind]}"
+        row.name
+        if len(pascal.category_names) == 1
+        else f"{row.name}_{pascal.category_names[row.kind]}"
     )
 
 # %% ../../nbs/data/60_pascal.ipynb #72175a2e
-@patch
-def __getitem__(self: PASCAL, i: int) -> Sample:
-    row = self.rows[i]
-    image, group = self._load(row)
+def _sample(pascal: PASCAL, i: int) -> Sample:
+    row = pascal.rows[i]
+    image, group = _load(pascal, row)
     whole = np.stack([o.mask for o in group]).any(0)
     parts = (
-        part_labels(group, self.number, self.options["overlap"])
-        if self.options["source"] == "parts"
+        part_labels(group, pascal.number, pascal.options["overlap"])
+        if pascal.options["source"] == "parts"
         else None
     )
-    mask = parts > 0 if self.options["mask"] == "parts" else whole
+    mask = parts > 0 if pascal.options["mask"] == "parts" else whole
     sample = Sample(
         image,
-        self._title(row),
+        _title(pascal, row),
         torch.from_numpy(mask),
         None if parts is None else torch.from_numpy(parts),
         box=torch.tensor(mask_box(whole), dtype=torch.float32),
         category=row.kind,
     )
-    return sample if self.size is None else resize(sample, self.size)
+    return sample if pascal.size is None else resize(sample, pascal.size)
 
 
-@patch
-def void(
-    self: PASCAL,
-    i: int,
-) -> Tensor:  # (H,W) bool, in the photograph's own size
-    "Pixels of sample i's photograph that VOC left undecided, for a metric that leaves them out. `InputError` where VOC made no mask of it."
-    row = self.rows[i]
-    path = self.root / "SegmentationClass" / f"{row.name}.png"
+def _void(pascal: PASCAL, i: int) -> Tensor:
+    row = pascal.rows[i]
+    path = pascal.root / "SegmentationClass" / f"{row.name}.png"
     indices = read_indices(path, len(CLASSES))
     require(indices.shape == row.size, _misfit(path, indices.shape, row.size))
     return torch.from_numpy(indices == VOID)
 
-# %% ../../nbs/data/60_pascal.ipynb #5609a39d
-@patch(cls_method=True)
-def open(
-    cls: PASCAL,
-    root: str
-    | Path
-    | None = None,  # the folder VOC2010 or its parent; default: the variable PARTBOOK_PASCAL
-    split: str = "train",  # "train", "test" (VOC's val: the contrastive paper's code) or "all"
-    size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-    seed: int = 0,  # photographs do not depend on it
-    categories: str
-    | Sequence[
-        str
-    ] = "contrastive",  # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
-    unit: str = "object",  # one sample for each "object" (contrastive), or "image" and class (SCOPS, Sec. 4.3)
-    area: float
-    | None = None,  # least share of the box in the image; None: objects > 0.1 (train), > 0.2 (test: contrastive), images >= 0.2 (SCOPS)
-    groups: str
-    | Mapping = "fine",  # part names without numbers ("fine", contrastive), this book's "coarse" ones, or a mapping of your own
-    overlap: str = "first",  # of parts that share a pixel, the "first" of the file (contrastive) or the "last"
-    mask: str
-    | None = None,  # foreground: the union of the "parts" (contrastive) or the "object" (SCOPS); None: by unit
-    min_parts: int
-    | None = None,  # how many different parts must be there (SCOPS names no number); None: 1 where the mask is made of parts, else 0
-    without: str
-    | Sequence[str] = (),  # leave out objects that VOC's XML calls truncated, occluded or difficult
-    source: str = "parts",  # objects from PASCAL-Part ("parts") or from VOC's own masks ("voc"), which have no parts
-    lists: str = "Main",  # folder of ImageSets: "Main" (contrastive) or "Segmentation"
-    flags: bool = True,  # leave images unread that a class's list flags -1
-    year: int = 2010,  # 2010, or 2012 where both are there; PASCAL-Part covers 2010
-) -> PASCAL:
-    "Open a split. `InputError` when a list or a file does not fit, or something is missing."
-    return cls(
-        find_pascal(root, year),
-        split,
-        size,
-        categories=categories,
-        unit=unit,
-        area=area,
-        groups=groups,
-        overlap=overlap,
-        mask=mask,
-        min_parts=min_parts,
-        without=without,
-        source=source,
-        lists=lists,
-        flags=flags,
-    )
-
 # %% ../../nbs/data/60_pascal.ipynb #12f0d091
-@patch
-def _part_files(self: PASCAL) -> int:
+def _part_files(pascal: PASCAL) -> int:
     "How many files of PASCAL-Part are there to see."
     try:
-        return sum(name.endswith(".mat") for name in os.listdir(self._mat("").parent))
+        return sum(name.endswith(".mat") for name in os.listdir(_mat(pascal, "").parent))
     except OSError:
         return 0
 
 
-@patch
-def counts(self: PASCAL) -> dict[str, int]:
-    "Counts over the split; reads every needed photograph's header, and holds its size against the masks'."
+def _counts(pascal: PASCAL) -> dict[str, int]:
     for row in progress(
-        list({row.name: row for row in self.rows}.values()), "checking photographs"
+        list({row.name: row for row in pascal.rows}.values()), "checking photographs"
     ):
-        path = self._photograph(row)
+        path = _photograph(pascal, row)
         found = read_header(path, upright=False)[:2]
         require(found == row.size, _misfit(path, found, row.size))
-    full = self.year == 2010 and self._part_files() >= EXPECTED["Annotations_Part"]
-    for which, names in self.listed.items():
-        expected = EXPECTED[self.year][which]
+    full = pascal.year == 2010 and _part_files(pascal) >= EXPECTED["Annotations_Part"]
+    for which, names in pascal.listed.items():
+        expected = EXPECTED[pascal.year][which]
         require(
             not full or len(names) == expected,
-            f"{self.root / 'ImageSets' / which}.txt lists {len(names)} images, but the full set has {expected}; unpack the archive again.",
+            f"{pascal.root / 'ImageSets' / which}.txt lists {len(names)} images, but the "
+            f"full set has {expected}; unpack the archive again.",
         )
-    rows = Counter(self.category_names[row.kind] for row in self.rows)
+    rows = Counter(pascal.category_names[row.kind] for row in pascal.rows)
     return {
-        "samples": len(self),
-        "images listed": len(self.names),
-        "images in the full set's list": sum(EXPECTED[self.year][w] for w in self.listed),
-        "images with samples": len({row.name for row in self.rows}),
-        "parts": len(self.part_names),
-        **{f"samples of {kind}": rows[kind] for kind in self.category_names},
-        **{k: n for k, n in self.tally.items()},
+        "samples": len(pascal),
+        "images listed": len(pascal.names),
+        "images in the full set's list": sum(EXPECTED[pascal.year][w] for w in pascal.listed),
+        "images with samples": len({row.name for row in pascal.rows}),
+        "parts": len(pascal.part_names),
+        **{f"samples of {kind}": rows[kind] for kind in pascal.category_names},
+        **{k: n for k, n in pascal.tally.items()},
     }

@@ -14,9 +14,10 @@ import importlib
 import os
 import struct
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -107,9 +108,8 @@ def explain(path: Path, error: Exception) -> str:
 # %% ../../nbs/data/15_pictures.ipynb #34412686
 MAX_PIXELS = 178_956_970  # more are never decoded; Pillow calls such a file a decompression bomb
 DENSE_PIXELS = 2**25  # up to here a photograph may be as empty as it likes
-PIXELS_PER_BYTE = (
-    100  # beyond, a file that claims more pixels for each of its bytes is no photograph
-)
+# beyond, a file that claims more pixels for each of its bytes is no photograph
+PIXELS_PER_BYTE = 100
 
 
 def _too_many() -> str:
@@ -299,7 +299,8 @@ def _remembered_or_decoded(path: str | Path, at_least: int | None, upright: bool
 def read_image(
     path: str | Path,
     at_least: int | None = None,  # pixels of the shorter side that are enough; None decodes all
-    upright: bool = True,  # obey EXIF's orientation; not where annotations refer to pixels as stored
+    # obey EXIF's orientation; not where annotations refer to pixels as stored
+    upright: bool = True,
 ) -> Tensor:  # (3,H,W) float in [0,1]
     "Decode a picture. `UnreadablePicture` names the file and says why it cannot be."
     values = _remembered_or_decoded(path, at_least, upright)
@@ -402,7 +403,8 @@ def _early_orientation(path: str | Path, image: Image.Image) -> int:
 def _header(path: str | Path, image: Image.Image, upright: bool) -> Header:
     width, height = image.size
     if image.format == "TIFF":
-        width, height = image.tag_v2[256], image.tag_v2[257]
+        width = image.tag_v2[256]
+        height = image.tag_v2[257]
         swap = image.tag_v2.get(274) in (5, 6, 7, 8)
     else:
         swap = upright and _early_orientation(path, image) >= 5

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from PIL import Image
 
 from ..core import InputError, generator, progress, require
@@ -42,7 +41,8 @@ def corners_to_boxes(
     corners: np.ndarray,  # (N,4) x1, y1, x2, y2, counted from one, corners inclusive
     size: tuple[int, int],  # (H,W) of the picture they are in
 ) -> tuple[np.ndarray, np.ndarray]:  # (N,4) x, y, w, h in pixels; (N,) which of them have an inside
-    "MATLAB's corners as boxes, rounded inwards and cut at the border as the data set's evaluation does."
+    """MATLAB's corners as boxes, rounded inwards and cut
+    at the border as the data set's evaluation does."""
     low = np.maximum(np.ceil(corners[:, :2]), 1) - 1
     high = np.minimum(np.floor(corners[:, 2:]), np.array(size[::-1]))
     return np.concatenate([low, high - low], 1), (high > low).all(1)
@@ -58,7 +58,8 @@ def _numbers(value: Any, where: str, columns: int) -> np.ndarray:  # (columns,) 
         raise InputError(f"{where} is not made of numbers; copy the file again.") from None
     require(
         numbers.size == columns and np.isfinite(numbers).all(),
-        f"{where} is {_short(numbers)}, not {columns} finite number{'s' * (columns > 1)}; copy the file again.",
+        f"{where} is {_short(numbers)}, not {columns} finite number{'s' * (columns > 1)}; "
+        "copy the file again.",
     )
     return numbers
 
@@ -97,7 +98,8 @@ def read_object(
     )
     require(
         number <= count,
-        f"{path} tells of {count} object{'s' * (count != 1)}, but the list names number {number}; objects are counted from 1, so "
+        f"{path} tells of {count} object{'s' * (count != 1)}, but the list names number "
+        f"{number}; objects are counted from 1, so "
         "correct the list.",
     )
     own = objects.ravel()[number - 1 : number]
@@ -107,7 +109,8 @@ def read_object(
     corners = _numbers(_field(own, "bbox", where), f"{where}: bbox", 4)
     require(
         (corners[2:] > corners[:2]).all(),
-        f"{where}: bbox {_short(corners)} has no inside (x1, y1, x2, y2 are expected); copy the file again.",
+        f"{where}: bbox {_short(corners)} has no inside (x1, y1, x2, y2 are expected); copy "
+        "the file again.",
     )
     return Object(corners, _noted_size(record, path))
 
@@ -144,17 +147,20 @@ def read_parts(
     path: Path,  # VEHICLE_imagenet/transfered/NAME.mat
     number: int,  # of the object, from 1
 ) -> PartTable:
-    "The part boxes of an object in VehicleSemanticPart. `InputError` names the file when its shape cannot be right."
+    """The part boxes of an object in VehicleSemanticPart.
+    `InputError` names the file when its shape cannot be right."""
     regular_file(path, "annotation file")
     anno = read_variables(path, ["anno"], AGAIN)["anno"]
     require(
         anno.dtype == object and anno.ndim == 2 and anno.shape[1] >= 2,
-        f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with a row for each object and two "
+        f"{path}: anno is a {anno.dtype} table of shape {anno.shape}, not a cell array with "
+        "a row for each object and two "
         "columns; copy the file again.",
     )
     require(
         number <= len(anno),
-        f"{path} tells of {len(anno)} object{'s' * (len(anno) != 1)}, but the list names number {number}; objects are counted "
+        f"{path} tells of {len(anno)} object{'s' * (len(anno) != 1)}, but the list names "
+        f"number {number}; objects are counted "
         "from 1, so correct the list.",
     )
     cells = anno[number - 1, 1]
@@ -162,7 +168,8 @@ def read_parts(
         getattr(cells, "dtype", None) == object,
         f"{path}: anno{{{number},2}} is not a cell array of parts; copy the file again.",
     )
-    kept, odd = [np.zeros((0, 9))], 0
+    kept = [np.zeros((0, 9))]
+    odd = 0
     for part, cell in enumerate(cells.ravel(), 1):
         if cell.size:
             rows = _part_rows(cell, part)
@@ -190,7 +197,9 @@ def crop_scale(window: tuple[int, int, int, int]) -> float:
 def crop_size(window: tuple[int, int, int, int]) -> tuple[int, int]:  # (H,W)
     "The size of the crop: 224 the shorter side, whole pixels the longer."
     left, top, right, bottom = window
-    h, w, scale = bottom - top, right - left, crop_scale(window)
+    h = bottom - top
+    w = right - left
+    scale = crop_scale(window)
     return (SHORT, max(int(w * scale), SHORT)) if h <= w else (max(int(h * scale), SHORT), SHORT)
 
 
@@ -199,7 +208,9 @@ def photo_to_crop(corners: np.ndarray, window: tuple[int, int, int, int]) -> np.
     return (corners - 1 - np.array(window[:2] * 2)) * crop_scale(window) + 1
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #7e818c44
-_SIDE = {  # parts of a vehicle seen from the side, facing left: u, v, width, height in vehicle lengths, from the front and the top
+# parts of a vehicle seen from the side, facing left: u, v,
+# width, height in vehicle lengths, from the front and the top
+_SIDE = {
     "car": {
         1: [(0.10, 0.25, 0.16, 0.16), (0.74, 0.25, 0.16, 0.16)],
         2: [(0.28, 0.03, 0.18, 0.13), (0.50, 0.03, 0.18, 0.13)],
@@ -275,7 +286,8 @@ def _photo(
 ) -> tuple[np.ndarray, list[tuple]]:  # (H,W,3) bytes, places
     "A photograph of one vehicle; the third is of two."
     r = torch.rand(14, generator=g).tolist()
-    H, W = 150 + int(40 * r[0]), 200 + int(60 * r[1])
+    H = 150 + int(40 * r[0])
+    W = 200 + int(60 * r[1])
     ground = torch.nn.functional.interpolate(
         torch.rand(1, 3, 3, 5, generator=g), (H, W), mode="bicubic"
     ).clamp(0, 1)[0]
@@ -307,7 +319,8 @@ def _part_cells(
     vehicle: str, place: tuple, corners: np.ndarray, size: tuple[int, int], number: int
 ) -> np.ndarray:
     "The tables of all parts of one vehicle, with the oddities of photograph `number`."
-    window, cells = crop_window(corners, size), []
+    window = crop_window(corners, size)
+    cells = []
     for part, boxes in _SIDE[vehicle].items():
         photo = np.array([_in_photo(box, place) for box in boxes]).reshape(-1, 4)
         if number == 4 and part == 1:
@@ -325,12 +338,22 @@ def _part_cells(
     return _cell(cells, (len(cells), 1))
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #414e83c7
+def _object_boxes(vehicle: str, places: Sequence) -> list[np.ndarray]:
+    "The box of each object of a photograph, a little wider than its body."
+    bodies = [np.array([_in_photo(box, place) for box in _BODY[vehicle]]) for place in places]
+    return [
+        np.concatenate([b[:, :2].min(0) - 2.3, b[:, 2:].max(0) + [2.3, 2.3 + 0.06 * p[2]]])
+        for b, p in zip(bodies, places)
+    ]
+
+# %% ../../nbs/data/70_vehiclepart.ipynb #a37a8b32
 def _write_one(root: Path, vehicle: str, number: int, g: torch.Generator) -> str:
     "Photograph `number` of a vehicle and its two MATLAB files; returns its line of the list."
     from scipy.io import savemat
 
     picture, places = _photo(vehicle, number, g)
-    name, size = f"{_SYNSETS[vehicle]}_{10000 + number}", picture.shape[:2]
+    name = f"{_SYNSETS[vehicle]}_{10000 + number}"
+    size = picture.shape[:2]
     image = Image.fromarray(picture)
     photo = root / "PASCAL3D+_release1.1" / "Images" / f"{vehicle}_imagenet" / f"{name}.JPEG"
     note = Image.Exif()
@@ -338,11 +361,7 @@ def _write_one(root: Path, vehicle: str, number: int, g: torch.Generator) -> str
         note[0x0112] = 6
         image = image.transpose(Image.Transpose.ROTATE_90)
     image.save(photo, quality=95, exif=note)
-    bodies = [np.array([_in_photo(box, place) for box in _BODY[vehicle]]) for place in places]
-    corners = [
-        np.concatenate([b[:, :2].min(0) - 2.3, b[:, 2:].max(0) + [2.3, 2.3 + 0.06 * p[2]]])
-        for b, p in zip(bodies, places)
-    ]
+    corners = _object_boxes(vehicle, places)
     objects = np.zeros((1, len(places)), dtype=[("class", object), ("bbox", object)])
     for k, box in enumerate(corners):
         objects[0, k] = (vehicle, box.reshape(1, 4))
@@ -372,7 +391,8 @@ def write_vehiclepart_fixture(
     vehicles: Sequence[str] = ("car", "bus"),
     seed: int = 0,
 ) -> Path:
-    "Draw a few vehicles and write them in the layout of PASCAL3D+ and VehicleSemanticPart; returns the folder of both."
+    """Draw a few vehicles and write them in the layout of PASCAL3D+ and VehicleSemanticPart;
+    returns the folder of both."""
     folder, g = Path(folder), generator(seed)
     for vehicle in vehicles:
         for below, _ in _PLACES.values():
@@ -441,7 +461,8 @@ def _name(text: str) -> str:
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #4258bc2a
 def read_lists(root: Path, vehicle: str) -> list[Row]:
-    "Both lists of a vehicle. `InputError` names the list and the line, or the photograph that stands in both."
+    """Both lists of a vehicle.
+    `InputError` names the list and the line, or the photograph that stands in both."""
     rows: list[Row] = []
     form = [
         Column("photograph", _name, "a name without a path"),
@@ -459,27 +480,30 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
     both = [row for row in rows if row.test and row[:3] in seen]
     require(
         not both,
-        f"{_list_path(root, vehicle, 'test')} and the list for training both name {both[0].name if both else ''}; take it out of one of them.",
+        f"{_list_path(root, vehicle, 'test')} and the list for training both name "
+        f"{both[0].name if both else ''}; take it out of one of them.",
     )
     return rows
 
-# %% ../../nbs/data/70_vehiclepart.ipynb #ab881c00
-@collections.register("vehiclepart")
-class VehiclePart(Collection):
-    """VehicleSemanticPart on PASCAL3D+ (Wang et al. 2015): vehicles with part boxes.
-
-    Cropped to the object at short side 224.
-    """
-
-    locate = staticmethod(find_vehiclepart)
-    summary = "photographs of six kinds of vehicles with part boxes, several of a part (VehicleSemanticPart on PASCAL3D+)"
-    needs = (
-        "the folders PASCAL3D+_release1.1 (of PASCAL3D+_release1.1.zip) and PASCAL3D+_sp (of "
-        "VehicleSemanticPart) side by side, as --root or in PARTBOOK_VEHICLEPART"
+# %% ../../nbs/data/70_vehiclepart.ipynb #52c21449
+def _chosen_vehicles(categories: str) -> tuple[str, ...]:
+    if categories == "all":
+        return VEHICLES
+    vehicles = tuple(v.strip() for v in categories.split(","))
+    for v in vehicles:
+        require(
+            v in VEHICLES,
+            f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.",
+        )
+    require(
+        len(set(vehicles)) == len(vehicles),
+        f"A vehicle is named twice in {categories!r}; name each once.",
     )
-    splits = ("train", "test", "all")
-    category_names = VEHICLES
-    foreground = "inside the true box"
+    return vehicles
+
+
+class _OpenedVehicles(Collection):
+    "What opening reads, chooses and checks."
 
     def __init__(
         self,
@@ -499,57 +523,123 @@ class VehiclePart(Collection):
         self.split = split
         self.size = size
         self.crop = crop
-        self._list_rows(vehicles, without_boxes)
+        _list_rows(self, vehicles, without_boxes)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+# %% ../../nbs/data/70_vehiclepart.ipynb #ab881c00
+@collections.register("vehiclepart")
+class VehiclePart(_OpenedVehicles):
+    """VehicleSemanticPart on PASCAL3D+ (Wang et al. 2015): vehicles with part boxes.
+    Cropped to the object at short side 224."""
+
+    locate = staticmethod(find_vehiclepart)
+    summary = (
+        "photographs of six kinds of vehicles with part boxes, several of a part "
+        "(VehicleSemanticPart on PASCAL3D+)"
+    )
+    needs = (
+        "the folders PASCAL3D+_release1.1 (of PASCAL3D+_release1.1.zip) and PASCAL3D+_sp (of "
+        "VehicleSemanticPart) side by side, as --root or in PARTBOOK_VEHICLEPART"
+    )
+    splits = ("train", "test", "all")
+    category_names = VEHICLES
+    foreground = "inside the true box"
+
+    @classmethod
+    def open(
+        cls,
+        # the folder with PASCAL3D+_release1.1 and PASCAL3D+_sp;
+        # default: the variable PARTBOOK_VEHICLEPART
+        root: str | Path | None = None,
+        split: str = "train",  # "train", "test" (the data set's lists) or "all"
+        # resize every sample SxS, which no paper does; None keeps the short side at 224
+        size: int | None = None,
+        seed: int = 0,  # photographs do not depend on it
+        # one of the six, several with commas between, or "all" (parts are then numbered on)
+        categories: str = "car",
+        # to the object at short side 224 (alignment paper, Sec.
+        # 4.3); False: the whole photograph at its own size
+        crop: bool = True,
+        # objects without a part box: "keep", or "drop" (Bai et al. 2019)
+        without_boxes: str = "keep",
+    ) -> "VehiclePart":
+        "Open a split. `InputError` when a list does not fit or a file is missing."
+        vehicles = _chosen_vehicles(categories)
+        return cls(find_vehiclepart(root), split, size, vehicles, crop, without_boxes)
+
+    def __getitem__(self, i: int) -> Sample:
+        return _sample(self, i)
+
+    def files(self) -> list[Path]:
+        "What the samples are read from: photographs, both kinds of annotations, lists."
+        return _files(self)
+
+    def remarks(self) -> list[str]:
+        "Which photographs may lie on the wrong side, one sentence for each vehicle."
+        return _remarks(self)
+
+    def counts(self) -> dict[str, int]:
+        "Counts over both splits; reads every annotation and every photograph's header."
+        return _counts(self)
+
+    def compare_with_paper(self) -> str:
+        "Whether the numbers of photographs are those of the paper, in words."
+        return _compare_with_paper(self)
+
 # %% ../../nbs/data/70_vehiclepart.ipynb #bf241b7d
-@patch
-def _path(self: VehiclePart, row: Row, what: str) -> Path:  # what: "photo", "object" or "parts"
+def _path(
+    collection: VehiclePart, row: Row, what: str
+) -> Path:  # what: "photo", "object" or "parts"
     below, ending = _PLACES[what]
-    return self.root / below.format(row.vehicle) / (row.name + ending)
+    return collection.root / below.format(row.vehicle) / (row.name + ending)
 
 
-@patch
-def _list_rows(self: VehiclePart, vehicles: Sequence[str], without_boxes: str) -> None:
+def _list_rows(collection: VehiclePart, vehicles: Sequence[str], without_boxes: str) -> None:
     "All objects of the lists, and those of the split."
-    self.all_rows = [row for vehicle in vehicles for row in read_lists(self.root, vehicle)]
-    self._check_files(vehicles)
-    self._number_parts(vehicles)
-    self.turnings = {vehicle: self._turning(vehicle) for vehicle in vehicles}
-    self.dropped = 0
+    collection.all_rows = [
+        row for vehicle in vehicles for row in read_lists(collection.root, vehicle)
+    ]
+    _check_files(collection, vehicles)
+    _number_parts(collection, vehicles)
+    collection.turnings = {vehicle: _turning(collection, vehicle) for vehicle in vehicles}
+    collection.dropped = 0
     if without_boxes == "drop":
-        self._drop_bare()
-    self.rows = [r for r in self.all_rows if self.split in ("all", "test" if r.test else "train")]
-    none = f"No object of split {self.split!r} has a part box; open with without_boxes=keep."
-    require(self.rows, none)
+        _drop_bare(collection)
+    collection.rows = [
+        r for r in collection.all_rows if collection.split in ("all", "test" if r.test else "train")
+    ]
+    none = f"No object of split {collection.split!r} has a part box; open with without_boxes=keep."
+    require(collection.rows, none)
 
 
-@patch
-def _number_parts(self: VehiclePart, vehicles: Sequence[str]) -> None:
+def _number_parts(collection: VehiclePart, vehicles: Sequence[str]) -> None:
     "Count each vehicle's parts in its first file, and number the parts of all one after the other."
-    self.first = {v: next(row for row in self.all_rows if row.vehicle == v) for v in vehicles}
-    self.parts = {
-        v: read_parts(self._path(row, "parts"), row.number).parts for v, row in self.first.items()
+    collection.first = {
+        v: next(row for row in collection.all_rows if row.vehicle == v) for v in vehicles
     }
-    starts = np.cumsum([0, *self.parts.values()])[:-1].tolist()
-    self.offset = dict(zip(vehicles, starts))
-    self.part_names = tuple(f"{v} {p}" for v, n in self.parts.items() for p in range(1, n + 1))
+    collection.parts = {
+        v: read_parts(_path(collection, row, "parts"), row.number).parts
+        for v, row in collection.first.items()
+    }
+    starts = np.cumsum([0, *collection.parts.values()])[:-1].tolist()
+    collection.offset = dict(zip(vehicles, starts))
+    collection.part_names = tuple(
+        f"{v} {p}" for v, n in collection.parts.items() for p in range(1, n + 1)
+    )
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #b60e7a97
-@patch
-def _check_files(self: VehiclePart, vehicles: Sequence[str]) -> None:
+def _check_files(collection: VehiclePart, vehicles: Sequence[str]) -> None:
     for vehicle in vehicles:
         for below, ending in _PLACES.values():
-            place, names = (
-                self.root / below.format(vehicle),
-                [row.name + ending for row in self.all_rows if row.vehicle == vehicle],
-            )
+            place = collection.root / below.format(vehicle)
+            names = [row.name + ending for row in collection.all_rows if row.vehicle == vehicle]
             gone = missing_files(place, names)
             require(
                 not gone,
-                f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the {vehicle} name, the first is "
+                f"{place} lacks {len(gone)} of the {len(names)} files that the lists of the "
+                f"{vehicle} name, the first is "
                 f"{gone[0] if gone else ''}; unpack the archive again, or shorten the lists.",
             )
 
@@ -699,124 +789,92 @@ class Annotation(NamedTuple):
     window: tuple[int, int, int, int]
 
 
-@patch
-def _turning(self: VehiclePart, vehicle: str) -> Turning:
+def _turning(collection: VehiclePart, vehicle: str) -> Turning:
     "The photographs of a vehicle, and the sizes that PASCAL3D+ notes for them."
-    rows = [row for row in self.all_rows if row.vehicle == vehicle]
-    photographs = {row: self._path(row, "photo") for row in rows}
+    rows = [row for row in collection.all_rows if row.vehicle == vehicle]
+    photographs = {row: _path(collection, row, "photo") for row in rows}
 
     def noted(row: Row) -> tuple[int, int] | None:
         try:
-            return read_object(self._path(row, "object"), row.number, row.vehicle).size
+            return read_object(_path(collection, row, "object"), row.number, row.vehicle).size
         except InputError:
             return None
 
     return Turning(photographs, noted)
 
 
-@patch
-def _drop_bare(self: VehiclePart) -> None:
+def _drop_bare(collection: VehiclePart) -> None:
     "Leave out the objects of which no part box is left, in both splits."
-    before = len(self.all_rows)
-    rows = progress(self.all_rows, "looking for part boxes")
-    self.all_rows = [
-        row for row in rows if len(read_parts(self._path(row, "parts"), row.number).numbers)
+    before = len(collection.all_rows)
+    rows = progress(collection.all_rows, "looking for part boxes")
+    collection.all_rows = [
+        row for row in rows if len(read_parts(_path(collection, row, "parts"), row.number).numbers)
     ]
-    self.dropped = before - len(self.all_rows)
+    collection.dropped = before - len(collection.all_rows)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #34ed914d
-@patch
-def _annotation(self: VehiclePart, row: Row) -> Annotation:
+def _annotation(collection: VehiclePart, row: Row) -> Annotation:
     "Read both files of a row and hold them against the photograph's header and the other files."
-    own, table = (
-        read_object(self._path(row, "object"), row.number, row.vehicle),
-        read_parts(self._path(row, "parts"), row.number),
-    )
-    first = self.first[row.vehicle]
+    own = read_object(_path(collection, row, "object"), row.number, row.vehicle)
+    table = read_parts(_path(collection, row, "parts"), row.number)
+    first = collection.first[row.vehicle]
     require(
-        table.parts == self.parts[row.vehicle],
-        f"{self._path(row, 'parts')} has {table.parts} parts, but {first.name}.mat has {self.parts[row.vehicle]}; copy it again.",
+        table.parts == collection.parts[row.vehicle],
+        f"{_path(collection, row, 'parts')} has {table.parts} parts, but {first.name}.mat has "
+        f"{collection.parts[row.vehicle]}; copy it again.",
     )
-    source = self._path(row, "object").name
-    turn, size = self.turnings[row.vehicle].look(row, own.size, source)
+    source = _path(collection, row, "object").name
+    turn, size = collection.turnings[row.vehicle].look(row, own.size, source)
     window = crop_window(own.corners, size)
     require(
         window[0] < window[2] and window[1] < window[3],
-        f"{self._path(row, 'object')}: bbox {_short(own.corners)} of object {row.number} lies outside its {size[1]}x{size[0]} "
+        f"{_path(collection, row, 'object')}: bbox {_short(own.corners)} of object "
+        f"{row.number} lies outside its {size[1]}x{size[0]} "
         "photograph; copy the file again.",
     )
     return Annotation(own, table, size, turn, window)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #6e9e747c
-@patch
-def __getitem__(self: VehiclePart, i: int) -> Sample:
-    row = self.rows[i]
-    a = self._annotation(row)
-    image = read_image(self._path(row, "photo"), upright=a.turn)
+def _sample(collection: VehiclePart, i: int) -> Sample:
+    row = collection.rows[i]
+    a = _annotation(collection, row)
+    image = read_image(_path(collection, row, "photo"), upright=a.turn)
     left, top, right, bottom = a.window
     sample = Sample(
         image, f"{row.vehicle}/{row.name}_{row.number}", category=VEHICLES.index(row.vehicle)
     )
-    if self.crop:
+    if collection.crop:
         sides = crop_size(a.window)
         sample = resize(replace(sample, image=image[:, top:bottom, left:right]), sides)
-        left, top, right, bottom = 0, 0, sides[1], sides[0]
+        left = 0
+        top = 0
+        right = sides[1]
+        bottom = sides[0]
     boxes, inside = corners_to_boxes(
-        a.table.in_crop if self.crop else a.table.in_photo, sample.size
+        a.table.in_crop if collection.crop else a.table.in_photo, sample.size
     )
-    parts = a.table.numbers[inside] + self.offset[row.vehicle]
+    parts = a.table.numbers[inside] + collection.offset[row.vehicle]
     sample = replace(
         sample,
         box=torch.tensor([left, top, right - left, bottom - top], dtype=torch.float32),
         part_boxes=torch.from_numpy(boxes[inside]).float(),
         box_parts=torch.from_numpy(parts),
     )
-    return sample if self.size is None else resize(sample, self.size)
-
-# %% ../../nbs/data/70_vehiclepart.ipynb #9c041a99
-@patch(cls_method=True)
-def open(
-    cls: VehiclePart,
-    root: str
-    | Path
-    | None = None,  # the folder with PASCAL3D+_release1.1 and PASCAL3D+_sp; default: the variable PARTBOOK_VEHICLEPART
-    split: str = "train",  # "train", "test" (the data set's lists) or "all"
-    size: int
-    | None = None,  # resize every sample SxS, which no paper does; None keeps the short side at 224
-    seed: int = 0,  # photographs do not depend on it
-    categories: str = "car",  # one of the six, several with commas between, or "all" (parts are then numbered on)
-    crop: bool = True,  # to the object at short side 224 (alignment paper, Sec. 4.3); False: the whole photograph at its own size
-    without_boxes: str = "keep",  # objects without a part box: "keep", or "drop" (Bai et al. 2019)
-) -> VehiclePart:
-    "Open a split. `InputError` when a list does not fit or a file is missing."
-    vehicles = VEHICLES if categories == "all" else tuple(v.strip() for v in categories.split(","))
-    for v in vehicles:
-        require(
-            v in VEHICLES,
-            f"VehiclePart has no vehicle {v!r}; choose among: {', '.join(VEHICLES)}, or all.",
-        )
-    require(
-        len(set(vehicles)) == len(vehicles),
-        f"A vehicle is named twice in {categories!r}; name each once.",
-    )
-    return cls(find_vehiclepart(root), split, size, vehicles, crop, without_boxes)
+    return sample if collection.size is None else resize(sample, collection.size)
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #14d026c4
-@patch
-def files(self: VehiclePart) -> list[Path]:
-    "What the samples are read from: photographs, both kinds of annotations, lists."
-    found = [self._path(row, what) for what in _PLACES for row in self.rows]
+def _files(collection: VehiclePart) -> list[Path]:
+    found = [_path(collection, row, what) for what in _PLACES for row in collection.rows]
     splits = ("train", "test")
-    lists = [_list_path(self.root, v, split) for v in self.parts for split in splits]
+    root = collection.root
+    lists = [_list_path(root, v, split) for v in collection.parts for split in splits]
     return list(dict.fromkeys([*found, *lists]))
 
 
-@patch
-def remarks(self: VehiclePart) -> list[str]:
-    "Which photographs may lie on the wrong side, one sentence for each vehicle."
+def _remarks(collection: VehiclePart) -> list[str]:
     said = []
-    for vehicle, turning in self.turnings.items():
-        mine = [row for row in self.rows if row.vehicle == vehicle]
+    for vehicle, turning in collection.turnings.items():
+        mine = [row for row in collection.rows if row.vehicle == vehicle]
         said += turning_remarks(turning, mine, f"the {vehicle} list")
     return said
 
@@ -830,9 +888,7 @@ PAPER = (
 AGREE = 2.0  # pixels of the crop by which the two boxes of a row may differ
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #4b2f1f4f
-@patch
-def counts(self: VehiclePart) -> dict[str, int]:
-    "Counts over both splits; reads every annotation and every photograph's header."
+def _counts(collection: VehiclePart) -> dict[str, int]:
     kinds = (
         "part boxes",
         "entries left out",
@@ -842,50 +898,48 @@ def counts(self: VehiclePart) -> dict[str, int]:
     )
     seen = dict.fromkeys(kinds, 0)
     bare = 0
-    for row in progress(self.all_rows, "checking annotations"):
-        a = self._annotation(row)
-        table, sides = a.table, crop_size(a.window)
+    for row in progress(collection.all_rows, "checking annotations"):
+        a = _annotation(collection, row)
+        table = a.table
+        sides = crop_size(a.window)
         _, inside = corners_to_boxes(table.in_crop, sides)
-        beyond = (table.in_crop[:, :2] < 0).any(1) | (
-            table.in_crop[:, 2:] > np.array(sides[::-1]) + 1
-        ).any(1)
-        differ = (
-            np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window)).max(1, initial=0)
-            > AGREE
-        )
-        for key, value in zip(
-            seen, (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())
-        ):
+        before = (table.in_crop[:, :2] < 0).any(1)
+        behind = (table.in_crop[:, 2:] > np.array(sides[::-1]) + 1).any(1)
+        beyond = before | behind
+        distance = np.abs(table.in_crop - photo_to_crop(table.in_photo, a.window))
+        differ = distance.max(1, initial=0) > AGREE
+        values = (inside.sum(), table.odd, (~inside).sum(), beyond.sum(), differ.sum())
+        for key, value in zip(seen, values):
             seen[key] += int(value)
         bare += not len(table.numbers)
     rare = {
         "objects without a part box": bare,
-        "objects without a part box, left out": self.dropped,
-        "photographs whose note to turn no size confirms": self._unsure(),
+        "objects without a part box, left out": collection.dropped,
+        "photographs whose note to turn no size confirms": _unsure(collection),
     }
-    test = sum(row.test for row in self.all_rows)
+    test = sum(row.test for row in collection.all_rows)
     return {
-        "objects": len(self.all_rows),
-        "train": len(self.all_rows) - test,
+        "objects": len(collection.all_rows),
+        "train": len(collection.all_rows) - test,
         "test": test,
-        "vehicles": len(self.parts),
-        "parts": len(self.part_names),
+        "vehicles": len(collection.parts),
+        "parts": len(collection.part_names),
         **seen,
         **{what: n for what, n in rare.items() if n},
     }
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #d371e378
-@patch
-def _unsure(self: VehiclePart) -> int:
+def _unsure(collection: VehiclePart) -> int:
     "How many photographs have a note to turn that no size confirms."
-    mine = ([r for r in self.all_rows if r.vehicle == v] for v in self.turnings)
-    return sum(len(t.unsure(rows)) for t, rows in zip(self.turnings.values(), mine))
+    mine = ([r for r in collection.all_rows if r.vehicle == v] for v in collection.turnings)
+    return sum(len(t.unsure(rows)) for t, rows in zip(collection.turnings.values(), mine))
 
 # %% ../../nbs/data/70_vehiclepart.ipynb #c94bb9a3
-@patch
-def compare_with_paper(self: VehiclePart) -> str:
-    "Whether the numbers of photographs are those of the paper, in words."
-    train = {v: sum(not row.test for row in self.all_rows if row.vehicle == v) for v in self.parts}
+def _compare_with_paper(collection: VehiclePart) -> str:
+    train = {
+        v: sum(not row.test for row in collection.all_rows if row.vehicle == v)
+        for v in collection.parts
+    }
     text = ", ".join(f"{v} {n}" for v, n in train.items())
     whole = all(0.8 * PAPER[0] <= n <= 1.2 * PAPER[1] for n in train.values())
     verdict = "" if whole else ", so this is a part of the data set, or another"
