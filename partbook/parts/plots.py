@@ -9,8 +9,9 @@ __all__ = ['BASE', 'SHADES', 'GREY', 'LARGE', 'part_colours', 'as_picture', 'as_
 
 # %% ../../nbs/parts/20_plots.ipynb #9cc7e82c
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,9 +62,9 @@ def _laid_out(value: Any) -> np.ndarray:  # (H,W) or (H,W,3), not copied
 
 
 def as_picture(
-    value: Any,  # (3,H,W) image or (H,W,3) picture, (H,W) integer labels, (H,W) mask or map in [0,1]
+    value: Any,  # (3,H,W) image, (H,W,3) picture, (H,W) integer labels, mask or map in [0,1]
 ) -> np.ndarray:  # (H,W,3) float in [0,1]
-    "What `value`, a tensor or an array, looks like: labels in part colours, masks and maps in grey."
+    "What a tensor or an array looks like: labels in part colours, masks and maps in grey."
     array = _laid_out(value)
     if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
         return part_colours(max(int(array.max()), 0))[array]
@@ -101,10 +102,9 @@ def as_bytes(
 def draw_picture(
     ax: Axes,
     value: Any,  # what `as_picture` takes
-    size: tuple[int, int]
-    | None = None,  # (H,W) in pixels to draw it at, for a coarse grid; None: its own
+    size: tuple[int, int] | None = None,  # (H,W) in pixels, for a coarse grid; None: its own
 ) -> None:
-    "Draw so that pixel j spans [j, j+1), the convention of landmarks and boxes. Small pictures stay sharp."
+    "Draw so that pixel j spans [j, j+1), as landmarks and boxes do. Small pictures stay sharp."
     picture = as_picture(value)
     H, W = size or picture.shape[:2]
     ax.imshow(
@@ -219,8 +219,7 @@ def contours(
     labels: Tensor | np.ndarray,  # (H,W) integers
     colour: str = "black",
     linewidth: float = 0.7,  # points
-    size: tuple[int, int]
-    | None = None,  # (H,W) the labels stand for in pixels, when they are coarser than the picture
+    size: tuple[int, int] | None = None,  # (H,W) in pixels, for labels coarser than the picture
 ) -> LineCollection:
     "Thin lines between regions of different labels."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -241,8 +240,7 @@ def draw_landmarks(
     landmarks: Tensor | np.ndarray,  # (L,2) points (x,y) in pixels
     visible: Tensor | np.ndarray | None = None,  # (L,) bool; hidden ones are not drawn
     names: Sequence[str] | None = None,  # written beside the points
-    colours: np.ndarray
-    | None = None,  # (L,3); the part colours by default, landmark i in colour i+1
+    colours: np.ndarray | None = None,  # (L,3); by default landmark i in part colour i+1
     size: float = 16.0,  # area of a dot in square points
 ) -> None:
     "A ringed dot for each visible landmark, on a picture drawn by `draw_picture`."
@@ -270,7 +268,7 @@ def draw_landmarks(
 
 # %% ../../nbs/parts/20_plots.ipynb #e73259ff
 def _screen_pixels(side: int, wanted: int) -> int:
-    "Small pictures are magnified a whole number of times, so that every pixel is as large as its neighbour."
+    "Small pictures are magnified a whole number of times: all pixels are of one size."
     return side * max(1, round(wanted / side)) if side <= 160 else wanted
 
 
@@ -401,7 +399,8 @@ def part_sheet(
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
     require(
         len(images) == len(labels) > 0,
-        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.",
+        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} "
+        f"images and {len(labels)} label maps.",
     )
     images = [as_picture(i) for i in images]
     side = max(max(i.shape[:2]) for i in images)
