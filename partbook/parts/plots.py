@@ -11,7 +11,7 @@ __all__ = ['BASE', 'SHADES', 'GREY', 'LARGE', 'part_colours', 'as_picture', 'as_
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -154,7 +154,9 @@ class _Table:
     def __call__(self, picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
         picture = np.ascontiguousarray(picture)
         grey = np.asarray(Image.fromarray(picture).convert("L"))
-        parts = self.parts.take(labels.astype(np.intp) * 256 + grey, axis=0, mode="clip")
+        parts: np.ndarray = self.parts.take(
+            labels.astype(np.intp) * 256 + grey, axis=0, mode="clip"
+        )
         ground = labels <= 0
         if ground.any():
             mixed = self.own[picture]
@@ -207,9 +209,9 @@ def _darken(result: np.ndarray, labels: np.ndarray, rows: slice) -> None:
 def _runs(labels: np.ndarray) -> np.ndarray:
     "(n,2,2) ends (x,y) of the vertical lines between columns whose labels differ."
     column, row = np.nonzero((labels[:, 1:] != labels[:, :-1]).T)
-    starts = np.ones(len(row), bool)
+    starts: np.ndarray = np.ones(len(row), bool)
     starts[1:] = (np.diff(column) != 0) | (np.diff(row) != 1)
-    ends = np.append(starts[1:], True)[: len(row)]
+    ends: np.ndarray = np.append(starts[1:], True)[: len(row)]
     x = column[starts] + 1
     return np.stack([np.stack([x, row[starts]], -1), np.stack([x, row[ends] + 1], -1)], 1)
 
@@ -232,7 +234,8 @@ def contours(
         linewidths=linewidth,
         capstyle="projecting",
     )
-    return ax.add_collection(lines)
+    ax.add_collection(lines)
+    return lines
 
 # %% ../../nbs/parts/20_plots.ipynb #171f3909
 def draw_landmarks(
@@ -251,10 +254,11 @@ def draw_landmarks(
         else np.asarray(visible.cpu() if isinstance(visible, Tensor) else visible, bool)
     )
     colours = part_colours(len(points))[1:] if colours is None else colours
-    ax.scatter(
-        *points[shown].T, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3
-    )
-    for i in np.flatnonzero(shown) if names is not None else []:
+    x, y = points[shown].T
+    ax.scatter(x, y, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3)
+    if names is None:
+        return
+    for i in np.flatnonzero(shown).tolist():
         ax.annotate(
             names[i],
             points[i],
@@ -273,8 +277,9 @@ def _screen_pixels(side: int, wanted: int) -> int:
 
 
 def _drawn(figure: Figure) -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 # %% ../../nbs/parts/20_plots.ipynb #b9b9cd90
 class Sheet(Figure):
