@@ -9,8 +9,9 @@ __all__ = ['BASE', 'SHADES', 'GREY', 'LARGE', 'part_colours', 'as_picture', 'as_
 
 # %% ../../nbs/parts/20_plots.ipynb #9cc7e82c
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,9 +62,9 @@ def _laid_out(value: Any) -> np.ndarray:  # (H,W) or (H,W,3), not copied
 
 
 def as_picture(
-    value: Any,  # (3,H,W) image or (H,W,3) picture, (H,W) integer labels, (H,W) mask or map in [0,1]
+    value: Any,  # (3,H,W) image, (H,W,3) picture, (H,W) integer labels, mask or map in [0,1]
 ) -> np.ndarray:  # (H,W,3) float in [0,1]
-    "What `value`, a tensor or an array, looks like: labels in part colours, masks and maps in grey."
+    "What a tensor or an array looks like: labels in part colours, masks and maps in grey."
     array = _laid_out(value)
     if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
         return part_colours(max(int(array.max()), 0))[array]
@@ -101,10 +102,9 @@ def as_bytes(
 def draw_picture(
     ax: Axes,
     value: Any,  # what `as_picture` takes
-    size: tuple[int, int]
-    | None = None,  # (H,W) in pixels to draw it at, for a coarse grid; None: its own
+    size: tuple[int, int] | None = None,  # (H,W) in pixels, for a coarse grid; None: its own
 ) -> None:
-    "Draw so that pixel j spans [j, j+1), the convention of landmarks and boxes. Small pictures stay sharp."
+    "Draw so that pixel j spans [j, j+1), as landmarks and boxes do. Small pictures stay sharp."
     picture = as_picture(value)
     H, W = size or picture.shape[:2]
     ax.imshow(
@@ -154,7 +154,9 @@ class _Table:
     def __call__(self, picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
         picture = np.ascontiguousarray(picture)
         grey = np.asarray(Image.fromarray(picture).convert("L"))
-        parts = self.parts.take(labels.astype(np.intp) * 256 + grey, axis=0, mode="clip")
+        parts: np.ndarray = self.parts.take(
+            labels.astype(np.intp) * 256 + grey, axis=0, mode="clip"
+        )
         ground = labels <= 0
         if ground.any():
             mixed = self.own[picture]
@@ -207,9 +209,9 @@ def _darken(result: np.ndarray, labels: np.ndarray, rows: slice) -> None:
 def _runs(labels: np.ndarray) -> np.ndarray:
     "(n,2,2) ends (x,y) of the vertical lines between columns whose labels differ."
     column, row = np.nonzero((labels[:, 1:] != labels[:, :-1]).T)
-    starts = np.ones(len(row), bool)
+    starts: np.ndarray = np.ones(len(row), bool)
     starts[1:] = (np.diff(column) != 0) | (np.diff(row) != 1)
-    ends = np.append(starts[1:], True)[: len(row)]
+    ends: np.ndarray = np.append(starts[1:], True)[: len(row)]
     x = column[starts] + 1
     return np.stack([np.stack([x, row[starts]], -1), np.stack([x, row[ends] + 1], -1)], 1)
 
@@ -219,8 +221,7 @@ def contours(
     labels: Tensor | np.ndarray,  # (H,W) integers
     colour: str = "black",
     linewidth: float = 0.7,  # points
-    size: tuple[int, int]
-    | None = None,  # (H,W) the labels stand for in pixels, when they are coarser than the picture
+    size: tuple[int, int] | None = None,  # (H,W) in pixels, for labels coarser than the picture
 ) -> LineCollection:
     "Thin lines between regions of different labels."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -233,7 +234,8 @@ def contours(
         linewidths=linewidth,
         capstyle="projecting",
     )
-    return ax.add_collection(lines)
+    ax.add_collection(lines)
+    return lines
 
 # %% ../../nbs/parts/20_plots.ipynb #171f3909
 def draw_landmarks(
@@ -241,8 +243,7 @@ def draw_landmarks(
     landmarks: Tensor | np.ndarray,  # (L,2) points (x,y) in pixels
     visible: Tensor | np.ndarray | None = None,  # (L,) bool; hidden ones are not drawn
     names: Sequence[str] | None = None,  # written beside the points
-    colours: np.ndarray
-    | None = None,  # (L,3); the part colours by default, landmark i in colour i+1
+    colours: np.ndarray | None = None,  # (L,3); by default landmark i in part colour i+1
     size: float = 16.0,  # area of a dot in square points
 ) -> None:
     "A ringed dot for each visible landmark, on a picture drawn by `draw_picture`."
@@ -253,10 +254,11 @@ def draw_landmarks(
         else np.asarray(visible.cpu() if isinstance(visible, Tensor) else visible, bool)
     )
     colours = part_colours(len(points))[1:] if colours is None else colours
-    ax.scatter(
-        *points[shown].T, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3
-    )
-    for i in np.flatnonzero(shown) if names is not None else []:
+    x, y = points[shown].T
+    ax.scatter(x, y, s=size, c=colours[shown], edgecolors="white", linewidths=0.8, zorder=3)
+    if names is None:
+        return
+    for i in np.flatnonzero(shown).tolist():
         ax.annotate(
             names[i],
             points[i],
@@ -270,13 +272,14 @@ def draw_landmarks(
 
 # %% ../../nbs/parts/20_plots.ipynb #e73259ff
 def _screen_pixels(side: int, wanted: int) -> int:
-    "Small pictures are magnified a whole number of times, so that every pixel is as large as its neighbour."
+    "Small pictures are magnified a whole number of times: all pixels are of one size."
     return side * max(1, round(wanted / side)) if side <= 160 else wanted
 
 
 def _drawn(figure: Figure) -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 # %% ../../nbs/parts/20_plots.ipynb #b9b9cd90
 class Sheet(Figure):
@@ -401,7 +404,8 @@ def part_sheet(
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
     require(
         len(images) == len(labels) > 0,
-        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} images and {len(labels)} label maps.",
+        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} "
+        f"images and {len(labels)} label maps.",
     )
     images = [as_picture(i) for i in images]
     side = max(max(i.shape[:2]) for i in images)
