@@ -9,9 +9,9 @@ __all__ = ['random_warp', 'recolour', 'change_ground', 'Descriptor', 'belief', '
 
 # %% ../../nbs/features/30_equivariant.ipynb #fb362fef
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..core import generator, pick_device, progress, require
-from ..files import write_atomic
 from ..data.sample import Collection, Kept, collections
 from .extractor import Extractor, extractors
+from ..files import write_atomic
 from ..parts.light import Body
 from ..parts.warps import cell_centres, random_affine, uniform
 from ..weights import OR_ELSE, load_into, load_tensors, save_tensors
@@ -50,11 +50,12 @@ def recolour(
     g: torch.Generator,
 ) -> Tensor:
     "Random gain, gamma, channel order, inversion, greyness and noise for each picture."
-    B, d = len(images), g.device
-    gain, bias = torch.exp(uniform((B, 3, 1, 1), g, -0.5, 0.5)), uniform((B, 3, 1, 1), g, -0.2, 0.2)
-    y = ((images - 0.5) * gain + 0.5 + bias).clamp(1e-3, 1) ** torch.exp(
-        uniform((B, 1, 1, 1), g, -0.5, 0.5)
-    )
+    B = len(images)
+    d = g.device
+    gain = torch.exp(uniform((B, 3, 1, 1), g, -0.5, 0.5))
+    bias = uniform((B, 3, 1, 1), g, -0.2, 0.2)
+    gamma = torch.exp(uniform((B, 1, 1, 1), g, -0.5, 0.5))
+    y = ((images - 0.5) * gain + 0.5 + bias).clamp(1e-3, 1) ** gamma
     order = torch.rand((B, 3), generator=g, device=d).argsort(1)
     y = y.gather(1, order[:, :, None, None].expand_as(y))
     y = torch.where(uniform((B, 3, 1, 1), g) < 0.3, 1 - y, y)
@@ -103,25 +104,25 @@ def squared_distances(
     grid: Tensor,  # (B,h,w,2) places g(v)
 ) -> Tensor:  # (B,h*w,h*w): |u - g(v)|^2 for cells v, u
     "Expanded, so that no (V,U,2) array is needed."
-    v, u = grid.flatten(1, 2), cell_centres(grid.shape[1], grid.device).view(1, -1, 2)
-    return (v.square().sum(-1, keepdim=True) - 2 * v @ u.mT + u.square().sum(-1)[:, None]).clamp(
-        min=0
-    )
+    v = grid.flatten(1, 2)
+    u = cell_centres(grid.shape[1], grid.device).view(1, -1, 2)
+    squares = v.square().sum(-1, keepdim=True) - 2 * v @ u.mT + u.square().sum(-1)[:, None]
+    return squares.clamp(min=0)
 
 # %% ../../nbs/features/30_equivariant.ipynb #d7dc2d7e
 def matching_loss(
     log_p: Tensor,  # (B,V,U)
     squared: Tensor,  # (B,V,U)
     weights: Tensor,  # (B,V) which cells v count: those that come from the object
-    sigma: float
-    | None = 0.08,  # width of the target in half pictures; None: the published distance loss
+    # width of the target in half pictures; None: the published distance loss
+    sigma: float | None = 0.08,
     gamma: float = 0.5,  # exponent of the published loss
 ) -> Tensor:
     "Mean loss over the cells that count."
     if sigma is None:
-        cost = (log_p.exp() * (squared + 1e-6) ** (gamma / 2)).sum(-1)
+        cost = (log_p.exp() * (squared + 1e-6) ** (gamma / 2)).sum(-1)  # L_dist
     else:
-        cost = -((-squared / (2 * sigma**2)).softmax(-1) * log_p).sum(-1)
+        cost = -((-squared / (2 * sigma**2)).softmax(-1) * log_p).sum(-1)  # L_cross
     return (cost * weights).sum() / weights.sum().clamp(min=1e-6)
 
 # %% ../../nbs/features/30_equivariant.ipynb #cc0967d1
@@ -161,34 +162,27 @@ def training_loss(
     g: torch.Generator,
 ) -> Tensor:
     "The loss of one batch."
-    B, S = len(images), images.shape[-1]
+    B = len(images)
+    S = images.shape[-1]
+    h = S // 4
+    tau = recipe.temperature
     grid = random_warp(B, S, g, recipe.rotation, recipe.zoom, recipe.shift)
     object_ = masks[:, None].float()
-    warped, warped_object = (
-        F.grid_sample(v, grid, padding_mode=p, align_corners=False)
-        for v, p in ((images, "reflection"), (object_, "zeros"))
-    )
+    warped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    warped_object = F.grid_sample(object_, grid, padding_mode="zeros", align_corners=False)
     lenders = [torch.randperm(B, generator=g, device=g.device) for _ in range(2)]
     views = [
         change_ground(recolour(v, g), m, images[i], masks[i], g)
         for v, m, i in ((images, object_, lenders[0]), (warped, warped_object, lenders[1]))
     ]
     keys, queries = network(torch.cat(views)).flatten(2).chunk(2)
-    h = S // 4
-    cells = F.interpolate(
-        grid.movedim(-1, 1), (h, h), mode="bilinear", align_corners=False
-    ).movedim(1, -1)
-    squared, weights = (
-        squared_distances(cells),
-        F.grid_sample(object_, cells, align_corners=False).flatten(1),
-    )
-    direct = matching_loss(
-        belief(queries, keys, recipe.temperature), squared, weights, recipe.sigma
-    )
-    rebuilt = exchange(queries, keys.roll(1, 0), recipe.temperature)
-    detour = matching_loss(
-        belief(rebuilt, keys, recipe.temperature), squared, weights, recipe.sigma
-    )
+    places = F.interpolate(grid.movedim(-1, 1), (h, h), mode="bilinear", align_corners=False)
+    cells = places.movedim(1, -1)
+    squared = squared_distances(cells)
+    weights = F.grid_sample(object_, cells, align_corners=False).flatten(1)
+    direct = matching_loss(belief(queries, keys, tau), squared, weights, recipe.sigma)
+    rebuilt = exchange(queries, keys.roll(1, 0), tau)
+    detour = matching_loss(belief(rebuilt, keys, tau), squared, weights, recipe.sigma)
     return (1 - recipe.through_others) * direct + recipe.through_others * detour
 
 # %% ../../nbs/features/30_equivariant.ipynb #72e5e71d
@@ -196,28 +190,25 @@ def train_descriptor(
     collection: Collection,  # pictures of one size, with masks
     recipe: Recipe,
     device: str = "auto",
-    stop: int
-    | None = None,  # steps to take, if not all; the schedule stays that of the full recipe
+    stop: int | None = None,  # steps to take, if not all; the schedule stays the full recipe's
     watch: Callable[[int, Descriptor], None] | None = None,  # called after each step
 ) -> tuple[Descriptor, list[float]]:
-    "The trained network and its losses. The same recipe gives the same numbers on the same machine."
-    device = pick_device(device)
+    "The trained network and its losses. The same recipe gives the same numbers on one machine."
+    place = pick_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # for the initial weights, drawn on the CPU
-        network = Descriptor(recipe.dim).to(device).train()
+        network = Descriptor(recipe.dim).to(place).train()
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.rate, recipe.steps, pct_start=0.1
-    )
-    g, which, losses, kept = (
-        generator(recipe.seed + 1, device),
-        generator(recipe.seed + 2),
-        [],
-        Kept(collection),
-    )
-    for step in progress(range(recipe.steps if stop is None else stop), "training the descriptor"):
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    schedule = one_cycle(optimiser, recipe.rate, recipe.steps, pct_start=0.1)
+    g = generator(recipe.seed + 1, place)
+    which = generator(recipe.seed + 2)
+    losses: list[float] = []
+    kept = Kept(collection)
+    steps = recipe.steps if stop is None else stop
+    for step in progress(range(steps), "training the descriptor"):
         indices = torch.randint(len(kept), (recipe.batch,), generator=which).tolist()
-        batch = kept.batch(indices).to(device)
+        batch = kept.batch(indices).to(place)
         loss = training_loss(network, batch.images, batch.masks, recipe, g)
         optimiser.zero_grad()
         loss.backward()
@@ -263,7 +254,7 @@ def read_facts(path: str | Path) -> dict:
 def make_weights(
     path: str | Path | None = None, device: str = "auto", stop: int | None = None
 ) -> Path:
-    "Train by the recipe and write the file that ships (twelve minutes on one core, when this was written)."
+    "Train by the recipe and write the file that ships (twelve minutes on one core, once)."
     recipe = Recipe()
     birds = collections["birds"].open(split="train", size=recipe.size, seed=recipe.seed)
     network, losses = train_descriptor(birds, recipe, device, stop)
@@ -279,17 +270,18 @@ class Equivariant(Extractor):
 
     def __init__(
         self,
-        weights: str
-        | Path
-        | None = None,  # a file of `save_descriptor`; None: the one that ships; "random": untrained
+        # a file of `save_descriptor`; None: the one that ships; "random": untrained
+        weights: str | Path | None = None,
         layers: Sequence[str] | None = None,  # None or ("descriptor",)
     ):
         super().__init__()
         require(
             layers is None or tuple(layers) == self.layers,
-            f"The feature extractor 'equivariant' has one layer, 'descriptor', not {layers}; leave the layers out.",
+            f"The feature extractor 'equivariant' has one layer, 'descriptor', not {layers}; "
+            "leave the layers out.",
         )
-        self.dim, self.stride = Recipe.dim, 4
+        self.dim = Recipe.dim
+        self.stride = 4
         network = Descriptor(self.dim)
         if weights != "random":
             path = shipped_weights() if weights is None else Path(weights)
