@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['FORMS', 'PUBLISHED', 'DEFAULTS', 'landmark_positions', 'variances', 'entropy_concentration', 'separation_loss',
            'overlap_loss', 'landmark_equivariance', 'still_seen', 'expected_equivariance', 'gaussian_maps', 'Painter',
-           'ULDSettings', 'ULD']
+           'check_uld', 'as_tuple', 'ULDSettings', 'draw_views', 'uld_terms', 'weight_at', 'Painted', 'ULD']
 
 # %% ../../nbs/methods/60_uld.ipynb #b96f038e
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..core import generator, require
@@ -62,9 +62,8 @@ def separation_loss(
     bandwidth: float = 0.08,  # σ_sep, a share of the picture's side
 ) -> Tensor:  # (B,) from 0, all far apart, to K(K-1), all in one place
     "How much the landmarks crowd each other (after Zhang et al. 2018)."
-    apart = (positions[:, :, None] - positions[:, None]).square().sum(
-        -1
-    ) / 4  # of the side, whose length is 2
+    between = positions[:, :, None] - positions[:, None]
+    apart = between.square().sum(-1) / 4  # of the side, whose length is 2
     return torch.exp(-apart / (2 * bandwidth**2)).sum((1, 2)) - positions.shape[1]
 
 # %% ../../nbs/methods/60_uld.ipynb #70a2f3da
@@ -83,7 +82,8 @@ def landmark_equivariance(
     warped: Tensor,  # x' (B,K,2), found in the warped pictures
     warp: Warp,
 ) -> Tensor:  # (B,K), in units of half the picture, squared
-    "How far each landmark of the warped picture, taken back, is from the original's (after Zhang et al. 2018)."
+    """How far each landmark of the warped picture, taken back, is from the original's (after
+    Zhang et al. 2018)."""
     return (warp.at(warped) - positions).square().sum(-1)
 
 # %% ../../nbs/methods/60_uld.ipynb #d509cb08
@@ -101,7 +101,8 @@ def expected_equivariance(
     warped: Tensor,  # (B,K,h,w) those of the warped pictures
     warp: Warp,
 ) -> Tensor:  # (B,K), in units of half the picture, squared
-    "Expected squared distance of a position drawn from one map and one drawn from the other, taken back (after Thewlis et al. 2017)."
+    """Expected squared distance of a position drawn from one map and one drawn from the other,
+    taken back (after Thewlis et al. 2017)."""
     p, q = (m / m.sum((2, 3), keepdim=True).clamp_min(1e-12) for m in (maps, warped))
     u, v = cell_centres(tuple(maps.shape[2:]), maps.device), warp.grid(tuple(warped.shape[2:]))
     mean_u, mean_v = torch.einsum("bkhw,hwc->bkc", p, u), torch.einsum("bkhw,bhwc->bkc", q, v)
@@ -138,28 +139,21 @@ class Painter(nn.Module):
         self,
         parts: int,  # K
         numbers: int = 8,  # d, of a descriptor
-        widths: Sequence[float] = (
-            0.04,
-            0.08,
-            0.16,
-        ),  # of the Gaussians, shares of the side; descriptors are read at the first
+        widths: Sequence[float] = (0.04, 0.08, 0.16),  # of the Gaussians; we read at the first
         channels: int = 32,
         seed: int = 0,
     ):
         super().__init__()
         self.widths, c = tuple(widths), channels
+        conv, relu = nn.Conv2d, nn.ReLU
+        many = c * len(self.widths)
         with torch.device("meta"):
-            self.look = nn.Sequential(
-                nn.Conv2d(3, c, 5, 2, 2), nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1), nn.ReLU()
-            )
+            self.look = nn.Sequential(conv(3, c, 5, 2, 2), relu(), conv(c, c, 3, 2, 1), relu())
             self.join = nn.Sequential(
-                nn.Conv2d(c * len(self.widths), 2 * c, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(2 * c, 2 * c, 3, padding=1),
-                nn.ReLU(),
+                conv(many, 2 * c, 3, padding=1), relu(), conv(2 * c, 2 * c, 3, padding=1), relu()
             )
             self.last = nn.Sequential(
-                nn.Conv2d(2 * c, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, 3, 3, padding=1)
+                conv(2 * c, c, 3, padding=1), relu(), conv(c, 3, 3, padding=1)
             )
         self.to_empty(device="cpu")
         draw_weights(self, seed + 2)
@@ -167,36 +161,28 @@ class Painter(nn.Module):
         self.narrow = nn.Parameter(torch.randn(parts + 1, numbers, c, generator=g) / c**0.5)
         self.widen = nn.Parameter(torch.randn(parts + 1, c, numbers, generator=g) / numbers**0.5)
 
-# %% ../../nbs/methods/60_uld.ipynb #2601575b
-@patch
-def describe(self: Painter, images: Tensor, positions: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    "Descriptors (B,K+1,d), the ground's first, and the size (h,w) of the grid they were read on."
-    f = self.look((images - 0.5) / 0.25)
-    share = gaussian_maps(positions, tuple(f.shape[-2:]), self.widths[0])
-    share = share / share.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    return torch.einsum("kdc,bkhw,bchw->bkd", self.narrow, share, f), tuple(f.shape[-2:])
+    def describe(self, images: Tensor, positions: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        "Descriptors (B,K+1,d), the ground's first, and the size (h,w) of their grid."
+        f = self.look((images - 0.5) / 0.25)
+        h, w = f.shape[-2:]
+        share = gaussian_maps(positions, (h, w), self.widths[0])
+        share = share / share.sum((2, 3), keepdim=True).clamp_min(1e-6)
+        return torch.einsum("kdc,bkhw,bchw->bkd", self.narrow, share, f), (h, w)
 
+    def forward(self, positions: Tensor, descriptors: Tensor, size: tuple[int, int]) -> Tensor:
+        "The picture (B,3,2h,2w) of landmarks (B,K,2) with descriptors (B,K+1,d)."
+        tones = torch.einsum("kcd,bkd->bkc", self.widen, descriptors)
+        maps = [gaussian_maps(positions, size, width) for width in self.widths]
+        grids = [torch.einsum("bkhw,bkc->bchw", m, tones) for m in maps]
+        x = self.join(torch.cat(grids, 1))
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return self.last(x).sigmoid()
 
-@patch
-def forward(self: Painter, positions: Tensor, descriptors: Tensor, size: tuple[int, int]) -> Tensor:
-    "The picture (B,3,2h,2w) of landmarks (B,K,2) with descriptors (B,K+1,d)."
-    tones = torch.einsum("kcd,bkd->bkc", self.widen, descriptors)
-    grids = [
-        torch.einsum("bkhw,bkc->bchw", gaussian_maps(positions, size, width), tones)
-        for width in self.widths
-    ]
-    x = F.interpolate(
-        self.join(torch.cat(grids, 1)), scale_factor=2, mode="bilinear", align_corners=False
-    )
-    return self.last(x).sigmoid()
-
-# %% ../../nbs/methods/60_uld.ipynb #c2d55cff
-@patch
-def repaint(self: Painter, images: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    "Pictures painted from their own landmarks, and the pictures at that size; both (B,3,h',w')."
-    descriptors, size = self.describe(images, positions)
-    painted = self(positions, descriptors, size)
-    return painted, F.interpolate(images, tuple(painted.shape[-2:]), mode="area")
+    def repaint(self, images: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        "Pictures painted from their own landmarks, and the pictures at that size: (B,3,h',w')."
+        descriptors, size = self.describe(images, positions)
+        painted = self(positions, descriptors, size)
+        return painted, F.interpolate(images, tuple(painted.shape[-2:]), mode="area")
 
 # %% ../../nbs/methods/60_uld.ipynb #47cda89f
 FORMS = {
@@ -206,66 +192,29 @@ FORMS = {
     "warp": ("affine", "spline"),
 }
 
-# %% ../../nbs/methods/60_uld.ipynb #7e8fe033
-@dataclass
-class ULDSettings(TrainSettings):
-    "Unsupervised landmarks. `published` gives the settings of the papers as far as they are known."
 
-    parts: int = 8  # K
-    steps: int = 400
-    network: str = "auto"  # a registered network; "auto": the one that goes with `features`, as in contrastive reconstruction
-    network_weights: str | None = (
-        None  # of its backbone: a file; None for its own pretrained ones; "random"
-    )
-    concentration: float = 100.0  # weights of the four losses
-    separation: float = 20.0
-    equivariance: float = 1e4
-    reconstruction: tuple[float, ...] | float = (
-        1920.0,
-        19200.0,
-        192000.0,
-    )  # for each third (or whatever share) of the steps; 0: no painter
-    concentration_form: str = "variance"  # SCOPS; "entropy": Zhang et al.
-    separation_form: str = "distance"  # Zhang et al.; "overlap": Thewlis et al.
-    equivariance_form: str = "centres"  # Zhang et al.; "expected": Thewlis et al.
-    bandwidth: float = 0.08  # σ_sep, share of the side
-    window: int = 3  # m of the overlap, cells
-    only_seen: bool = True  # whether landmarks that the warp moves out of the picture are excused
-    foreground: bool = False  # whether maps count inside the masks only; the papers know no masks
-    descriptor: int = 8  # numbers that each landmark may tell the painter
-    widths: tuple[float, ...] = (0.04, 0.08, 0.16)  # of the painter's Gaussians, shares of the side
-    warp: str = "affine"  # or "spline"
-    bend: float = 0.05  # of a spline's control points
-    rotation: float = 30.0  # degrees, of the second view
-    zoom: tuple[float, float] = (0.75, 1.33)
-    shift: float = 0.15  # share of half the picture
-    jitter: bool = True  # whether the views' colours are changed
-
-# %% ../../nbs/methods/60_uld.ipynb #7705af63
-@patch
-def __post_init__(self: ULDSettings):
-    TrainSettings.__post_init__(self)
+def check_uld(s: "ULDSettings") -> None:
+    "`InputError` for settings that make no sense."
     for name, choices in FORMS.items():
-        require(
-            getattr(self, name) in choices,
-            f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}.",
-        )
-    value = self.reconstruction
-    self.reconstruction = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    self.zoom, self.widths = tuple(self.zoom), tuple(self.widths)
-    weights = (self.concentration, self.separation, self.equivariance, *self.reconstruction)
+        value = getattr(s, name)
+        require(value in choices, f"{name} is {value!r}; choose {' or '.join(choices)}.")
+    weights = (s.concentration, s.separation, s.equivariance, *as_tuple(s.reconstruction))
     require(
-        self.reconstruction and min(weights) >= 0 and max(weights) > 0,
+        as_tuple(s.reconstruction) and min(weights) >= 0 and max(weights) > 0,
         f"The weights of the losses are {weights}; none may be negative, and one must be positive.",
     )
     require(
-        self.bandwidth > 0 and self.widths and min(self.widths) > 0,
-        f"bandwidth and widths must be positive, not {self.bandwidth} and {self.widths}.",
+        s.bandwidth > 0 and s.widths and min(s.widths) > 0,
+        f"bandwidth and widths must be positive, not {s.bandwidth} and {s.widths}.",
     )
     require(
-        self.window >= 1 and self.descriptor >= 1,
-        f"window and descriptor must be at least 1, not {self.window} and {self.descriptor}.",
+        s.window >= 1 and s.descriptor >= 1,
+        f"window and descriptor must be at least 1, not {s.window} and {s.descriptor}.",
     )
+
+
+def as_tuple(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 # %% ../../nbs/methods/60_uld.ipynb #e35c9dbb
 PUBLISHED = {
@@ -309,6 +258,113 @@ PUBLISHED = {
     ),
 }
 
+# %% ../../nbs/methods/60_uld.ipynb #7e8fe033
+@dataclass
+class ULDSettings(TrainSettings):
+    "Unsupervised landmarks. `published` gives the settings of the papers as far as they are known."
+
+    parts: int = 8  # K
+    steps: int = 400
+    network: str = "auto"  # a registered network; "auto": the one that goes with `features`
+    network_weights: str | None = None  # of its backbone: a file; None: its own; "random"
+    concentration: float = 100.0  # weights of the four losses
+    separation: float = 20.0
+    equivariance: float = 1e4
+    # for each third (or whatever share) of the steps; 0: no painter
+    reconstruction: tuple[float, ...] | float = (1920.0, 19200.0, 192000.0)
+    concentration_form: str = "variance"  # SCOPS; "entropy": Zhang et al.
+    separation_form: str = "distance"  # Zhang et al.; "overlap": Thewlis et al.
+    equivariance_form: str = "centres"  # Zhang et al.; "expected": Thewlis et al.
+    bandwidth: float = 0.08  # σ_sep, share of the side
+    window: int = 3  # m of the overlap, cells
+    only_seen: bool = True  # whether landmarks that the warp moves out of the picture are excused
+    foreground: bool = False  # whether maps count inside the masks only; the papers know no masks
+    descriptor: int = 8  # numbers that each landmark may tell the painter
+    widths: tuple[float, ...] = (0.04, 0.08, 0.16)  # of the painter's Gaussians, shares of the side
+    warp: str = "affine"  # or "spline"
+    bend: float = 0.05  # of a spline's control points
+    rotation: float = 30.0  # degrees, of the second view
+    zoom: tuple[float, float] = (0.75, 1.33)
+    shift: float = 0.15  # share of half the picture
+    jitter: bool = True  # whether the views' colours are changed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_uld(self)
+        self.reconstruction = as_tuple(self.reconstruction)
+        self.zoom = tuple(self.zoom)
+        self.widths = tuple(self.widths)
+
+    @classmethod
+    def published(cls, whose: str = "scops", **changes: Any) -> "ULDSettings":
+        """The baseline as SCOPS trained it, or (`zhang`) the landmark paper's own settings, as far
+        as either is known."""
+        known = " or ".join(PUBLISHED)
+        require(
+            whose in PUBLISHED, f"There are no published settings of {whose!r}; choose {known}."
+        )
+        return cls(**{**PUBLISHED[whose], **changes})
+
+# %% ../../nbs/methods/60_uld.ipynb #6c07e697
+def draw_views(
+    batch: Batch,
+    step: Step,
+    s: ULDSettings,
+) -> tuple[Warp, Tensor, Tensor]:
+    "The warp, what the network sees (2B,3,H,W), and the foreground (2B,1,H,W) of both views."
+    B, x = len(batch), batch.images
+    g = step.stream("warp", x.device)
+    options: dict[str, Any] = dict(rotation=s.rotation, zoom=s.zoom, shift=s.shift)
+    if s.warp == "affine":
+        drawn = random_affine(B * step.world, g, **options)
+    else:
+        drawn = solved_spline(B * step.world, g, jitter=s.bend, **options)
+    warp = step.mine(drawn, B)
+    both, D = [x, warp(x, padding="border")], foreground(batch)
+    if s.jitter:
+        for i, name in enumerate(("first colours", "second colours")):
+            colours = random_jitter(B * step.world, step.stream(name, x.device))
+            both[i] = step.mine(colours, B)(both[i])
+    return warp, torch.cat(both), torch.cat([D, warp(D)])
+
+# %% ../../nbs/methods/60_uld.ipynb #2a773b7e
+def uld_terms(
+    maps: Tensor,  # (2B,K,h,w) of both views
+    x: Tensor,  # (2B,K,2) their landmarks
+    views: tuple[Tensor, Tensor],  # the same, view by view
+    warp: Warp,
+    s: ULDSettings,
+) -> dict[str, Tensor]:
+    "The weighted terms that look at maps and landmarks only."
+    terms = {}
+    first, second = views
+    if s.concentration:
+        if s.concentration_form == "variance":
+            each = concentration_loss(maps, 0.0)
+        else:
+            each = entropy_concentration(maps)
+        terms["L_con"] = s.concentration * each.sum(1).mean()  # L_conc
+    if s.separation:
+        if s.separation_form == "distance":
+            each = separation_loss(x, s.bandwidth)
+        else:
+            each = overlap_loss(maps, s.window)
+        terms["L_sep"] = s.separation * each.mean()  # L_sep
+    if s.equivariance:
+        if s.equivariance_form == "centres":
+            each = landmark_equivariance(first, second, warp)
+        else:
+            each = expected_equivariance(*maps.chunk(2), warp)
+        if s.only_seen:
+            each = each * still_seen(first, warp)
+        terms["L_eqv"] = s.equivariance * each.sum(1).mean()  # L_eqv
+    return terms
+
+
+def weight_at(weights: Sequence[float], step: int, steps: int) -> float:
+    "The weight at a step, when the weights take equal shares of the training."
+    return weights[min(step * len(weights) // steps, len(weights) - 1)]
+
 # %% ../../nbs/methods/60_uld.ipynb #8d428eef
 DEFAULTS = {
     "equivariant": {"size": 64},
@@ -316,148 +372,75 @@ DEFAULTS = {
     "vgg19": PUBLISHED["scops"],
 }
 
-
-@patch(cls_method=True)
-def published(cls: ULDSettings, whose: str = "scops", **changes: Any) -> ULDSettings:
-    "The baseline as SCOPS trained it, or (`zhang`) the landmark paper's own settings, as far as either is known."
-    require(
-        whose in PUBLISHED,
-        f"There are no published settings of {whose!r}; choose {' or '.join(PUBLISHED)}.",
-    )
-    return cls(**{**PUBLISHED[whose], **changes})
-
 # %% ../../nbs/methods/60_uld.ipynb #f1968dff
-@methods.register("uld")
-class ULD(Segmenting):
-    "Unsupervised landmarks: Thewlis et al. 2017 and Zhang et al. 2018, as SCOPS compares with them."
+class Painted(Segmenting):
+    "A network with K+1 channels, and a painter beside it while it learns."
 
     Settings = ULDSettings
+    settings: ULDSettings
+
+    def __init__(self, settings: ULDSettings, network: Network):
+        super().__init__(settings)
+        self.network, s = network, settings
+        paints = max(as_tuple(s.reconstruction)) > 0
+        self.painter = Painter(s.parts, s.descriptor, s.widths, seed=s.seed) if paints else None
+
+    def parameter_groups(self) -> dict[str, tuple]:
+        groups = super().parameter_groups()
+        if self.painter is not None:
+            groups["painter"] = (list(self.painter.parameters()), 1.0)
+        return groups
+
+# %% ../../nbs/methods/60_uld.ipynb #98a6ee34
+@methods.register("uld")
+class ULD(Painted):
+    "Unsupervised landmarks (Thewlis et al. 2017, Zhang et al. 2018), as SCOPS compares with them."
+
     summary = "unsupervised landmarks (ULD: Thewlis et al., Zhang et al.); trains a network"
     has_background = True
     suited = DEFAULTS
     foreground = "none"  # it looks at no mask, unless its setting `foreground` says so
 
-    def __init__(self, settings: ULDSettings, network: Network):
-        super().__init__(settings)
-        self.network, s = network, settings
-        self.painter = (
-            Painter(s.parts, s.descriptor, s.widths, seed=s.seed)
-            if max(s.reconstruction) > 0
-            else None
-        )
+    @classmethod
+    def build(
+        cls,
+        settings: ULDSettings,
+        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
+        device: torch.device | str = "cpu",
+    ) -> "ULD":
+        "A network with K+1 channels."
+        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
 
-    def parameter_groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
-        groups = super().parameter_groups()
-        return (
-            groups
-            if self.painter is None
-            else {**groups, "painter": (list(self.painter.parameters()), 1.0)}
-        )
+    @torch.no_grad()
+    def landmarks(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
+        "Where the landmarks are."
+        return part_centres(self.part_maps(images)[:, 1:], tuple(images.shape[-2:]))
 
-# %% ../../nbs/methods/60_uld.ipynb #c9335651
-@patch(cls_method=True)
-def build(
-    cls: ULD,
-    settings: ULDSettings,
-    weights: str | Path | None = None,
-    device: torch.device | str = "cpu",
-) -> ULD:
-    "A network with K+1 channels; `weights` are those that go with `features`. `random` leaves them to be filled in."
-    return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
+    def views(self, batch: Batch, step: Step) -> tuple[Warp, Tensor, Tensor]:
+        return draw_views(batch, step, self.settings)
 
-# %% ../../nbs/methods/60_uld.ipynb #29c70724
-@patch
-@torch.no_grad()
-def landmarks(
-    self: ULD,
-    images: Tensor,  # (B,3,H,W)
-) -> Tensor:  # (B,K,2) landmarks (x,y) in pixels
-    "Where the landmarks are."
-    return part_centres(self.part_maps(images)[:, 1:], tuple(images.shape[-2:]))
+    def reconstruction_weight(self, step: int) -> float:
+        return weight_at(as_tuple(self.settings.reconstruction), step, self.settings.steps)
 
-# %% ../../nbs/methods/60_uld.ipynb #6c07e697
-@patch
-def views(self: ULD, batch: Batch, step: Step) -> tuple[Warp, Tensor, Tensor]:
-    "The warp, what the network sees (2B,3,H,W), and the foreground (2B,1,H,W) of both views."
-    s, B, x = self.settings, len(batch), batch.images
-    draw = (
-        random_affine
-        if s.warp == "affine"
-        else lambda *a, **more: solved_spline(*a, jitter=s.bend, **more)
-    )
-    warp = step.mine(
-        draw(
-            B * step.world,
-            step.stream("warp", x.device),
-            rotation=s.rotation,
-            zoom=s.zoom,
-            shift=s.shift,
-        ),
-        B,
-    )
-    both, D = [x, warp(x, padding="border")], foreground(batch)
-    if s.jitter:
-        both = [
-            step.mine(random_jitter(B * step.world, step.stream(name, x.device)), B)(v)
-            for v, name in zip(both, ("first colours", "second colours"))
-        ]
-    return warp, torch.cat(both), torch.cat([D, warp(D)])
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        "The weighted terms of the objective."
+        kind = batch.images.device.type
+        with torch.autocast(kind, enabled=False):
+            warp, both, D = self.views(batch, step)
+        maps = self.network(both).float()
+        with torch.autocast(kind, enabled=False):
+            maps = maps.softmax(1)[:, 1:]
+            if self.settings.foreground:
+                maps = maps * F.interpolate(D, maps.shape[-2:], mode="area")
+            return self.terms(maps, warp, batch.images, step)
 
-# %% ../../nbs/methods/60_uld.ipynb #8f724d6f
-@patch
-def losses(self: ULD, batch: Batch, step: Step) -> dict[str, Tensor]:
-    "The weighted terms of the objective."
-    kind = batch.images.device.type
-    with torch.autocast(kind, enabled=False):
-        warp, both, D = self.views(batch, step)
-    maps = self.network(both).float()
-    with torch.autocast(kind, enabled=False):
-        maps = maps.softmax(1)[:, 1:]
-        if self.settings.foreground:
-            maps = maps * F.interpolate(D, maps.shape[-2:], mode="area")
-        return self.terms(maps, warp, batch.images, step)
-
-# %% ../../nbs/methods/60_uld.ipynb #2a773b7e
-@patch
-def terms(self: ULD, maps: Tensor, warp: Warp, images: Tensor, step: Step) -> dict[str, Tensor]:
-    "The weighted terms, from the maps (2B,K,h,w) of both views."
-    s, x, terms = self.settings, landmark_positions(maps), {}
-    first, second = x.chunk(2)
-    if s.concentration:
-        each = (
-            concentration_loss(maps, 0.0)
-            if s.concentration_form == "variance"
-            else entropy_concentration(maps)
-        )
-        terms["L_con"] = s.concentration * each.sum(1).mean()
-    if s.separation:
-        terms["L_sep"] = (
-            s.separation
-            * (
-                separation_loss(x, s.bandwidth)
-                if s.separation_form == "distance"
-                else overlap_loss(maps, s.window)
-            ).mean()
-        )
-    if s.equivariance:
-        each = (
-            landmark_equivariance(first, second, warp)
-            if s.equivariance_form == "centres"
-            else expected_equivariance(*maps.chunk(2), warp)
-        )
-        terms["L_eqv"] = (
-            s.equivariance * (each * still_seen(first, warp) if s.only_seen else each).sum(1).mean()
-        )
-    if self.painter is not None:
-        painted, target = self.painter.repaint(images, first)
-        terms["L_rec"] = (
-            self.reconstruction_weight(step.number) * (painted - target).square().mean()
-        )
-    return terms
-
-# %% ../../nbs/methods/60_uld.ipynb #8b59e87c
-@patch
-def reconstruction_weight(self: ULD, step: int) -> float:
-    "The weight of the reconstruction at this step: the weights take equal shares of the training."
-    weights = self.settings.reconstruction
-    return weights[min(step * len(weights) // self.settings.steps, len(weights) - 1)]
+    def terms(self, maps: Tensor, warp: Warp, images: Tensor, step: Step) -> dict[str, Tensor]:
+        "The weighted terms, from the maps (2B,K,h,w) of both views."
+        x = landmark_positions(maps)
+        first, second = x.chunk(2)
+        terms = uld_terms(maps, x, (first, second), warp, self.settings)
+        if self.painter is not None:
+            painted, target = self.painter.repaint(images, first)
+            each = (painted - target).square()
+            terms["L_rec"] = self.reconstruction_weight(step.number) * each.mean()  # L_rec
+        return terms
