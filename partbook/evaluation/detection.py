@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Detector', 'UNITS', 'TRUTHS', 'iou', 'shared', 'true_positives', 'precision_recall', 'average_precision',
-           'peaks', 'ScoredHits', 'assign', 'framed', 'foreground_maps', 'averaged', 'Detection', 'Detected', 'unit_of',
+           'peaks', 'ScoredHits', 'assign', 'framed', 'foreground_maps', 'averaged', 'Detected', 'Detection', 'unit_of',
            'LandmarkDetection', 'clipped', 'best_iou', 'by_part', 'PartDetection', 'detection_baselines',
            'mean_positions']
 
 # %% ../../nbs/evaluation/45_detection.ipynb #17ef1b0a
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Callable, Iterator
+from typing import Self
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import generator, progress, require
@@ -43,16 +43,15 @@ def shared(
 
 # %% ../../nbs/evaluation/45_detection.ipynb #1a859af6
 def true_positives(
-    closeness: Tensor,  # (B,K,D,P,J) how well detection d fits truth j of part p; -inf where there is no such truth. D falls in score
+    closeness: Tensor,  # (B,K,D,P,J) how well d fits truth j of p; -inf for none. D falls in score
     threshold: float,  # of the closeness
-    strict: bool = True,  # whether the threshold must be exceeded (IoU > .5) or may be met (distance <= .1)
+    strict: bool = True,  # whether it must be exceeded (IoU > .5) or may be met (distance <= .1)
 ) -> Tensor:  # (B,K,D,P) bool
-    "Each detection claims the truth it fits best; the first claim to a truth counts (Everingham et al. 2010, Sec. 4.2)."
+    "Each detection claims the truth it fits best; the first claim counts (Everingham, Sec. 4.2)."
     best, j = closeness.max(-1)
     claims = (best > threshold if strict else best >= threshold) & (best > -torch.inf)
-    earlier = torch.ones(j.shape[2], j.shape[2], dtype=torch.bool, device=j.device).tril(-1)[
-        :, :, None
-    ]
+    D = j.shape[2]
+    earlier = torch.ones(D, D, dtype=torch.bool, device=j.device).tril(-1)[:, :, None]
     same = (j[:, :, :, None] == j[:, :, None]) & claims[:, :, None]
     return claims & ~(same & earlier).any(3)
 
@@ -79,7 +78,7 @@ def average_precision(
     scores: Tensor,  # (...,M)
     hits: Tensor,  # (...,M,P) bool
     positives: Tensor,  # (P,) or (...,P)
-    rule: str = "all",  # "all": VOC 2010 and later; "eleven": VOC 2007; "none": without interpolation
+    rule: str = "all",  # VOC 2010 and later; "eleven": VOC 2007; "none": no interpolation
 ) -> Tensor:  # (...,P) in [0,1]; NaN for a part without truths
     "Average precision of each list of detections for each part (Everingham et al. 2010)."
     require(
@@ -87,32 +86,31 @@ def average_precision(
         f"There is no rule {rule!r} for average precision; choose one of: {', '.join(RULES)}.",
     )
     if scores.shape[-1] == 0:
-        return (
-            torch.where(positives > 0, 0.0, torch.nan)
-            .double()
-            .expand(*hits.shape[:-2], hits.shape[-1])
-        )
+        nothing = torch.where(positives > 0, 0.0, torch.nan).double()
+        return nothing.expand(*hits.shape[:-2], hits.shape[-1])
     precision, recall, hits = precision_recall(scores, hits, positives)
     if rule == "eleven":
-        area = torch.stack(
-            [torch.where(recall >= i / 10, precision, 0.0).amax(-2) for i in range(11)]
-        ).mean(0)
+        levels = [torch.where(recall >= i / 10, precision, 0.0).amax(-2) for i in range(11)]
+        area = torch.stack(levels).mean(0)
     else:
         height = precision if rule == "none" else precision.flip(-2).cummax(-2).values.flip(-2)
         area = (hits * height).sum(-2) / positives
     return torch.where(positives > 0, area, torch.nan)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #06253d91
+def _shared_side(side: Tensor, at: Tensor, n: int) -> Tensor:  # (B,1), (B,K) -> (B,K,n)
+    "What boxes of one side share along one axis, around each cell and around `at`."
+    away = (torch.arange(n, device=at.device) - at[..., None]).abs()
+    return (side[..., None] - away).clamp(min=0)
+
+# %% ../../nbs/evaluation/45_detection.ipynb #b76ad0ea
 @torch.no_grad()
 def peaks(
     maps: Tensor,  # (B,K,h,w) part maps, not negative
     most: int = 3,  # D, detections kept in each map
-    box: Tensor
-    | None = None,  # (2,) or (B,2) width and height of a detection's box, in cells; one cell by default
+    box: Tensor | None = None,  # (2,) or (B,2) width and height of a detection, in cells; 1 x 1
     overlap: float = 0.3,  # IoU of two boxes above which the weaker is dropped
-) -> tuple[
-    Tensor, Tensor
-]:  # scores (B,K,D), falling, -inf where a map has no more peaks; points (B,K,D,2) (x,y) in cells
+) -> tuple[Tensor, Tensor]:  # scores (B,K,D), falling, -inf for none; points (B,K,D,2) in cells
     "Local maxima above zero after non-maximum suppression."
     require(
         maps.ndim == 4 and maps.numel() > 0,
@@ -120,26 +118,24 @@ def peaks(
     )
     require(
         most >= 1 and 0 <= overlap < 1,
-        f"`most` is {most} and `overlap` {overlap}; at least one peak can be kept, and an overlap lies in [0,1).",
+        f"`most` is {most} and `overlap` {overlap}; at least one peak can be kept, "
+        "and an overlap lies in [0,1).",
     )
     h, w = maps.shape[2:]
-    box = (maps.new_ones(2) if box is None else box.to(maps)).expand(len(maps), 2)[:, None, None]
+    box = (maps.new_ones(2) if box is None else box.to(maps)).expand(len(maps), 2)[:, None]
     local = (maps == F.max_pool2d(maps, 3, 1, 1)) & (maps > 0)
     left = torch.where(local, maps, -torch.inf)
-    scores, points = [], []
+    scores = []
+    points = []
     for _ in range(most):
         score, i = left.flatten(2).max(-1)
         point = torch.stack([i % w, i // w], -1)
         scores.append(score)
         points.append(point + 0.5)
         if len(scores) < most:
-            x, y = (
-                (
-                    box[..., a] - (torch.arange(n, device=maps.device) - point[..., a, None]).abs()
-                ).clamp(min=0)
-                for a, n in ((0, w), (1, h))
-            )
-            near = y[..., None] * x[..., None, :] > shared(overlap) * box.prod(-1)[..., None]
+            x = _shared_side(box[..., 0], point[..., 0], w)
+            y = _shared_side(box[..., 1], point[..., 1], h)
+            near = y[..., None] * x[..., None, :] > shared(overlap) * box.prod(-1)[..., None, None]
             left = left.masked_fill(near, -torch.inf)
     return torch.stack(scores, -1), torch.stack(points, -2)
 
@@ -149,57 +145,49 @@ class ScoredHits:
 
     def __init__(
         self,
-        channel: Tensor
-        | None = None,  # (P,) the channel of each part, -1 for none; None keeps all pairs
+        channel: Tensor | None = None,  # (P,) channel of each part, -1 for none; None: all pairs
     ):
-        self.channel, self.positives = channel, torch.zeros((), dtype=torch.int64)
-        self._scores, self._hits = [], []
+        self.channel = channel
+        self.positives = torch.zeros((), dtype=torch.int64)
+        self._scores: list[Tensor] = []
+        self._hits: list[Tensor] = []
 
     def update(
         self,
         scores: Tensor,  # (B,K,D)
         hits: Tensor,  # (B,K,D,P) bool
         positives: Tensor,  # (B,P) how many instances of each part
-    ) -> "ScoredHits":
+    ) -> Self:
         "Add one batch."
         if self.channel is not None:
             k = self.channel.to(scores.device)
             scores = scores[:, k].masked_fill((k < 0)[:, None], -torch.inf)
-            hits = (
-                hits[:, k, :, torch.arange(len(k), device=k.device)].movedim(0, 1)[..., None]
-                & (k >= 0)[:, None, None]
-            )
+            own = hits[:, k, :, torch.arange(len(k), device=k.device)].movedim(0, 1)
+            hits = own[..., None] & (k >= 0)[:, None, None]
         self._scores.append(scores.cpu())
         self._hits.append(hits.cpu())
         self.positives = self.positives + positives.cpu().long().sum(0)
         return self
 
-# %% ../../nbs/evaluation/45_detection.ipynb #b61061a1
-@patch
-def collected(self: ScoredHits) -> tuple[Tensor, Tensor]:
-    "Scores (K,M) and hits (K,M,P) of all pictures; with named channels (P,M) and (P,M,1)."
-    require(self._scores, "No picture has been matched yet; call update first.")
-    scores, hits = torch.cat(self._scores), torch.cat(self._hits)
-    return scores.movedim(1, 0).flatten(1), hits.movedim(1, 0).flatten(1, 2)
+    def collected(self) -> tuple[Tensor, Tensor]:
+        "Scores (K,M) and hits (K,M,P) of all pictures; with named channels (P,M) and (P,M,1)."
+        require(self._scores, "No picture has been matched yet; call update first.")
+        scores = torch.cat(self._scores)
+        hits = torch.cat(self._hits)
+        return scores.movedim(1, 0).flatten(1), hits.movedim(1, 0).flatten(1, 2)
 
-
-@patch
-def ap(self: ScoredHits, rule: str = "all", budget: int = 2**22) -> Tensor:
-    "Average precision (K,P) over all pictures; (P,) once channels are named. `budget`: numbers in memory at once."
-    scores, hits = self.collected()
-    if self.channel is not None:
-        return average_precision(scores, hits, self.positives[:, None], rule)[:, 0]
-    several = max(1, budget // max(1, hits[0].numel()))
-    return torch.cat(
-        [
-            average_precision(s, t, self.positives, rule)
-            for s, t in zip(scores.split(several), hits.split(several))
-        ]
-    )
+    def ap(self, rule: str = "all", budget: int = 2**22) -> Tensor:
+        "AP (K,P) over all pictures, `budget` numbers at once; (P,) once channels are named."
+        scores, hits = self.collected()
+        if self.channel is not None:
+            return average_precision(scores, hits, self.positives[:, None], rule)[:, 0]
+        several = max(1, budget // max(1, hits[0].numel()))
+        pieces = zip(scores.split(several), hits.split(several))
+        return torch.cat([average_precision(s, t, self.positives, rule) for s, t in pieces])
 
 # %% ../../nbs/evaluation/45_detection.ipynb #549ff6c0
 def assign(
-    table: Tensor,  # (K,P) average precision on the training split; NaN for a part that never occurs there
+    table: Tensor,  # (K,P) AP on the training split; NaN for a part that never occurs there
     one_to_one: bool = False,  # whether a channel may stand for one part only
 ) -> Tensor:  # (P,) channels; -1 for a part without one
     "The channel that is called by each part's name."
@@ -220,9 +208,7 @@ def framed(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     short: float = 224.0,  # pixels of the frame's short side
-) -> Iterator[
-    tuple[Batch, Tensor]
-]:  # batches of SxS pictures; width and height of their frames (B,2)
+) -> Iterator[tuple[Batch, Tensor]]:  # SxS pictures; width and height of their frames (B,2)
     "Cropped to the true box where the collection asks for it, as `object_view`."
     pictures = cropped(collection) if collection.crop_to_box else collection
     for start in range(0, len(pictures), batch_size):
@@ -249,60 +235,17 @@ def foreground_maps(
 # %% ../../nbs/evaluation/45_detection.ipynb #52070398
 def averaged(
     maps: Tensor,  # (B,K,h,w)
-    window: float,  # side of a square as a share of the shorter side of the maps; 0 leaves them alone
+    window: float,  # side of a square, as a share of the maps' shorter side; 0: none
 ) -> Tensor:  # (B,K,h,w)
     "Means over a window around each cell; beyond the border there is nothing."
     radius = int(window * min(maps.shape[2:]) / 2)
     return F.avg_pool2d(maps, 2 * radius + 1, 1, radius) if radius else maps
 
 # %% ../../nbs/evaluation/45_detection.ipynb #294c7a62
-Detector = Callable[
-    [Batch, Tensor], tuple[Tensor, Tensor]
-]  # a batch and its frames (B,2) to scores (B,K,D), falling, and points (B,K,D,2) in the frame
+# a batch and its frames (B,2) to scores (B,K,D), falling, and points (B,K,D,2) in the frame
+Detector = Callable[[Batch, Tensor], tuple[Tensor, Tensor]]
 
 
-@dataclass
-class Detection(Protocol):
-    "What the detection protocols share. Subclasses say what a detection's box is and when it is right."
-
-    short: float = 224.0  # pixels of the frame's short side
-    most: int = 3  # D, detections of a channel in one picture
-    overlap: float = 0.3  # of non-maximum suppression
-    rule: str = "all"  # of average precision
-    pictures: int = 1000  # training pictures, evenly spread, on which channels get their names
-    one_to_one: bool = False  # whether a channel may stand for one part only
-    foreground: bool = True  # whether masks stand in for a missing background channel
-    window: float = 0.0  # maps are averaged over squares of this side, as a share of the short side, before peaks are sought; 0: not at all
-
-    def parts_of(self, collection: Collection) -> tuple[str, ...]:
-        "Names of what is to be detected."
-        raise NotImplementedError(f"{type(self).__name__} must define parts_of")
-
-    def box(self, frame: Tensor) -> Tensor | None:  # (B,2) -> (B,2) pixels of the frame
-        "Width and height of a detection; None: a single cell."
-        return None
-
-    def match(
-        self, points: Tensor, batch: Batch, frame: Tensor, like: Collection
-    ) -> tuple[Tensor, Tensor]:
-        "Detections (B,K,D,2) to hits (B,K,D,P); and how many truths there are (B,P). `like` has the names of the parts."
-        raise NotImplementedError(f"{type(self).__name__} must define match")
-
-# %% ../../nbs/evaluation/45_detection.ipynb #6ed1b7a1
-@patch
-def detector(self: Detection, method: Method) -> Detector:
-    "The method's peaks, as points of the frame."
-
-    def detect(batch: Batch, frame: Tensor) -> tuple[Tensor, Tensor]:
-        maps = averaged(foreground_maps(method, batch, self.foreground), self.window)
-        pitch = frame / frame.new_tensor(maps.shape[:1:-1])  # (B,2) pixels of the frame in a cell
-        box = self.box(frame)
-        scores, points = peaks(maps, self.most, None if box is None else box / pitch, self.overlap)
-        return scores, points * pitch[:, None, None]
-
-    return detect
-
-# %% ../../nbs/evaluation/45_detection.ipynb #75b5d441
 @dataclass
 class Detected:
     "What a detection protocol found."
@@ -328,53 +271,85 @@ class Detected:
         n = int(scores[p].isfinite().sum())
         return recall[:n, 0], precision[:n, 0]
 
-# %% ../../nbs/evaluation/45_detection.ipynb #21c1d0d1
-@patch
-def measure(
-    self: Detection,
-    detect: Detector,
-    train: Collection,
-    test: Collection,
-    size: int,  # S
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
-) -> Detected:
+# %% ../../nbs/evaluation/45_detection.ipynb #8e702a2f
+def _peak_detector(protocol: "Detection", method: Method) -> Detector:
+    "The method's peaks, as points of the frame."
+
+    def detect(batch: Batch, frame: Tensor) -> tuple[Tensor, Tensor]:
+        maps = foreground_maps(method, batch, protocol.foreground)
+        maps = averaged(maps, protocol.window)
+        pitch = frame / frame.new_tensor(maps.shape[:1:-1])  # (B,2) pixels of the frame in a cell
+        box = protocol.box(frame)
+        cells = None if box is None else box / pitch
+        scores, points = peaks(maps, protocol.most, cells, protocol.overlap)
+        return scores, points * pitch[:, None, None]
+
+    return detect
+
+# %% ../../nbs/evaluation/45_detection.ipynb #e5ff6d3e
+def _scored(protocol, detect, collection, like, what, channel, size, device, batch_size):
+    "One pass: scores and hits of all pictures. `like` has the names of the parts."
+    kept = ScoredHits(channel)
+    batches = framed(collection, size, batch_size, device, protocol.short)
+    for batch, frame in progress(batches, what, total=-(-len(collection) // batch_size)):
+        scores, points = detect(batch, frame)
+        kept.update(scores, *protocol.match(points, batch, frame, like))
+    return kept
+
+
+def _measured(protocol, detect, train, test, size, device, batch_size) -> Detected:
     "Name the channels on training pictures, then score them on the test pictures."
-    check_fits(self, train)
-    check_fits(self, test)
-    some = View(train, indices=range(0, len(train), -(-len(train) // self.pictures)))
+    check_fits(protocol, train)
+    check_fits(protocol, test)
+    some = View(train, indices=range(0, len(train), -(-len(train) // protocol.pictures)))
+    how = (size, device, batch_size)
+    named = _scored(protocol, detect, some, test, "naming channels", None, *how)
+    channel = assign(named.ap(protocol.rule), protocol.one_to_one)
+    scored = _scored(protocol, detect, test, test, "detecting parts", channel, *how)
+    return Detected(protocol.parts_of(test), channel, scored.ap(protocol.rule), scored)
 
-    def score(collection, what, channel=None):
-        kept = ScoredHits(channel)
-        for batch, frame in progress(
-            framed(collection, size, batch_size, device, self.short),
-            what,
-            total=-(-len(collection) // batch_size),
-        ):
-            scores, points = detect(batch, frame)
-            kept.update(scores, *self.match(points, batch, frame, test))
-        return kept
+# %% ../../nbs/evaluation/45_detection.ipynb #6ed1b7a1
+@dataclass
+class Detection(Protocol):
+    "What the detection protocols share; subclasses say what a box is and when it is right."
 
-    channel = assign(score(some, "naming channels").ap(self.rule), self.one_to_one)
-    scored = score(test, "detecting parts", channel)
-    return Detected(self.parts_of(test), channel, scored.ap(self.rule), scored)
+    short: float = 224.0  # pixels of the frame's short side
+    most: int = 3  # D, detections of a channel in one picture
+    overlap: float = 0.3  # of non-maximum suppression
+    rule: str = "all"  # of average precision
+    pictures: int = 1000  # training pictures, evenly spread, on which channels get their names
+    one_to_one: bool = False  # whether a channel may stand for one part only
+    foreground: bool = True  # whether masks stand in for a missing background channel
+    window: float = 0.0  # side of the squares that maps are averaged over first; a share
 
-# %% ../../nbs/evaluation/45_detection.ipynb #f429ca19
-@patch
-def evaluate(
-    self: Detection,
-    method: Method,
-    train: Collection,
-    test: Collection,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
-) -> dict[str, float]:
-    "Mean average precision, in percent."
-    return {
-        self.headline[0]: self.measure(
-            self.detector(method), train, test, method.settings.size, device, batch_size
-        ).mean
-    }
+    def parts_of(self, collection: Collection) -> tuple[str, ...]:
+        "Names of what is to be detected."
+        raise NotImplementedError(f"{type(self).__name__} must define parts_of")
+
+    def box(self, frame: Tensor) -> Tensor | None:  # (B,2) -> (B,2) pixels of the frame
+        "Width and height of a detection; None: a single cell."
+        return None
+
+    def match(
+        self, points: Tensor, batch: Batch, frame: Tensor, like: Collection
+    ) -> tuple[Tensor, Tensor]:
+        "Detections (B,K,D,2) to hits (B,K,D,P); and how many truths there are (B,P)."
+        raise NotImplementedError(f"{type(self).__name__} must define match")
+
+    def detector(self, method: Method) -> Detector:
+        "The method's peaks, as points of the frame."
+        return _peak_detector(self, method)
+
+    def measure(
+        self, detect: Detector, train, test, size: int, device="cpu", batch_size: int = 32
+    ) -> Detected:
+        "Name the channels on training pictures, then score them on the test pictures."
+        return _measured(self, detect, train, test, size, device, batch_size)
+
+    def evaluate(self, method, train, test, device="cpu", batch_size=32):
+        "Mean average precision, in percent."
+        how = (method.settings.size, device, batch_size)
+        return {self.headline[0]: self.measure(self.detector(method), train, test, *how).mean}
 
 # %% ../../nbs/evaluation/45_detection.ipynb #d18b51fd
 UNITS = ("box", "image", "eyes")
@@ -401,16 +376,23 @@ def unit_of(
         return frame
     require(
         eyes is not None,
-        "The unit is the distance between the eyes, but the collection does not say which landmarks are eyes; choose another unit.",
+        "The unit is the distance between the eyes, but the collection does not say "
+        "which landmarks are eyes; choose another unit.",
     )
     distance = interocular(batch.landmarks * scale[:, None], *eyes)
     require(
         bool((distance > 0).all()),
-        "The unit is the distance between the eyes, but in some picture they coincide; choose another unit.",
+        "The unit is the distance between the eyes, but in some picture they coincide; "
+        "choose another unit.",
     )
     return distance[:, None].expand(-1, 2)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #115e7441
+def _scale(batch: Batch, frame: Tensor) -> Tensor:  # (B,2)
+    "Pixels of the frame in a pixel of the view, along each axis."
+    return frame / frame.new_tensor(batch.images.shape[:1:-1])
+
+
 @protocols.register("landmark-detection")
 @dataclass
 class LandmarkDetection(Detection):
@@ -418,35 +400,37 @@ class LandmarkDetection(Detection):
 
     most: int = 1
     threshold: float = 0.1
-    unit: str | None = (
-        None  # "box", "image", "eyes"; None: the box where there is one, else the picture
-    )
+    unit: str | None = None  # "box", "image", "eyes"; None: the box if there is one, or the picture
 
-    source = "Guo et al. 2020 (feature alignment), Sec. 4.4: mean average precision with an L2 distance threshold of 0.1"
-    crop, points = (
-        "cropped to the true box where the collection asks for it",
-        "visible landmarks; one detection of each channel in each picture",
+    source = (
+        "Guo et al. 2020 (feature alignment), Sec. 4.4: "
+        "mean average precision with an L2 distance threshold of 0.1"
     )
+    crop = "cropped to the true box where the collection asks for it"
+    points = "visible landmarks; one detection of each channel in each picture"
     units = "percent: mean over landmarks of average precision"
-    needs, order, headline, on_request = ("landmarks",), 4, ("map_l2",), True
+    needs = ("landmarks",)
+    order = 4
+    headline = ("map_l2",)
+    on_request = True
 
     def parts_of(self, collection):
-        return tuple(collection.landmark_names) or tuple(
-            f"landmark {i}" for i in range(len(collection[0].landmarks))
-        )
+        names = tuple(collection.landmark_names)
+        return names or tuple(f"landmark {i}" for i in range(len(collection[0].landmarks)))
 
     def match(self, points, batch, frame, like):
-        unit = unit_of(
-            batch, frame, self.unit or ("image" if batch.boxes is None else "box"), like.eyes
-        )
-        true = batch.landmarks * (frame / frame.new_tensor(batch.images.shape[:1:-1]))[:, None]
-        distance = ((points[:, :, :, None] - true[:, None, None]) / unit[:, None, None, None]).norm(
-            dim=-1
-        )
-        closeness = (-distance).masked_fill(~batch.visible[:, None, None], -torch.inf)
-        return true_positives(
-            closeness[..., None], -self.threshold, strict=False
-        ), batch.visible.long()
+        default = "image" if batch.boxes is None else "box"
+        unit = unit_of(batch, frame, self.unit or default, like.eyes)
+        true = batch.landmarks * _scale(batch, frame)[:, None]
+        away = (points[:, :, :, None] - true[:, None, None]) / unit[:, None, None, None]
+        closeness = (-away.norm(dim=-1)).masked_fill(~batch.visible[:, None, None], -torch.inf)
+        hits = true_positives(closeness[..., None], -self.threshold, strict=False)
+        return hits, batch.visible.long()
+
+    def centres(self, batch, frame, like):
+        "Landmarks (B,L,1,2) in the frame, and whether they are visible (B,L,1)."
+        points = batch.landmarks * _scale(batch, frame)[:, None]
+        return points[:, :, None], batch.visible[..., None]
 
 # %% ../../nbs/evaluation/45_detection.ipynb #fe52f2d5
 def clipped(
@@ -465,18 +449,18 @@ def best_iou(
     frame: Tensor | None = None,  # (...,2) where boxes are cut at the border; None: they are not
 ) -> Tensor:  # (...)
     "The largest IoU that a detection of fixed size can have with each box."
-    low, high, r = boxes[..., :2], boxes[..., :2] + boxes[..., 2:], side / 2
+    low = boxes[..., :2]
+    high = boxes[..., :2] + boxes[..., 2:]
+    r = side / 2
     middle = (low + high) / 2
     if frame is None:
         return iou(torch.cat([middle - r, torch.full_like(middle, side)], -1), boxes)
-    left, right = (high - r).clamp(0, r), torch.minimum(torch.maximum(low + r, frame - r), frame)
-    places = torch.stack(
-        [middle, left, right, torch.zeros_like(low), frame.expand_as(low)], -2
-    )  # (...,5,2)
-    x, y = (
-        places[..., :, None, 0].expand(*places.shape[:-1], 5),
-        places[..., None, :, 1].expand(*places.shape[:-1], 5),
-    )
+    left = (high - r).clamp(0, r)
+    right = torch.minimum(torch.maximum(low + r, frame - r), frame)
+    ends = [torch.zeros_like(low), frame.expand_as(low)]
+    places = torch.stack([middle, left, right, *ends], -2)  # (...,5,2)
+    x = places[..., :, None, 0].expand(*places.shape[:-1], 5)
+    y = places[..., None, :, 1].expand(*places.shape[:-1], 5)
     corner = torch.stack([x, y], -1).flatten(-3, -2) - r  # (...,25,2)
     found = clipped(torch.cat([corner, torch.full_like(corner, side)], -1), frame[..., None, :])
     return iou(found, boxes[..., None, :]).amax(-1)
@@ -486,33 +470,40 @@ def by_part(
     part_boxes: Tensor,  # (B,N,4)
     box_parts: Tensor,  # (B,N) int64 1..P; 0 where there is no box
     P: int,
-) -> tuple[
-    Tensor, Tensor
-]:  # (B,P,J,4) boxes, and (B,P,J) whether there is one; J: most instances of a part in a picture
-    "Part boxes sorted by part. `InputError` for a part number above P."
+) -> tuple[Tensor, Tensor]:  # (B,P,J,4) boxes, and (B,P,J) whether there is one
+    "Part boxes sorted by part, J the most of one in a picture. `InputError` for parts above P."
     most = int(box_parts.max()) if box_parts.numel() else 0
     require(
         most <= P,
-        f"A part box is of part {most}, but the collection names only {P} parts; correct part_names or box_parts.",
+        f"A part box is of part {most}, but the collection names only {P} parts; "
+        "correct part_names or box_parts.",
     )
     B = len(part_boxes)
     one = F.one_hot(box_parts, P + 1)
     J = max(1, int(one[..., 1:].sum(1).max())) if box_parts.numel() else 1
     instance = (one.cumsum(1) - 1).gather(2, box_parts[..., None])[..., 0].clamp(max=J - 1)
-    boxes, there = (
-        part_boxes.new_zeros(B, P + 1, J, 4),
-        torch.zeros(B, P + 1, J, dtype=torch.bool, device=part_boxes.device),
-    )
-    where = (
-        torch.arange(B, device=part_boxes.device)[:, None].expand_as(box_parts),
-        box_parts,
-        instance,
-    )
-    boxes[where], there[where] = part_boxes, True
+    device = part_boxes.device
+    boxes = part_boxes.new_zeros(B, P + 1, J, 4)
+    there = torch.zeros(B, P + 1, J, dtype=torch.bool, device=device)
+    where = (torch.arange(B, device=device)[:, None].expand_as(box_parts), box_parts, instance)
+    boxes[where] = part_boxes
+    there[where] = True
     return boxes[:, 1:], there[:, 1:]
 
 # %% ../../nbs/evaluation/45_detection.ipynb #3f6d93fb
 TRUTHS = ("annotated", "squares")
+
+
+def _ceiling(protocol: "PartDetection", collection: Collection) -> Tensor:
+    P = len(protocol.parts_of(collection))
+    can = torch.zeros(P, dtype=torch.int64)
+    number = torch.zeros(P, dtype=torch.int64)
+    for batch, frame in framed(collection, 16, short=protocol.short):
+        true, there = protocol.truths(batch, frame, P)
+        best = best_iou(true, protocol.side, frame[:, None, None] if protocol.clip else None)
+        can = can + ((best > protocol.threshold) & there).sum((0, 2))
+        number = number + there.sum((0, 2))
+    return can / number
 
 # %% ../../nbs/evaluation/45_detection.ipynb #8c586579
 @protocols.register("part-detection")
@@ -525,19 +516,20 @@ class PartDetection(Detection):
     truth: str = "annotated"  # or "squares": a box of the detection's size around each true centre
     clip: bool = True  # whether boxes are cut at the border before they are compared
 
-    source = "Guo et al. 2020 (feature alignment), Sec. 4.3 and 4.4: mean average precision at IoU 0.5, boxes of 100x100 pixels at short side 224"
-    crop, points = (
-        "cropped to the true box where the collection asks for it, short side 224",
-        "every annotated part box; each is found once",
+    source = (
+        "Guo et al. 2020 (feature alignment), Sec. 4.3 and 4.4: "
+        "mean average precision at IoU 0.5, boxes of 100x100 pixels at short side 224"
     )
+    crop = "cropped to the true box where the collection asks for it, short side 224"
+    points = "every annotated part box; each is found once"
     units = "percent: mean over parts of average precision"
-    needs, order, headline = ("part_boxes",), 5, ("map_iou",)
+    needs = ("part_boxes",)
+    order = 5
+    headline = ("map_iou",)
 
     def __post_init__(self):
-        require(
-            self.truth in TRUTHS,
-            f"There is no truth {self.truth!r}; choose one of: {', '.join(TRUTHS)}.",
-        )
+        said = f"There is no truth {self.truth!r}; choose one of: {', '.join(TRUTHS)}."
+        require(self.truth in TRUTHS, said)
 
     def parts_of(self, collection):
         return tuple(collection.part_names)
@@ -549,35 +541,27 @@ class PartDetection(Detection):
         true, there = self.truths(batch, frame, len(self.parts_of(like)))
         boxes = torch.cat([points - self.side / 2, torch.full_like(points, self.side)], -1)
         boxes = clipped(boxes, frame[:, None, None]) if self.clip else boxes
-        overlap = iou(boxes[:, :, :, None, None], true[:, None, None]).masked_fill(
-            ~there[:, None, None], -torch.inf
-        )
+        overlap = iou(boxes[:, :, :, None, None], true[:, None, None])
+        overlap = overlap.masked_fill(~there[:, None, None], -torch.inf)
         return true_positives(overlap, self.threshold), there.sum(-1)
 
-# %% ../../nbs/evaluation/45_detection.ipynb #545c2245
-@patch
-def truths(self: PartDetection, batch: Batch, frame: Tensor, P: int) -> tuple[Tensor, Tensor]:
-    "True boxes (B,P,J,4) in the frame, and whether there is one (B,P,J)."
-    scale = (frame / frame.new_tensor(batch.images.shape[:1:-1])).repeat(1, 2)
-    true, there = by_part(batch.part_boxes * scale[:, None], batch.box_parts, P)
-    if self.truth == "squares":
-        side = torch.full_like(true[..., 2:], self.side)
-        true = torch.cat([true[..., :2] + true[..., 2:] / 2 - side / 2, side], -1)
-    return clipped(true, frame[:, None, None]) if self.clip else true, there
+    def truths(self, batch: Batch, frame: Tensor, P: int) -> tuple[Tensor, Tensor]:
+        "True boxes (B,P,J,4) in the frame, and whether there is one (B,P,J)."
+        scale = _scale(batch, frame).repeat(1, 2)
+        true, there = by_part(batch.part_boxes * scale[:, None], batch.box_parts, P)
+        if self.truth == "squares":
+            side = torch.full_like(true[..., 2:], self.side)
+            true = torch.cat([true[..., :2] + true[..., 2:] / 2 - side / 2, side], -1)
+        return clipped(true, frame[:, None, None]) if self.clip else true, there
 
+    def centres(self, batch, frame, like):
+        "Middles of true boxes (B,P,J,2) in the frame, and whether there is one (B,P,J)."
+        true, there = self.truths(batch, frame, len(self.parts_of(like)))
+        return true[..., :2] + true[..., 2:] / 2, there
 
-@patch
-def ceiling(
-    self: PartDetection, collection: Collection
-) -> Tensor:  # (P,), NaN for a part without boxes
-    "The share of true boxes that a box of fixed size can match at all."
-    P, can, number = len(self.parts_of(collection)), 0, 0
-    for batch, frame in framed(collection, 16, short=self.short):
-        true, there = self.truths(batch, frame, P)
-        best = best_iou(true, self.side, frame[:, None, None] if self.clip else None)
-        can = can + ((best > self.threshold) & there).sum((0, 2))
-        number = number + there.sum((0, 2))
-    return can / number
+    def ceiling(self, collection: Collection) -> Tensor:  # (P,), NaN for a part without boxes
+        "The share of true boxes that a box of fixed size can match at all."
+        return _ceiling(self, collection)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #56ba375e
 @torch.no_grad()
@@ -629,22 +613,3 @@ def mean_positions(
         )
         count = count + there.sum((0, 2))
     return torch.where(count[:, None] > 0, total / count[:, None], 0.5)
-
-
-@patch
-def centres(
-    self: PartDetection, batch: Batch, frame: Tensor, like: Collection
-) -> tuple[Tensor, Tensor]:
-    "Middles of true boxes (B,P,J,2) in the frame, and whether there is one (B,P,J)."
-    true, there = self.truths(batch, frame, len(self.parts_of(like)))
-    return true[..., :2] + true[..., 2:] / 2, there
-
-
-@patch
-def centres(
-    self: LandmarkDetection, batch: Batch, frame: Tensor, like: Collection
-) -> tuple[Tensor, Tensor]:
-    "Landmarks (B,L,1,2) in the frame, and whether they are visible (B,L,1)."
-    return (batch.landmarks * (frame / frame.new_tensor(batch.images.shape[:1:-1]))[:, None])[
-        :, :, None
-    ], batch.visible[..., None]
