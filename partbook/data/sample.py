@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'collections', 'KEEPING', 'EDGE', 'LISTS', 'WHOLE_LIST', 'SPREAD', 'FEW', 'NO_OPTION', 'Sample',
-           'check_sample', 'crop', 'resize', 'Batch', 'collate', 'Collection', 'View', 'resized', 'cropped', 'batches',
-           'batch_indices', 'Kept', 'glimpse', 'identity', 'what_differs']
+           'check_sample', 'crop', 'resize', 'Batch', 'sample_of', 'collate', 'Samples', 'Collection', 'View',
+           'resized', 'cropped', 'batches', 'batch_indices', 'Kept', 'glimpse', 'identity', 'what_differs']
 
 # %% ../../nbs/data/10_sample.ipynb #67fc3b58
 import hashlib
@@ -13,14 +13,14 @@ import inspect
 import json
 import os
 import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 from ..core import InputError, Registry, generator, require
 
 # %% ../../nbs/data/10_sample.ipynb #7e077ab4
-OUTSIDE = 1.0  # pixels a visible landmark may lie beyond the border before it is an error (annotators touch borders)
+OUTSIDE = 1.0  # pixels a visible landmark may lie beyond the border: annotators touch borders
 
 
 @dataclass
@@ -44,13 +44,9 @@ class Sample:
     visible: Tensor | None = None  # (L,) bool
     box: Tensor | None = None  # (4,) float, (x,y,w,h) in pixels
     category: int | None = None  # index of the species or class
-    part_boxes: Tensor | None = (
-        None  # (N,4) float, (x,y,w,h) in pixels; a part may have several boxes, or none
-    )
+    part_boxes: Tensor | None = None  # (N,4) float, pixels; a part may have several boxes, or none
     box_parts: Tensor | None = None  # (N,) int64, the part in each box: 1..P
-    saliency: Tensor | None = (
-        None  # (H,W) float in [0,1], how likely each pixel is foreground; nothing is ever measured against it
-    )
+    saliency: Tensor | None = None  # (H,W) float in [0,1], a guess; nothing is measured against it
 
     def __post_init__(self):
         check_sample(self)
@@ -75,7 +71,8 @@ def _check_image(s: Sample, who: str) -> None:
     image = s.image
     require(
         isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3 and image.numel() > 0,
-        f"{who}: image must be a tensor of shape (3,H,W), not {_shape(image)}; convert greyscale to three channels.",
+        f"{who}: image must be a tensor of shape (3,H,W), not {_shape(image)}; convert greyscale "
+        "to three channels.",
     )
     require(
         image.is_floating_point(),
@@ -84,7 +81,8 @@ def _check_image(s: Sample, who: str) -> None:
     low, high = image.detach().aminmax()
     require(
         bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
-        f"{who}: image values must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.",
+        f"{who}: image values must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by "
+        "255.",
     )
 
 
@@ -93,12 +91,13 @@ def _shape(value) -> str:
 
 # %% ../../nbs/data/10_sample.ipynb #703f3eb0
 def _check_labels(s: Sample, who: str) -> None:
+    size = tuple(s.image.shape[1:])
     for field in ("mask", "parts", "saliency"):
         value = getattr(s, field)
         if value is not None:
             require(
-                isinstance(value, Tensor) and value.shape == s.image.shape[1:],
-                f"{who}: {field} must have the image's size {tuple(s.image.shape[1:])}, not {_shape(value)}.",
+                isinstance(value, Tensor) and tuple(value.shape) == size,
+                f"{who}: {field} must have the image's size {size}, not {_shape(value)}.",
             )
     require(
         s.mask is None or s.mask.dtype == torch.bool,
@@ -109,22 +108,27 @@ def _check_labels(s: Sample, who: str) -> None:
         f"{who}: parts must be int64 labels (0 is background).",
     )
     if s.saliency is not None:
-        require(
-            s.saliency.is_floating_point(),
-            f"{who}: saliency must be floats in [0,1], not {s.saliency.dtype}; a hard one is a mask.",
-        )
-        low, high = s.saliency.detach().aminmax()
-        require(
-            bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
-            f"{who}: saliency must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.",
-        )
+        _check_saliency(s.saliency, who)
+
+
+def _check_saliency(saliency: Tensor, who: str) -> None:
+    require(
+        saliency.is_floating_point(),
+        f"{who}: saliency must be floats in [0,1], not {saliency.dtype}; a hard one is a mask.",
+    )
+    low, high = saliency.detach().aminmax()
+    require(
+        bool(low >= -1e-4) and bool(high <= 1 + 1e-4),
+        f"{who}: saliency must lie in [0,1], found [{low:.3g}, {high:.3g}]; divide bytes by 255.",
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #dc51a758
 def _check_points(s: Sample, who: str) -> None:
-    if s.landmarks is None:
-        require(s.visible is None, f"{who}: visible is given without landmarks.")
+    points = s.landmarks
+    seen = s.visible
+    if points is None:
+        require(seen is None, f"{who}: visible is given without landmarks.")
         return
-    points, seen = s.landmarks, s.visible
     require(
         isinstance(points, Tensor)
         and points.ndim == 2
@@ -134,7 +138,8 @@ def _check_points(s: Sample, who: str) -> None:
     )
     require(
         isinstance(seen, Tensor) and seen.shape == points.shape[:1] and seen.dtype == torch.bool,
-        f"{who}: visible must be booleans of shape ({len(points)},), one for each landmark, not {_shape(seen)}.",
+        f"{who}: visible must be booleans of shape ({len(points)},), one for each landmark, "
+        f"not {_shape(seen)}.",
     )
     H, W = s.size
     limit = points.new_tensor([W, H])
@@ -143,7 +148,8 @@ def _check_points(s: Sample, who: str) -> None:
         i = int(bad.nonzero()[0])
         x, y = points[i].tolist()
         raise InputError(
-            f"{who}: landmark {i} at ({x:g}, {y:g}) is marked visible but lies outside the {W}x{H} image."
+            f"{who}: landmark {i} at ({x:g}, {y:g}) is marked visible but lies outside the {W}x{H} "
+            "image."
         )
 
 # %% ../../nbs/data/10_sample.ipynb #3e79958a
@@ -156,12 +162,14 @@ def _check_box(s: Sample, who: str) -> None:
     )
     require(
         bool(torch.isfinite(s.box).all()) and bool((s.box[2:] > 0).all()),
-        f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found {s.box.tolist()}.",
+        f"{who}: box (x,y,w,h) needs finite numbers and a positive width and height, found "
+        f"{s.box.tolist()}.",
     )
 
 # %% ../../nbs/data/10_sample.ipynb #b8140ac6
 def _check_part_boxes(s: Sample, who: str) -> None:
-    boxes, parts = s.part_boxes, s.box_parts
+    boxes = s.part_boxes
+    parts = s.box_parts
     require(
         (boxes is None) == (parts is None),
         f"{who}: part_boxes and box_parts go together; give both or none.",
@@ -177,11 +185,13 @@ def _check_part_boxes(s: Sample, who: str) -> None:
     )
     require(
         isinstance(parts, Tensor) and parts.shape == boxes.shape[:1] and parts.dtype == torch.int64,
-        f"{who}: box_parts must be int64 of shape ({len(boxes)},), one for each box, not {_shape(parts)}.",
+        f"{who}: box_parts must be int64 of shape ({len(boxes)},), one for each box, "
+        f"not {_shape(parts)}.",
     )
     require(
         bool(boxes.isfinite().all()) and bool((boxes[:, 2:] > 0).all()) and bool((parts > 0).all()),
-        f"{who}: part boxes (x,y,w,h) need finite numbers, a positive width and height, and parts counted from 1.",
+        f"{who}: part boxes (x,y,w,h) need finite numbers, a positive width and height, and parts "
+        "counted from 1.",
     )
 
 # %% ../../nbs/data/10_sample.ipynb #ca14b311
@@ -189,16 +199,21 @@ def _window(
     s: Sample, box: Tensor, pad: float, square: bool
 ) -> tuple[int, int, int, int]:  # left, top, right, bottom
     x, y, w, h = box.tolist()
-    cx, cy = x + w / 2, y + h / 2
-    w, h = w * (1 + 2 * pad), h * (1 + 2 * pad)
+    cx = x + w / 2
+    cy = y + h / 2
+    w = w * (1 + 2 * pad)
+    h = h * (1 + 2 * pad)
     if square:
         w = h = max(w, h)
-    left, top = round(cx - w / 2), round(cy - h / 2)
-    right, bottom = max(round(cx + w / 2), left + 1), max(round(cy + h / 2), top + 1)
+    left = round(cx - w / 2)
+    top = round(cy - h / 2)
+    right = max(round(cx + w / 2), left + 1)
+    bottom = max(round(cy + h / 2), top + 1)
     H, W = s.size
     require(
         right > 0 and bottom > 0 and left < W and top < H,
-        f"Sample {s.name!r}: the box {[round(v, 1) for v in box.tolist()]} lies outside the {W}x{H} image.",
+        f"Sample {s.name!r}: the box {[round(v, 1) for v in box.tolist()]} lies outside the "
+        f"{W}x{H} image.",
     )
     return left, top, right, bottom
 
@@ -211,39 +226,47 @@ def crop(
 ) -> Sample:
     "Cut the sample to a box. Regions beyond the border become mid-grey background."
     box = s.box if box is None else box
-    require(
-        box is not None,
-        f"Sample {s.name!r} has no box to crop to; open the collection without cropping.",
-    )
-    left, top, right, bottom = _window(s, box, pad, square)
-    H, W = s.size
-    l, t, r, b = max(left, 0), max(top, 0), min(right, W), min(bottom, H)
-    border = (l - left, right - r, t - top, bottom - b)
-
-    def cut(value, fill):
-        return None if value is None else F.pad(value[..., t:b, l:r], border, value=fill)
-
+    if box is None:
+        raise InputError(
+            f"Sample {s.name!r} has no box to crop to; open the collection without cropping."
+        )
+    window = _window(s, box, pad, square)
+    left, top, right, bottom = window
     shift = torch.tensor([left, top], dtype=torch.float32)
-    points, seen = s.landmarks, s.visible
+    size = torch.tensor([right - left, bottom - top])
+    points = s.landmarks
+    seen = s.visible
     if points is not None:
         points = points - shift
-        seen = seen & ((points >= 0) & (points <= torch.tensor([right - left, bottom - top]))).all(
-            1
-        )
+        seen = seen & ((points >= 0) & (points <= size)).all(1)
     own = None if s.box is None else torch.cat([s.box[:2] - shift, s.box[2:]])
-    s = _keep_boxes(s, shift, torch.tensor([right - left, bottom - top]))
     return replace(
-        s,
-        image=cut(s.image, 0.5),
-        mask=cut(s.mask, False),
-        parts=cut(s.parts, 0),
-        saliency=cut(s.saliency, 0.0),
+        _keep_boxes(s, shift, size),
+        image=_cut(s.image, window, 0.5),
+        mask=_cut(s.mask, window, False),
+        parts=_cut(s.parts, window, 0),
+        saliency=_cut(s.saliency, window, 0.0),
         landmarks=points,
         visible=seen,
         box=own,
     )
 
 # %% ../../nbs/data/10_sample.ipynb #2251f9fe
+def _cut(
+    value: Tensor | None,  # (...,H,W)
+    window: tuple[int, int, int, int],  # left, top, right, bottom
+    fill: float,
+) -> Tensor | None:
+    "What a window shows; what lies beyond the border is filled."
+    if value is None:
+        return None
+    left, top, right, bottom = window
+    H, W = value.shape[-2:]
+    inside = value[..., max(top, 0) : min(bottom, H), max(left, 0) : min(right, W)]
+    border = (max(-left, 0), max(right - W, 0), max(-top, 0), max(bottom - H, 0))
+    return F.pad(inside, border, value=fill)
+
+
 def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
     "Part boxes whose middle stays inside the window, seen from its corner; they are not clipped."
     if s.part_boxes is None:
@@ -251,18 +274,16 @@ def _keep_boxes(s: Sample, shift: Tensor, size: Tensor) -> Sample:
     corner = s.part_boxes[:, :2] - shift
     middle = corner + s.part_boxes[:, 2:] / 2
     inside = ((middle >= 0) & (middle <= size)).all(1)
-    return replace(
-        s,
-        part_boxes=torch.cat([corner, s.part_boxes[:, 2:]], 1)[inside],
-        box_parts=s.box_parts[inside],
-    )
+    boxes = torch.cat([corner, s.part_boxes[:, 2:]], 1)[inside]
+    return replace(s, part_boxes=boxes, box_parts=s.box_parts[inside])
 
 # %% ../../nbs/data/10_sample.ipynb #a9f79848
 def resize(
     s: Sample,
     size: int | tuple[int, int],  # S for SxS (the aspect ratio is not kept, as in SCOPS), or (H,W)
 ) -> Sample:
-    "Resize everything together: image and saliency with antialiasing, labels by nearest pixel, coordinates by scale."
+    """Resize everything together: image and saliency with antialiasing, labels by nearest pixel,
+    coordinates by scale."""
     H, W = s.size
     h, w = (size, size) if isinstance(size, int) else size
     require(h >= 1 and w >= 1, f"The size {size} must be at least one pixel.")
@@ -275,9 +296,8 @@ def resize(
     def nearest(value):
         if value is None:
             return None
-        return F.interpolate(value[None, None].float(), (h, w), mode="nearest-exact")[0, 0].to(
-            value.dtype
-        )
+        found = F.interpolate(value[None, None].float(), (h, w), mode="nearest-exact")
+        return found[0, 0].to(value.dtype)
 
     scale = torch.tensor([w / W, h / H])
     return replace(
@@ -311,103 +331,122 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device | str) -> "Batch":
+        "The same batch with its tensors on `device`."
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in moved.items():
+            if isinstance(value, Tensor):
+                moved[name] = value.to(device, non_blocking=True)
+        return Batch(**moved)
+
+    def samples(self) -> list[Sample]:
+        "The batch taken apart again."
+        return [sample_of(self, i) for i in range(len(self))]
+
 # %% ../../nbs/data/10_sample.ipynb #ee0a08f6
-@patch
-def to(self: Batch, device: torch.device | str) -> Batch:
-    "The same batch with its tensors on `device`."
-    moved = {f.name: getattr(self, f.name) for f in fields(self)}
-    return Batch(
-        **{
-            k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
-            for k, v in moved.items()
-        }
-    )
+def sample_of(batch: Batch, i: int) -> Sample:
+    "One sample of a batch."
 
-
-@patch
-def samples(self: Batch) -> list[Sample]:
-    "The batch taken apart again."
-
-    def pick(value, i):
+    def pick(value: Tensor | None) -> Tensor | None:
         return None if value is None else value[i]
 
-    def boxes(value, i):
-        return None if value is None else value[i][self.box_parts[i] > 0]
+    def boxes(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value[i][batch.box_parts[i] > 0]
 
-    return [
-        Sample(
-            self.images[i],
-            self.names[i],
-            pick(self.masks, i),
-            pick(self.parts, i),
-            pick(self.landmarks, i),
-            pick(self.visible, i),
-            pick(self.boxes, i),
-            None if self.categories is None else int(self.categories[i]),
-            boxes(self.part_boxes, i),
-            boxes(self.box_parts, i),
-            pick(self.saliency, i),
-        )
-        for i in range(len(self))
-    ]
+    return Sample(
+        batch.images[i],
+        batch.names[i],
+        pick(batch.masks),
+        pick(batch.parts),
+        pick(batch.landmarks),
+        pick(batch.visible),
+        pick(batch.boxes),
+        None if batch.categories is None else int(batch.categories[i]),
+        boxes(batch.part_boxes),
+        boxes(batch.box_parts),
+        pick(batch.saliency),
+    )
 
 # %% ../../nbs/data/10_sample.ipynb #653e0d4e
+def _check_alike(first: Sample, s: Sample) -> None:
+    "`InputError` when two samples cannot lie in one batch."
+    who = f"{first.name!r} and {s.name!r}"
+    require(
+        s.size == first.size,
+        f"Samples {who} have sizes {first.size} and {s.size}; resize them to one size.",
+    )
+    for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes", "saliency"):
+        require(
+            (getattr(s, f) is None) == (getattr(first, f) is None),
+            f"Of samples {who} only one has a {f}; give it to both or to none.",
+        )
+    if first.landmarks is not None and s.landmarks is not None:
+        require(
+            s.landmarks.shape == first.landmarks.shape,
+            f"Samples {who} have {len(first.landmarks)} and {len(s.landmarks)} landmarks; one "
+            "collection has one number.",
+        )
+
+# %% ../../nbs/data/10_sample.ipynb #e98e6a11
 def collate(samples: Sequence[Sample]) -> Batch:
     "Stack samples of one size; `InputError` when sizes or fields differ."
     require(len(samples) > 0, "A batch needs at least one sample; the collection is empty.")
     first = samples[0]
     for s in samples:
-        require(
-            s.size == first.size,
-            f"Samples {first.name!r} and {s.name!r} have sizes {first.size} and {s.size}; resize them to one size.",
-        )
-        for f in ("mask", "parts", "landmarks", "box", "category", "part_boxes", "saliency"):
-            require(
-                (getattr(s, f) is None) == (getattr(first, f) is None),
-                f"Of samples {first.name!r} and {s.name!r} only one has a {f}; give it to both or to none.",
-            )
-        if first.landmarks is not None:
-            require(
-                s.landmarks.shape == first.landmarks.shape,
-                f"Samples {first.name!r} and {s.name!r} have {len(first.landmarks)} and {len(s.landmarks)} landmarks; one collection has one number.",
-            )
+        _check_alike(first, s)
 
-    def stack(field):
-        return (
-            None
-            if getattr(first, field) is None
-            else torch.stack([getattr(s, field) for s in samples])
-        )
+    def gather(field: str, join=torch.stack) -> Tensor | None:
+        if getattr(first, field) is None:
+            return None
+        return join([getattr(s, field) for s in samples])
 
-    categories = None if first.category is None else torch.tensor([s.category for s in samples])
-
-    def pad(field):
-        return (
-            None
-            if getattr(first, field) is None
-            else pad_sequence([getattr(s, field) for s in samples], batch_first=True)
-        )
+    def pad(values: list[Tensor]) -> Tensor:
+        return pad_sequence(values, batch_first=True)
 
     return Batch(
-        stack("image"),
+        gather("image"),
         [s.name for s in samples],
-        stack("mask"),
-        stack("parts"),
-        stack("landmarks"),
-        stack("visible"),
-        stack("box"),
-        categories,
-        pad("part_boxes"),
-        pad("box_parts"),
-        stack("saliency"),
+        gather("mask"),
+        gather("parts"),
+        gather("landmarks"),
+        gather("visible"),
+        gather("box"),
+        gather("category", torch.tensor),
+        gather("part_boxes", pad),
+        gather("box_parts", pad),
+        gather("saliency"),
     )
 
 # %% ../../nbs/data/10_sample.ipynb #63217cd2
 collections = Registry("collection", "partbook.data")
 
+
+class Samples(Dataset):
+    "What follows from samples that can be asked for by number; `Collection` says the rest."
+
+    def counts(self) -> dict[str, int]:
+        "What a reader wants to know before trusting a collection: how many of each thing."
+        return {"samples": len(self)}
+
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        "Several samples at once; collections that draw in bulk override this."
+        return [self[i] for i in indices]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        "Samples `indices`, which must have one size, as one batch."
+        return collate(self.take(indices))
+
+    def files(self) -> list[Path]:
+        "The files that samples are read from, in order: photographs, masks, lists; drawn: none."
+        return []
+
+    def remarks(self) -> list[str]:
+        "What was passed over, one sentence each."
+        return []
+
 # %% ../../nbs/data/10_sample.ipynb #2d4836a0
-class Collection(Dataset):
-    "A data set of `Sample`s. Subclasses register a name, define `open`, `__len__` and `__getitem__`."
+class Collection(Samples):
+    "A data set of `Sample`s. Subclasses register a name, define `open`, `__len__`, `__getitem__`."
 
     summary: str = ""  # one line for `partbook data`
     needs: str = "nothing"  # what has to be on disk, in words
@@ -415,15 +454,11 @@ class Collection(Dataset):
     landmark_names: tuple[str, ...] = ()
     part_names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
-    foreground: str = (
-        "true masks"  # where masks come from; printed beside every number that uses them
-    )
+    foreground: str = "true masks"  # where masks come from; printed beside numbers that use them
     held_out: bool = True  # whether the test split has other pictures than the training split
-    crop_to_box: bool = False  # whether methods should see pictures cropped to the true box (photographs with a small object)
+    crop_to_box: bool = False  # whether methods see pictures cropped to the box (small objects)
     fitting: str = "train"  # the split landmark regressions are fitted on
-    eyes: tuple[int, int] | None = (
-        None  # landmarks whose distance is the unit of landmark error; None: the box
-    )
+    eyes: tuple[int, int] | None = None  # whose distance is the unit of landmark error; None: box
     chosen: dict[str, Any] = {}  # options it was opened with that it does not remember by itself
 
     @classmethod
@@ -434,59 +469,29 @@ class Collection(Dataset):
         size: int | None = None,
         seed: int = 0,
     ) -> "Collection":
-        "Open one split. `size` resizes (or draws) every sample SxS; `None` keeps each picture's own size."
+        "Open one split. `size` makes every sample SxS; `None` keeps each picture's own."
         raise NotImplementedError
 
     @staticmethod
     def locate(root: str | Path | None = None) -> Any:
-        "Where the collection lies. `InputError` says what is missing and what to fetch. Drawn ones need nothing."
-        return None
+        "Where it lies; `InputError` says what is missing and what to fetch. Drawn: nothing."
 
     @classmethod
     def present(cls, root: str | Path | None = None) -> bool:
-        "Whether what the collection needs can be found (at `root`, or where it looks by default)."
+        "Whether what it needs can be found (at `root`, or where it looks by default)."
         try:
             cls.locate(root)
             return True
         except InputError:
             return False
 
-# %% ../../nbs/data/10_sample.ipynb #9176cb13
-@patch
-def counts(self: Collection) -> dict[str, int]:
-    "What a reader wants to know before trusting a collection: how many of each thing."
-    return {"samples": len(self)}
-
-
-@patch
-def take(self: Collection, indices: Sequence[int]) -> list[Sample]:
-    "Several samples at once; collections that draw in bulk override this."
-    return [self[i] for i in indices]
-
-
-@patch
-def batch(self: Collection, indices: Sequence[int]) -> Batch:
-    "Samples `indices`, which must have one size, as one batch."
-    return collate(self.take(indices))
-
-
-@patch
-def files(self: Collection) -> list[Path]:
-    "The files that samples are read from, in order: photographs, masks, lists. Drawn ones have none."
-    return []
-
-
-@patch
-def remarks(self: Collection) -> list[str]:
-    "What was passed over, one sentence each."
-    return []
-
 # %% ../../nbs/data/10_sample.ipynb #9ab89e31
 class View(Collection):
     "A collection seen through a function of one sample, or restricted to some of its indices."
 
     def __init__(self, collection: Collection, change=None, indices: Sequence[int] | None = None):
-        self.collection, self.change = collection, change
+        self.collection = collection
+        self.change = change
         self.indices = range(len(collection)) if indices is None else list(indices)
         for field in (*Collection.__annotations__, "registered_name", "skipped"):
             if hasattr(collection, field):
@@ -537,9 +542,9 @@ def batch_indices(
     "Which samples of `count` make up each batch of one pass."
     require(count > 0, "The collection is empty; there is nothing to iterate over.")
     require(batch_size >= 1, f"The batch size is {batch_size}; it must be at least 1.")
-    order = (
-        torch.randperm(count, generator=generator(seed)).tolist() if shuffle else list(range(count))
-    )
+    order = list(range(count))
+    if shuffle:
+        order = torch.randperm(count, generator=generator(seed)).tolist()
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 # %% ../../nbs/data/10_sample.ipynb #4e96f40c
@@ -547,16 +552,17 @@ KEEPING = Lock()  # several threads may load ahead
 
 
 class Kept(View):
-    "A collection that remembers its samples, up to a fixed amount of memory; what does not fit is made again each time."
+    """A collection that remembers its samples, up to a fixed amount of memory; what does not fit
+    is made again each time."""
 
     def __init__(self, collection: Collection, mebibytes: int = 1024):
         super().__init__(collection)
-        self.budget, self._kept = mebibytes * 2**20, {}
+        self.budget = mebibytes * 2**20
+        self._kept: dict[int, Sample] = {}
 
     def take(self, indices: Sequence[int]) -> list[Sample]:
-        new = {i: None for i in indices if i not in self._kept}
-        if new:
-            new.update(zip(new, super().take(list(new))))
+        missing = list(dict.fromkeys(i for i in indices if i not in self._kept))
+        new = dict(zip(missing, super().take(missing))) if missing else {}
         for i, s in new.items():
             size = sum(v.nbytes for v in vars(s).values() if isinstance(v, Tensor))
             with KEEPING:
@@ -567,14 +573,7 @@ class Kept(View):
 
 # %% ../../nbs/data/10_sample.ipynb #7d706dc9
 EDGE = 2048  # bytes that are looked at in three places of a large file
-LISTS = (
-    ".txt",
-    ".csv",
-    ".json",
-    ".xml",
-    ".mat",
-    ".sqlite",
-)  # annotations, of which every byte counts
+LISTS = (".txt", ".csv", ".json", ".xml", ".mat", ".sqlite")  # annotations: every byte counts
 WHOLE_LIST = 2**26  # bytes; a longer list is looked at in three places as well
 
 
@@ -637,11 +636,7 @@ def _of_samples(
     return next(iter(names), ""), b"\0".join(_spelt(n) for n in names), contents.digest()
 
 # %% ../../nbs/data/10_sample.ipynb #2be73c42
-NO_OPTION = (
-    "root",
-    "size",
-    "device",
-)  # of what `open` is given: where it lies, how large, who draws it
+NO_OPTION = ("root", "size", "device")  # of `open`: where it lies, how large, who draws it
 
 
 def _options(collection: Collection) -> dict[str, Any]:
