@@ -9,8 +9,8 @@ __all__ = ['fingerprint', 'source_of', 'addresses', 'seal', 'write_features', 'r
 import hashlib
 import inspect
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from safetensors import safe_open
@@ -191,7 +191,8 @@ def remember(
 
         return features
 
-    grid, levels = extractor.forward, extractor.levels
+    grid = extractor.forward
+    levels = extractor.levels
     remembered = once(lambda images: [grid(images)], "grid")
     extractor.forward, extractor.levels = (
         lambda images: remembered(images)[0],
