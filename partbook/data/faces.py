@@ -15,9 +15,9 @@ __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'UPPER', 'MIDDLE', 'LOWER', 'NECK', 'CL
            'draw_faces', 'photograph', 'Faces', 'pose_face']
 
 # %% ../../nbs/data/22_faces.ipynb #1259b709
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -96,12 +96,8 @@ def own_colours(own: Stream) -> Numbers:  # each (B,3)
     u = own.uniform
     skin = ramp(SKINS, u("skin")) * (1 + u("skin each", -0.05, 0.05, (3,)))
     grey = torch.where(u("age") > 0.8, u("grey", 0.86, 1.0), 0.0)
-    natural = ramp(
-        HAIRS,
-        torch.maximum(
-            u("hair colour", 0.0, 0.85) * mix(0.3, 1.0, smoothstep(u("skin") * 2 - 0.4)), grey
-        ),
-    )
+    tone = u("hair colour", 0.0, 0.85) * mix(0.3, 1.0, smoothstep(u("skin") * 2 - 0.4))
+    natural = ramp(HAIRS, torch.maximum(tone, grey))
     dyed = hsv(u("dye"), u("dye saturation", 0.5, 0.9), u("dye value", 0.25, 0.85))
     hair = torch.where(own.chance("dyed", 0.1)[:, None], dyed, natural)
     iris = hsv(
@@ -117,11 +113,8 @@ def own_colours(own: Stream) -> Numbers:  # each (B,3)
         u("lipstick saturation", 0.5, 0.9),
         u("lipstick value", 0.35, 0.85),
     )
-    lips = mix(
-        skin * torch.tensor([0.92, 0.62, 0.62], device=skin.device),
-        stick,
-        (made_up * u("lipstick", 0.4, 1.0))[:, None],
-    )
+    bare = skin * torch.tensor([0.92, 0.62, 0.62], device=skin.device)
+    lips = mix(bare, stick, (made_up * u("lipstick", 0.4, 1.0))[:, None])
     shadow = hsv(u("shadow hue"), u("shadow saturation", 0.2, 0.7), u("shadow value", 0.2, 0.6))
     lids = mix(skin * 0.75, shadow, (made_up * u("shadow", 0.2, 0.8))[:, None])
     return {
@@ -136,7 +129,8 @@ def own_colours(own: Stream) -> Numbers:  # each (B,3)
 # %% ../../nbs/data/22_faces.ipynb #2b04c942
 def own_head(own: Stream) -> Numbers:
     "Skull and features of a person."
-    u, p = own.uniform, {}
+    u = own.uniform
+    p = {}
     p["man"], p["age"] = own.chance("man", 0.5).float(), u("age")
     p["wide"], p["skull"], p["chin"] = (
         u("wide", 0.74, 0.90),
@@ -176,42 +170,32 @@ BALD, SHORT, BOB, LONG, CURLS, BUN = range(6)
 # %% ../../nbs/data/22_faces.ipynb #3e48f4fc
 def own_hair(own: Stream) -> Numbers:
     "Haircut and beard of a person."
-    u, p, man = own.uniform, {}, own.chance("man", 0.5)
+    u = own.uniform
+    p = {}
+    man = own.chance("man", 0.5)
     steps = torch.tensor(
         [[0.02, 0.27, 0.55, 0.73, 0.83], [0.10, 0.84, 0.86, 0.89, 0.97]], device=own.device
     )[man.long()]
     s = (u("style")[:, None] >= steps).long().sum(1)
     fringe = own.chance("fringe", 0.25) & (s != BALD)
-    p["style"], p["fringe"], p["part"], p["fall"] = (
-        s,
-        fringe.float(),
-        u("part", -0.45, 0.45),
-        u("fall", 0.1, 0.55),
-    )
-    p["line"] = torch.where(
-        fringe,
-        u("fringe line", -0.5, -0.28),
-        torch.where(s == BALD, -1.05, u("line", -0.86, -0.62)),
-    )
-    p["volume"] = torch.where(
-        s == CURLS, u("volume", 0.3, 0.55), torch.where(s == BALD, 0.012, u("volume", 0.06, 0.2))
-    )
+    p["style"] = s
+    p["fringe"] = fringe.float()
+    p["part"] = u("part", -0.45, 0.45)
+    p["fall"] = u("fall", 0.1, 0.55)
+    line = torch.where(s == BALD, -1.05, u("line", -0.86, -0.62))
+    p["line"] = torch.where(fringe, u("fringe line", -0.5, -0.28), line)
+    volume = torch.where(s == BALD, 0.012, u("volume", 0.06, 0.2))
+    p["volume"] = torch.where(s == CURLS, u("volume", 0.3, 0.55), volume)
     p["temple"] = u("temple", 0.80, 0.92)
-    p["side end"] = torch.tensor([0.0, 0.1, 0.75, 9.0, 0.35, 0.1], device=own.device)[s] + u(
-        "side end", -0.12, 0.12
-    )
-    p["length"] = torch.where(
-        s == BOB,
-        u("length", 0.75, 1.2),
-        torch.where(s == LONG, u("length", 1.8, 2.8), u("length", 0.4, 0.7)),
-    )
+    ends = torch.tensor([0.0, 0.1, 0.75, 9.0, 0.35, 0.1], device=own.device)
+    p["side end"] = ends[s] + u("side end", -0.12, 0.12)
+    length = torch.where(s == LONG, u("length", 1.8, 2.8), u("length", 0.4, 0.7))
+    p["length"] = torch.where(s == BOB, u("length", 0.75, 1.2), length)
     p["wisps"] = torch.where(s == BALD, 0.0, torch.where(s == CURLS, 0.16, u("wisp", 0.02, 0.12)))
     p["locks"] = ((s == LONG) & own.chance("locks", 0.7)).float()
-    p["wavy"], p["gloss"], p["grain"] = (
-        u("wavy", 0.0, 0.6),
-        u("gloss", 0.1, 0.6),
-        u("hair grain", 0.5, 1.0),
-    )
+    p["wavy"] = u("wavy", 0.0, 0.6)
+    p["gloss"] = u("gloss", 0.1, 0.6)
+    p["grain"] = u("hair grain", 0.5, 1.0)
     p["beard"] = (man & own.chance("beard", 0.45)).float() * u("beard strength", 0.45, 1.0)
     p["full beard"] = own.chance("full beard", 0.6).float()
     return p
@@ -219,8 +203,10 @@ def own_hair(own: Stream) -> Numbers:
 # %% ../../nbs/data/22_faces.ipynb #3050f7ce
 def look(stream: Stream) -> Numbers:
     "Pose, place and expression in one picture."
-    u, p = stream.uniform, {}
-    yaw, roll = u("yaw", -1, 1), u("roll", -1, 1)
+    u = stream.uniform
+    p = {}
+    yaw = u("yaw", -1, 1)
+    roll = u("roll", -1, 1)
     p["yaw"], p["pitch"], p["roll"] = (
         yaw * (0.3 + 0.4 * yaw.abs()),
         u("pitch", -0.22, 0.22),
@@ -245,7 +231,9 @@ def look(stream: Stream) -> Numbers:
 # %% ../../nbs/data/22_faces.ipynb #e7a3c3bc
 def worn(stream: Stream) -> Numbers:
     "Clothes, glasses, a hat; and the hand in front."
-    u, yes, p = stream.uniform, stream.chance, {}
+    u = stream.uniform
+    yes = stream.chance
+    p = {}
     p["shoulders"], p["neck width"], p["neckline"] = (
         u("shoulders", 0.95, 1.35),
         u("neck width", 0.42, 0.75),
@@ -308,14 +296,16 @@ def outline(p: Numbers, x: Tensor, y: Tensor) -> Outline:
     low = y > CHEEK
     height = torch.where(low, chin - CHEEK, skull + CHEEK)
     T = ((y - CHEEK) / height).abs()
-    S, c = T * T, T.clamp(max=1)
+    S = T * T
+    c = T.clamp(max=1)
     level = torch.where(low, mix(S, S * S, square), S)
     slope = torch.where(low, 2 * T * (1 - square) + 4 * T * S * square, 2 * T)
     half = wide * torch.where(low, 1 - taper * smoothstep(T), 1.0)
     narrowing = torch.where(low, wide * taper * -6 * c * (1 - c), 0.0)
     q = x / (stretch * half)
     F = q * q + level - 1
-    fx, fy = 2 * q / (stretch * half), (slope - 2 * q * q * narrowing / half) / height
+    fx = 2 * q / (stretch * half)
+    fy = (slope - 2 * q * q * narrowing / half) / height
     distance = F / (fx * fx + fy * fy).sqrt().clamp(min=0.8)
     return Outline(
         distance,
@@ -346,8 +336,10 @@ def chart(p: Numbers, x: Tensor, y: Tensor) -> Chart:
     beyond = (t.abs() - 1).clamp(min=0) * head.root * head.half
     sign, t = torch.where(t < 0, -1.0, 1.0), t.clamp(-1, 1)
     k = (1 - t * t).sqrt()
-    c, s = on_grid(p["turn cos"]), on_grid(p["turn sin"])
-    across, front = t * c - k * s, t * s + k * c
+    c = on_grid(p["turn cos"])
+    s = on_grid(p["turn sin"])
+    across = t * c - k * s
+    front = t * s + k * c
     across = torch.where(
         front < 0, torch.where(across < 0, -1.0, 1.0) * (2 - across.abs()), across
     )  # round the corner, on to the back
@@ -370,7 +362,9 @@ def unchart(
 ) -> Tensor:  # (B,L,2) head coordinates
     "Where points of the face are seen: the inverse of `chart`, by fixed-point iteration."
     u, v = (points[..., i][:, None] for i in (0, 1))
-    target, x, y = u, u, v
+    target = u
+    x = u
+    y = v
     for _ in range(steps):
         head = outline(p, x, y)
         a = head.half * head.root
@@ -415,7 +409,8 @@ def face_thirds(p: Numbers, at: Chart) -> list[Piece]:
 
 # %% ../../nbs/data/22_faces.ipynb #c16215a2
 def cap(p: Numbers, at: Chart) -> Tensor:
-    "Distance to the outer surface of the hair: the skull, swollen, down to where the hair ends at the sides."
+    """Distance to the outer surface of the hair:
+    the skull, swollen, down to where the hair ends at the sides."""
     return at.edge - on_grid(p["volume"]) * (
         0.1 + 0.9 * smoothstep((on_grid(p["side end"]) + 0.15 - at.y) * 1.2)
     )
@@ -423,7 +418,8 @@ def cap(p: Numbers, at: Chart) -> Tensor:
 
 def front_hair(p: Numbers, own: Stream, at: Chart) -> Piece:
     "The hair on the head; of a bald one, what is left over the ears."
-    bald, fringe = on_grid(p["style"] == BALD), on_grid(p["fringe"])
+    bald = on_grid(p["style"] == BALD)
+    fringe = on_grid(p["fringe"])
     jag = lattice_noise(own.uniform("jag", shape=(8, 8)), at.u * 9 + 40, at.v * 2 + 40) - 0.5
     away = (at.u - on_grid(p["part"])).abs()
     line = (
@@ -449,7 +445,9 @@ def front_hair(p: Numbers, own: Stream, at: Chart) -> Piece:
 # %% ../../nbs/data/22_faces.ipynb #b4095425
 def back_hair(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> Piece:
     "What hangs behind head and neck, stands around them, or is tied up."
-    style, r, zero = on_grid(p["style"]), p["wide"] + p["volume"], 0 * p["wide"]
+    style = on_grid(p["style"])
+    r = p["wide"] + p["volume"]
+    zero = 0 * p["wide"]
     frayed = on_grid(p["wisps"]) * (
         lattice_noise(own.uniform("fray", shape=(16, 16)), x * 7 + 50, y * 6 + 50) - 0.4
     )
@@ -482,12 +480,11 @@ def back_hair(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> Piece:
 # %% ../../nbs/data/22_faces.ipynb #d151ff82
 def locks(p: Numbers, x: Tensor, y: Tensor) -> Piece:
     "Long hair that falls over the shoulders, in body coordinates."
-    zero, d = 0 * p["wide"], 9.0 + 0 * x
+    zero = 0 * p["wide"]
+    d = 9.0 + 0 * x
     for side in (-1.0, 1.0):
-        root, tip = (
-            pair(side * p["wide"] * 0.98, -0.1, zero),
-            pair(side * (p["wide"] + 0.12), p["length"] - 0.2, zero),
-        )
+        root = pair(side * p["wide"] * 0.98, -0.1, zero)
+        tip = pair(side * (p["wide"] + 0.12), p["length"] - 0.2, zero)
         d = torch.minimum(
             d,
             limb(
@@ -513,7 +510,8 @@ def body_place(p: Numbers, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def torso(p: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     "Neck with what a neckline leaves of the chest, and the clothes below it; in body coordinates."
-    zero, n = 0 * p["wide"], 0.36 + 0.07 * p["man"] + 0.12 * (p["wide"] - 0.8)
+    zero = 0 * p["wide"]
+    n = 0.36 + 0.07 * p["man"] + 0.12 * (p["wide"] - 0.8)
     neck = limb(x, y, pair(0.0, 0.3, n), pair(0.0, 1.9, n), n, n + 0.06, -0.03 + zero)[0]
     slope = limb(x, y, pair(0.0, 1.35, n), pair(0.0, 2.4, n), n + 0.02, 1.1 + zero)[0]
     arms = limb(
@@ -539,7 +537,8 @@ def torso(p: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
 # %% ../../nbs/data/22_faces.ipynb #9ef5cc7f
 def ear(p: Numbers, x: Tensor, y: Tensor, side: float, front: bool) -> Piece:
     "The ear on one side of the picture (-1 left, 1 right), behind the head or in front of it."
-    place, zero = side * p["wide"] * p["yaw cos"] * 0.98, 0 * p["wide"]
+    place = side * p["wide"] * p["yaw cos"] * 0.98
+    zero = 0 * p["wide"]
     d = limb(
         x,
         y,
@@ -550,13 +549,12 @@ def ear(p: Numbers, x: Tensor, y: Tensor, side: float, front: bool) -> Piece:
         0.02 + zero,
         -side * 0.04 + zero,
     )[0]
-    return (
-        Piece("near ear", MIDDLE, torch.where(on_grid(p["yaw sin"]) * side < -0.12, d, 9.0))
-        if front
-        else Piece("ear", MIDDLE, d)
-    )
+    if front:
+        near = on_grid(p["yaw sin"]) * side < -0.12
+        return Piece("near ear", MIDDLE, torch.where(near, d, 9.0))
+    return Piece("ear", MIDDLE, d)
 
-
+# %% ../../nbs/data/22_faces.ipynb #577df28c
 def hat(p: Numbers, at: Chart) -> Piece:
     "A cap, which counts as the hair it hides."
     d = torch.maximum(at.edge - on_grid(p["volume"] * 0.4 + 0.1), at.v + 0.42 + 0.12 * at.u * at.u)
@@ -565,7 +563,8 @@ def hat(p: Numbers, at: Chart) -> Piece:
 
 def hand(p: Numbers, x: Tensor, y: Tensor) -> Piece:
     "A palm and four fingers at chin or cheek: in front of the face, and no part of it."
-    zero, side = 0 * p["wide"], p["hand side"]
+    zero = 0 * p["wide"]
+    side = p["hand side"]
     palm = pair(side * (p["hand x"] + 0.12), 1.35 - p["hand up"], zero)
     d = limb(x, y, palm + pair(side * 0.25, 1.1, zero), palm, 0.24 + zero, 0.27 + zero)[0]
     for i in range(4):
@@ -585,7 +584,8 @@ def pieces(
     y: Tensor,  # (B,H,W) head coordinates, or (B,1,L) for single points
 ) -> tuple[list[Piece], Chart]:
     "Everything from the back to the front, and the chart of the head."
-    at, place = chart(p, x, y), body_place(p, x, y)
+    at = chart(p, x, y)
+    place = body_place(p, x, y)
     ears = [[ear(p, x, y, side, front) for side in (-1.0, 1.0)] for front in (False, True)]
     return [
         back_hair(p, own, x, y),
@@ -624,7 +624,8 @@ class FaceScene:
 
 def face_landmarks(p: Numbers) -> Tensor:  # (B,5,2)
     "The landmarks in face coordinates."
-    e, corner = p["eye x"], p["mouth y"] - 0.065 * p["smile"]
+    e = p["eye x"]
+    corner = p["mouth y"] - 0.065 * p["smile"]
     return torch.stack(
         [
             pair(-e, p["eye y"], e),
@@ -698,7 +699,9 @@ def features(p: Numbers) -> tuple:
     eye, ey, ny, my, nw, mw = (
         p[k] for k in ("eye x", "eye y", "nose y", "mouth y", "nose", "mouth")
     )
-    smile, gape, none = p["smile"].clamp(min=0), p["open"], 0 * eye
+    smile = p["smile"].clamp(min=0)
+    gape = p["open"]
+    none = 0 * eye
     return (
         (none, ny - 0.18, 0.13 + 0.3 * nw, none + 0.52, 0.11 * p["bridge"]),
         (none, ny - 0.01, nw * 0.85, none + 0.15, none + 0.10),  # ridge and tip
@@ -721,16 +724,20 @@ def features(p: Numbers) -> tuple:
         (none + 0.25, ey - 0.55, none + 0.5, none + 0.35, none + 0.05),
     )  # philtrum, forehead
 
-
+# %% ../../nbs/data/22_faces.ipynb #39df87ee
 def relief(p: Numbers, at: Chart) -> tuple[Tensor, Tensor]:
     "Slopes of all bumps, across and down."
-    u, sign = at.u.abs(), torch.where(at.u < 0, -1.0, 1.0)
-    across, down = torch.zeros_like(u), torch.zeros_like(u)
+    u = at.u.abs()
+    sign = torch.where(at.u < 0, -1.0, 1.0)
+    across = torch.zeros_like(u)
+    down = torch.zeros_like(u)
     for bump in features(p):
         cu, cv, ru, rv, h = (on_grid(v) for v in bump)
-        a, b = (u - cu) / ru, (at.v - cv) / rv
+        a = (u - cu) / ru
+        b = (at.v - cv) / rv
         q = (1 - a * a - b * b).clamp(min=0) * (-4 * h)
-        across, down = across + q * a / ru, down + q * b / rv
+        across = across + q * a / ru
+        down = down + q * b / rv
     return across * sign, down
 
 # %% ../../nbs/data/22_faces.ipynb #f72ed31c
@@ -746,9 +753,11 @@ class Light:
 # %% ../../nbs/data/22_faces.ipynb #fbd9700e
 def lamps(stream: Stream) -> Light:
     "The light of one picture."
-    u, coloured = stream.uniform, stream.chance("coloured light", 0.15)
+    u = stream.uniform
+    coloured = stream.chance("coloured light", 0.15)
     flat = polar(u("light angle", 0, 6.2832), u("light slant", 0.2, 0.95))
-    lx, ly = flat[:, 0], flat[:, 1] * 0.8 - 0.25
+    lx = flat[:, 0]
+    ly = flat[:, 1] * 0.8 - 0.25
     norm = (lx * lx + ly * ly + 0.5625).sqrt()
     rim = hsv(
         u("rim hue"),
@@ -774,7 +783,10 @@ def lit(light: Light, nx: Tensor, ny: Tensor, nz: Tensor) -> tuple[Tensor, Tenso
     nx, ny, nz = nx * norm, ny * norm, nz * norm
     lx, ly, lz = light.direction
     diffuse = ((nx * lx + ny * ly + nz * lz) * 0.85 + 0.15).clamp(min=0)
-    hx, hy, hz = lx * 0.5, ly * 0.5, lz * 0.5 + 0.5  # half way between lamp and camera
+    # half way between lamp and camera
+    hx = lx * 0.5
+    hy = ly * 0.5
+    hz = lz * 0.5 + 0.5
     h = ((nx * hx + ny * hy + nz * hz) / (hx * hx + hy * hy + hz * hz).sqrt()).clamp(min=0)
     h = h * h * h * h
     h = h * h
@@ -796,12 +808,12 @@ def shaded(
 # %% ../../nbs/data/22_faces.ipynb #30626ab1
 def strands(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     "(B,H,W) light and dark strands about one half, and the gloss that runs across them."
-    dx, dy = x - on_grid(p["part"] * 0.5), y + on_grid(p["skull"] + 0.05)
-    along, fan = (dx * dx + dy * dy * 0.7).sqrt(), dx / (dy.clamp(0, 1.3) * 0.75 + 0.35)
-    a, b = (
-        own.uniform("strand table", shape=(16, 16)),
-        own.uniform("strand table again", shape=(16, 16)),
-    )
+    dx = x - on_grid(p["part"] * 0.5)
+    dy = y + on_grid(p["skull"] + 0.05)
+    along = (dx * dx + dy * dy * 0.7).sqrt()
+    fan = dx / (dy.clamp(0, 1.3) * 0.75 + 0.35)
+    a = own.uniform("strand table", shape=(16, 16))
+    b = own.uniform("strand table again", shape=(16, 16))
     low = lattice_noise(a, x * 2 + 30, y * 2 + 30) - 0.5
     fan = (
         fan
@@ -812,7 +824,8 @@ def strands(p: Numbers, own: Stream, x: Tensor, y: Tensor) -> tuple[Tensor, Tens
         lattice_noise(a, fan * 11 + 60, along * 1.2 + 20) * 0.55
         + lattice_noise(b, fan * 29 + 90, along * 2.0 + 20) * 0.45
     )
-    cx, cy = x * 7 + 3 * low + 50, y * 7 - 3 * low + 50
+    cx = x * 7 + 3 * low + 50
+    cy = y * 7 - 3 * low + 50
     curls = 0.65 * (1 - (2 * lattice_noise(b, cx, cy) - 1).abs()) + 0.35 * (
         1 - (2 * lattice_noise(a, cx * 2.1, cy * 2.1) - 1).abs()
     )
@@ -838,14 +851,16 @@ def hair_colours(scene: FaceScene, light: Light, at: Chart, dim: float = 1.0) ->
 # %% ../../nbs/data/22_faces.ipynb #0623e4a7
 def spot(at: Chart, cu: Tensor | float, cv: Tensor, ru: float, rv: float) -> Tensor:
     "A soft spot on both sides of the face, 1 in the middle."
-    a, b = (at.u.abs() - cu) / ru, (at.v - cv) / rv
+    a = (at.u.abs() - cu) / ru
+    b = (at.v - cv) / rv
     q = (1 - a * a - b * b).clamp(min=0)
     return q * q
 
 
 def complexion(scene: FaceScene, at: Chart) -> Tensor:
     "(B,3,H,W) skin before any light."
-    p, own = scene.pose, scene.own
+    p = scene.pose
+    own = scene.own
     eye, ey, ny, chin = (on_grid(p[k]) for k in ("eye x", "eye y", "nose y", "chin"))
     red = (
         0.5 * spot(at, eye + 0.13, ey + 0.42, 0.3, 0.26)
@@ -887,12 +902,15 @@ class Mouth:
 
 def mouth_lines(p: Numbers, at: Chart) -> Mouth:
     "The mouth with this smile, this far open."
-    s, lips = at.u / on_grid(p["mouth width"]), on_grid(p["lips"])
-    arch, dip = (1 - s * s).clamp(min=-0.5), 1 - 0.35 * (1 - 16 * s * s).clamp(min=0)
+    s = at.u / on_grid(p["mouth width"])
+    lips = on_grid(p["lips"])
+    arch = (1 - s * s).clamp(min=-0.5)
+    dip = 1 - 0.35 * (1 - 16 * s * s).clamp(min=0)
     middle = on_grid(p["mouth y"]) + on_grid(p["smile"]) * 0.13 * (arch - 0.5)
     inner = arch.clamp(min=0)
     gap = on_grid(p["open"]) * 0.11 * inner
-    top, bottom = middle - gap * 0.5, middle + gap * 1.3
+    top = middle - gap * 0.5
+    bottom = middle + gap * 1.3
     return Mouth(
         s,
         inner,
@@ -914,8 +932,11 @@ def paint_lips(
     normal: tuple,
     shade: Tensor,
 ) -> Tensor:
-    "Lips with their fine lines and a wet gleam; between closed ones a dark line; a dimple at each corner."
-    p, own, width = scene.pose, scene.own, on_grid(scene.pose["mouth width"])
+    """Lips with their fine lines and a wet gleam; between closed ones a dark line;
+    a dimple at each corner."""
+    p = scene.pose
+    own = scene.own
+    width = on_grid(scene.pose["mouth width"])
     ends = (m.across.abs() - 1) * width
     t = ((at.v - m.bottom) / (m.lower - m.bottom).clamp(min=0.02)).clamp(0, 1)
     lines = lattice_noise(own.uniform("lip table", shape=(16, 16)), at.u * 40 + 60, at.v * 3 + 30)
@@ -935,10 +956,8 @@ def paint_lips(
     )
     closed = torch.maximum((at.v - m.middle).abs() - 0.012, ends - 0.02)
     face = paint(face, face * 0.35, cover(closed, pixel) * (on_grid(p["open"]) <= 0.08) * 0.9)
-    a, b = (
-        (at.u.abs() - width - 0.015) / 0.035,
-        (at.v - on_grid(p["mouth y"] - 0.065 * p["smile"])) / 0.04,
-    )
+    a = (at.u.abs() - width - 0.015) / 0.035
+    b = (at.v - on_grid(p["mouth y"] - 0.065 * p["smile"])) / 0.04
     return face * (1 - 0.3 * (1 - a * a - b * b).clamp(min=0))[:, None]
 
 # %% ../../nbs/data/22_faces.ipynb #520ce0cb
@@ -966,7 +985,8 @@ def paint_inside(
 # %% ../../nbs/data/22_faces.ipynb #6b9d963b
 def paint_beard(scene: FaceScene, skin: Tensor, at: Chart, m: Mouth) -> Tensor:
     "A beard over (B,3,H,W) skin, before any light."
-    p, width = scene.pose, on_grid(scene.pose["mouth"])
+    p = scene.pose
+    width = on_grid(scene.pose["mouth"])
     whole = on_grid(p["full beard"])
     outside = (at.u.abs() - width * 0.8).clamp(min=0)
     below = smoothstep(
@@ -999,14 +1019,18 @@ def eyeball(
     shade: Tensor,
 ) -> Tensor:
     "White, iris with its rays, pupil and glint; coordinates in half eye widths."
-    p, c, w, R = scene.pose, scene.colours, on_grid(scene.pose["eye"]), on_grid(scene.pose["iris"])
+    p = scene.pose
+    c = scene.colours
+    w = on_grid(scene.pose["eye"])
+    R = on_grid(scene.pose["iris"])
     white = 0.93 - 0.25 * ex * ex - 0.45 * (1 - (ey - lid) * 4).clamp(0, 1)
     ball = (
         white[:, None]
         * torch.tensor([1.0, 0.96, 0.94], device=ex.device)[:, None, None]
         * (0.35 + 0.65 * shade)
     )
-    gx, gy = ex * side - on_grid(p["gaze x"]), ey - on_grid(p["gaze y"]) + 0.1
+    gx = ex * side - on_grid(p["gaze x"])
+    gy = ey - on_grid(p["gaze y"]) + 0.1
     r = (gx * gx + gy * gy).sqrt()
     rays = lattice_noise(
         scene.own.uniform("iris table", shape=(16, 16)),
@@ -1018,7 +1042,8 @@ def eyeball(
     )
     ball = paint(ball, on_grid(c["iris"]) * tone[:, None], cover((r - R) * w, pixel))
     ball = paint(ball, torch.full_like(ball, 0.03), cover((r - R * 0.45) * w, pixel))
-    hx, hy = gx - 0.14, gy + 0.16
+    hx = gx - 0.14
+    hy = gy + 0.16
     return paint(
         ball, torch.full_like(ball, 0.97), cover(((hx * hx + hy * hy).sqrt() - 0.10) * w, pixel)
     )
@@ -1026,10 +1051,13 @@ def eyeball(
 # %% ../../nbs/data/22_faces.ipynb #7ce3ac3a
 def paint_eyes(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor, shade: Tensor) -> Tensor:
     "The eyes between their lids, with lashes and creases."
-    p, w, side = scene.pose, on_grid(scene.pose["eye"]), torch.where(at.u < 0, -1.0, 1.0)
+    p = scene.pose
+    w = on_grid(scene.pose["eye"])
+    side = torch.where(at.u < 0, -1.0, 1.0)
     ex = (at.u.abs() - on_grid(p["eye x"])) / w
     ey = (at.v - on_grid(p["eye y"])) / w + on_grid(p["slant"]) * ex
-    opened, arch = on_grid(p["lid"] * p["lids"]), 1 - ex * ex
+    opened = on_grid(p["lid"] * p["lids"])
+    arch = 1 - ex * ex
     upper = -0.62 * opened * arch * (1 - 0.18 * ex)
     lower = (
         0.36 * on_grid(p["lid"]) * arch.clamp(min=-1) * (0.55 + 0.45 * opened.clamp(max=1)) - 0.02
@@ -1069,15 +1097,19 @@ def paint_brows(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor, shade:
 
 def paint_nose(scene: FaceScene, face: Tensor, at: Chart, pixel: Tensor) -> Tensor:
     "Nostrils, the shadow below, and the creases of the wings; the rest of a nose is light."
-    n, y = on_grid(scene.pose["nose"]), on_grid(scene.pose["nose y"])
+    n = on_grid(scene.pose["nose"])
+    y = on_grid(scene.pose["nose y"])
     u = at.u.abs()
-    a, b = (u - n * 0.48) / (n * 0.34), (at.v - y - 0.085 + 0.15 * (u - n * 0.5)) / 0.034
+    a = (u - n * 0.48) / (n * 0.34)
+    b = (at.v - y - 0.085 + 0.15 * (u - n * 0.5)) / 0.034
     face = paint(
         face, face * 0.25, cover(((a * a + b * b).sqrt() - 1) * 0.035, pixel + 0.01) * 0.85
     )
-    a, b = u / (n * 1.25), (at.v - y - 0.12) / 0.07
+    a = u / (n * 1.25)
+    b = (at.v - y - 0.12) / 0.07
     face = face * (1 - 0.28 * (1 - a * a - b * b).clamp(min=0))[:, None]
-    a, b = (u - n * 0.82) / (n * 0.34), (at.v - y - 0.02) / 0.1
+    a = (u - n * 0.82) / (n * 0.34)
+    b = (at.v - y - 0.02) / 0.1
     wing = torch.maximum(((a * a + b * b).sqrt() - 1).abs() * 0.08 - 0.012, n * 0.8 - u)
     return paint(face, face * 0.68, cover(wing, pixel + 0.02) * 0.7)
 
@@ -1119,7 +1151,8 @@ def paint_torso(
 # %% ../../nbs/data/22_faces.ipynb #b13a6bd7
 def fabric(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     "(B,3,H,W) cloth: striped, checked, dotted, plain, or a jacket open over a shirt; with folds."
-    u, white = stream.uniform, stream.chance("cloth white", 0.3)[:, None]
+    u = stream.uniform
+    white = stream.chance("cloth white", 0.3)[:, None]
     first = hsv(
         natural_hue(u("cloth hue")), u("cloth saturation", 0.0, 0.8), u("cloth value", 0.08, 0.95)
     )
@@ -1131,8 +1164,10 @@ def fabric(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
     folds = lattice_noise(u("folds", shape=(8, 8)), x * 3 + 20, y * 1.4 + 20)
     c, s = (on_grid(v) for v in cos_sin(u("cloth angle", -0.8, 2.0)))
     f = on_grid(u("cloth frequency", 1.5, 5.0))
-    a, b = wave((x * c + y * s + 0.1 * folds) * f), wave((y * c - x * s + 0.1 * folds) * f)
-    stripes, across = smoothstep(a * 6 - 2.5), smoothstep(b * 6 - 2.5)
+    a = wave((x * c + y * s + 0.1 * folds) * f)
+    b = wave((y * c - x * s + 0.1 * folds) * f)
+    stripes = smoothstep(a * 6 - 2.5)
+    across = smoothstep(b * 6 - 2.5)
     shirt = cover(x.abs() - 0.04 - 0.18 * (y - 1.3).clamp(min=0), 0.02)
     kind = on_grid(stream.choice("cloth kind", 6))
     pattern = torch.where(kind == 0, stripes, torch.where(kind == 1, 0.5 * (stripes + across), 0.0))
@@ -1168,7 +1203,8 @@ def paint_face(scene: FaceScene, light: Light, at: Chart, pixel: Tensor) -> Tens
     "(B,3,H,W) a face everywhere, to be painted where the head is."
     p, (nx, ny, nz) = scene.pose, at.normal
     across, down = relief(p, at)
-    normal, m = (nx - across, ny - down, nz + 0.05), mouth_lines(p, at)
+    normal = (nx - across, ny - down, nz + 0.05)
+    m = mouth_lines(p, at)
     shade = lit(light, nx, ny, nz + 0.05)[0][:, None] * light.tint
     face = paint_beard(scene, complexion(scene, at), at, m)
     face = shaded(face, light, normal, on_grid(scene.own.uniform("sheen", 0.1, 0.45)), 1.0)
@@ -1184,14 +1220,17 @@ def paint_face(scene: FaceScene, light: Light, at: Chart, pixel: Tensor) -> Tens
 # %% ../../nbs/data/22_faces.ipynb #85a4a56c
 def paint_glasses(scene: FaceScene, canvas: Tensor, at: Chart, pixel: Tensor) -> Tensor:
     "Frames from round to square, clear or dark, with a glare."
-    p, u, away = scene.pose, scene.stream.uniform, at.u.abs()
-    there, eye, y = on_grid(p["glasses"]), on_grid(p["eye x"]), at.v - on_grid(p["eye y"])
-    w, h, thick = (
-        on_grid(u("lens width", 0.24, 0.29)),
-        on_grid(u("lens height", 0.15, 0.22)),
-        on_grid(u("frame", 0.010, 0.03)),
-    )
-    a, b = (away - eye) / w, (y - 0.02) / h
+    p = scene.pose
+    u = scene.stream.uniform
+    away = at.u.abs()
+    there = on_grid(p["glasses"])
+    eye = on_grid(p["eye x"])
+    y = at.v - on_grid(p["eye y"])
+    w = on_grid(u("lens width", 0.24, 0.29))
+    h = on_grid(u("lens height", 0.15, 0.22))
+    thick = on_grid(u("frame", 0.010, 0.03))
+    a = (away - eye) / w
+    b = (y - 0.02) / h
     a, b = a * a, b * b
     lens = (mix(a + b, (a * a + b * b).sqrt(), on_grid(u("lens corner"))).sqrt() - 1) * 0.2
     glass = on_grid(
@@ -1258,7 +1297,8 @@ def portrait(
     "The person on the (B,3,S,S) canvas, and the (B,S,S) parts."
     layers, at = pieces(scene.pose, scene.own, x, y)
     behind, neck, clothes, *ears, head, _, _, near, nearer, front, lock, cover_, palm = layers
-    light, body = lamps(scene.stream), body_place(scene.pose, x, y)
+    light = lamps(scene.stream)
+    body = body_place(scene.pose, x, y)
     hair = hair_colours(scene, light, at)
     canvas = paint(canvas, hair_colours(scene, light, at, 0.72), cover(behind.distance, pixel))
     canvas = paint_torso(scene, light, canvas, neck, clothes, *body, pixel)
@@ -1297,9 +1337,11 @@ def bystander(stream: Stream, n: int, canvas: Tensor, X: Tensor, Y: Tensor) -> T
         for name, low, high in (("x", 0, 1), ("y", 0.2, 0.8), ("r", 0.07, 0.17), ("soft", 0.2, 0.8))
     )
     there = on_grid(stream.chance(f"bystander {n}", 0.1).float()) * 0.9
-    a, b = (X - x) / r, (Y - y) / r
+    a = (X - x) / r
+    b = (Y - y) / r
     cloth = hsv(natural_hue(u("hue")), u("saturation", 0.1, 0.7), u("value", 0.1, 0.8))
-    c, d = (b - 3.2) / 2.2, a / 2.3
+    c = (b - 3.2) / 2.2
+    d = a / 2.3
     for colour, inside in (
         (cloth, (1 - (c * c + d * d).sqrt()) * 2),
         (ramp(HAIRS, u("hair")), 1.15 - (a * a + b * b / 1.69).sqrt()),
@@ -1311,7 +1353,8 @@ def bystander(stream: Stream, n: int, canvas: Tensor, X: Tensor, Y: Tensor) -> T
 # %% ../../nbs/data/22_faces.ipynb #d27a3aaa
 def lights(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     "Discs of light out of focus."
-    u, lit_ = stream.uniform, stream.chance("lights", 0.3).float()
+    u = stream.uniform
+    lit_ = stream.chance("lights", 0.3).float()
     for n in range(5):
         x, y, r = (
             on_grid(u(f"light {n} {k}", low, high))
@@ -1350,7 +1393,10 @@ def draw_faces(
     plain: bool = False,  # the person alone, on white
 ) -> tuple[Tensor, Tensor]:  # (B,3,S,S) pictures, (B,S,S) parts
     "Paint the scene: what is behind, the person, the photograph."
-    stream, device, B, c = scene.stream, scene.stream.device, len(scene.stream), scene.colours
+    stream = scene.stream
+    device = scene.stream.device
+    B = len(scene.stream)
+    c = scene.colours
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
     if plain:
@@ -1407,11 +1453,14 @@ ALIGNED = {
 # %% ../../nbs/data/22_faces.ipynb #81f987d0
 @collections.register("faces")
 class Faces(Drawn):
-    "Faces drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+    """Faces drawn on the fly with every truth known.
+    The same seed, index and size give the same bits, alone or in any batch."""
 
     summary = "drawn faces, unaligned: 5 landmarks, 6 parts, masks, boxes, 400 people"
-    noun, grouping = "face", "people"
-    ranges, splits = SPLITS, tuple(SPLITS)
+    noun = "face"
+    grouping = "people"
+    ranges = SPLITS
+    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = tuple(f"person {k}" for k in range(sum(n for _, n in PEOPLE.values())))
@@ -1435,7 +1484,9 @@ class Faces(Drawn):
         split: str = "train",
         size: int | None = None,
         seed: int = 0,
-        aligned: bool = False,  # upright, in the middle, of one size, as CelebA's aligned pictures (SCOPS, 4.1; Thewlis et al. 2017)
+        # upright, in the middle, of one size, as CelebA's
+        # aligned pictures (SCOPS, 4.1; Thewlis et al. 2017)
+        aligned: bool = False,
         device: torch.device | str = "cpu",
     ) -> "Faces":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
@@ -1498,7 +1549,8 @@ def pose_face(
         0 <= person < len(Faces.category_names),
         f"There is no person {person}; choose one from 0 to {len(Faces.category_names) - 1}.",
     )
-    who, index = torch.tensor([person]), torch.zeros(1, dtype=torch.int64)
+    who = torch.tensor([person])
+    index = torch.zeros(1, dtype=torch.int64)
     settings = {k.replace(" ", "_"): v for k, v in NEUTRAL.items()} | more
     settings |= {"yaw": yaw, "pitch": pitch, "roll": roll, "smile": smile, "open": open}
     scene = face_scene(Stream(seed, index), Stream(0, who + PERSONS), who, **settings)

@@ -14,16 +14,22 @@ __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'SKIN', 'UPPER', 'LOWER', 'SHOES', 'STA
            'photograph', 'Figures', 'pose_figure']
 
 # %% ../../nbs/data/26_figures.ipynb #926539d8
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from ..core import require
 from .sample import Batch, Sample, collections
-from .shapes import SPLITS, Drawing, Drawn, Frame, Layer, Scene, Stream
 from partbook.data.shapes import (
+    SPLITS,
+    Drawing,
+    Drawn,
+    Frame,
+    Layer,
+    Scene,
+    Stream,
     axial,
     background,
     blend,
@@ -37,8 +43,6 @@ from partbook.data.shapes import (
     natural_hue,
     occluders,
     on_grid,
-)
-from partbook.data.shapes import (
     paint,
     paint_occluders,
     polar,
@@ -60,17 +64,20 @@ def profile(
     bend: Tensor | float = 0.0,  # (B,) how far the axis bows half way, to the side (-e_y, e_x)
     tilt: Tensor | None = None,  # (B,2) slopes of both ends against the axis' normal
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Signed distance (B,H,W) to a shape of given widths; also t in [0,1] along it and the position across, in half widths."
+    """Signed distance (B,H,W) to a shape of given widths;
+    also t in [0,1] along it and the position across, in half widths."""
     u, v, length = axial(x, y, start, end)
     t = (u / length).clamp(0, 1)
     v = v - (on_grid(bend) if isinstance(bend, Tensor) else bend) * (4 * t * (1 - t))
     if tilt is not None:
         u = u + v * mix(on_grid(tilt[:, 0]), on_grid(tilt[:, 1]), t)
         t = (u / length).clamp(0, 1)
-    place, half = t * (widths.shape[1] - 1), 0.0
+    place = t * (widths.shape[1] - 1)
+    half = 0.0
     for k, w in enumerate(widths.unbind(1)):
         half = half + on_grid(w) * smoothstep(1 - (place - k).abs())
-    across, beyond = v.abs() - half, torch.maximum(-u, u - length)
+    across = v.abs() - half
+    beyond = torch.maximum(-u, u - length)
     inside = torch.maximum(across, beyond)
     outside = (across.clamp(min=0) ** 2 + beyond.clamp(min=0) ** 2).sqrt()
     return torch.where(inside < 0, inside, outside), t, (v / half.clamp(min=1e-4)).clamp(-1, 1)
@@ -81,10 +88,13 @@ def tube(
     y: Tensor,  # (B,H,W) coordinates
     bones: tuple[Tensor, Tensor, Tensor],  # (B,2) shoulder, elbow, wrist; or hip, knee, ankle
     radii: tuple,  # at the three, (B,) or floats
-    reach: Tensor,  # (B,) where it is cut off, in bones: 0.5 half way down the first, 1 at its end, 2 or more not at all; below 0.05 there is none
+    # (B,) where it is cut off, in bones: 0.5 half way down the first,
+    # 1 at its end, 2 or more not at all; below 0.05 there is none
+    reach: Tensor,
     bulge: tuple[float, float] = (0.0, 0.0),  # extra radius half way down either bone
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Signed distance (B,H,W) to a sleeve over two bones; also t in [0,1] along both and the position across."
+    """Signed distance (B,H,W) to a sleeve over two bones;
+    also t in [0,1] along both and the position across."""
     (a, b, c), reach = bones, on_grid(reach)
     first, t, s = limb(x, y, a, b, radii[0], radii[1], bulge[0])
     second, t2, s2 = limb(x, y, b, c, radii[1], radii[2], bulge[1])
@@ -164,9 +174,11 @@ OUTFITS = {
 
 # %% ../../nbs/data/26_figures.ipynb #b773dfa4
 def physique(stream: Stream) -> dict[str, Tensor]:
-    "Shoulders, waist and hips (half widths), the thickness of limbs, the lengths of legs, trunk, arms and head."
+    """Shoulders, waist and hips (half widths), the thickness
+    of limbs, the lengths of legs, trunk, arms and head."""
     u = stream.uniform
-    broad, round_ = u("broad"), u("round")
+    broad = u("broad")
+    round_ = u("round")
     return {
         "shoulder": mix(0.168, 0.21, broad),
         "hip": mix(0.185, 0.168, broad) + 0.025 * round_,
@@ -181,7 +193,8 @@ def physique(stream: Stream) -> dict[str, Tensor]:
 # %% ../../nbs/data/26_figures.ipynb #b552d575
 def posture(stream: Stream) -> dict[str, Tensor]:
     "Where the person faces, how it stands, and what either arm does."
-    u, p = stream.uniform, {}
+    u = stream.uniform
+    p = {}
     p["facing"] = torch.where(stream.chance("from behind", 0.25), -1.0, 1.0)
     p["yaw"] = torch.where(stream.chance("turned", 0.4), u("yaw", -0.7, 0.7), u("yaw", -0.15, 0.15))
     p["look"] = (p["yaw"] + u("look", -0.45, 0.45)).clamp(-0.9, 0.9)
@@ -207,7 +220,8 @@ def posture(stream: Stream) -> dict[str, Tensor]:
 # %% ../../nbs/data/26_figures.ipynb #f5bd8194
 def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
     "The cut of the garments, the hair and the shoes."
-    u, device = stream.uniform, stream.device
+    u = stream.uniform
+    device = stream.device
     p = dict(zip(CUT, torch.tensor(list(OUTFITS.values()), device=device)[outfit].unbind(1)))
     p["outfit"] = outfit
     for name, spread in (
@@ -236,7 +250,8 @@ def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
 # %% ../../nbs/data/26_figures.ipynb #ced21876
 def viewpoint(stream: Stream) -> dict[str, Tensor]:
     "Framing, place, rotation and perspective."
-    u, p = stream.uniform, {}
+    u = stream.uniform
+    p = {}
     p["framing"] = (u("framing") > 0.15).long() + (u("framing") > 0.55).long()
     p["fill"] = u("fill", 0.94, 1.0)
     p["x"], p["y"] = u("x", -1, 1), u("y", -1, 1)
@@ -261,8 +276,9 @@ def bent_arm(
     hand: Tensor,  # (B,2), the hand where it is wanted
     first: Tensor,
     second: Tensor,  # (B,) lengths of the bones
-    outward: Tensor
-    | float,  # (B,) which side of the line from shoulder to hand the elbow is on: 1 is (-e_y, e_x), -1 the other
+    # (B,) which side of the line from shoulder to hand
+    # the elbow is on: 1 is (-e_y, e_x), -1 the other
+    outward: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
     "Elbow and wrist (B,2)."
     way = hand - shoulder
@@ -277,17 +293,21 @@ def bent_arm(
 # %% ../../nbs/data/26_figures.ipynb #39342b26
 def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
     "Pelvis, crotch, neck, shoulders and hips, skull and chin; `up` is the direction of the spine."
-    turn, zero = cos_sin(p["yaw"])[0], torch.zeros_like(p["yaw"])
+    turn = cos_sin(p["yaw"])[0]
+    zero = torch.zeros_like(p["yaw"])
     sway = 0.13 * p["sway"] * p["free leg"]  # positive: the left hip, at +x, is lower
     spine = p["lean"] - 0.25 * sway
     up = polar(spine - 1.5708)
     pelvis = torch.stack([-0.35 * sway, zero], -1)
     neck = pelvis + up * (0.52 * p["trunk"])[:, None]
-    across, level = polar(spine - 0.7 * sway), polar(sway)
-    wide, hips = (p["shoulder"] * 0.86 * turn)[:, None], (p["hip"] * 0.52 * turn)[:, None]
+    across = polar(spine - 0.7 * sway)
+    level = polar(sway)
+    wide = (p["shoulder"] * 0.86 * turn)[:, None]
+    hips = (p["hip"] * 0.52 * turn)[:, None]
     drop = up * (-0.105 * p["trunk"])[:, None]
     head = p["head"][:, None]
-    nodding, tilts = turned(up, p["nod"]) * head, torch.stack([sway - spine, -0.7 * sway], -1)
+    nodding = turned(up, p["nod"]) * head
+    tilts = torch.stack([sway - spine, -0.7 * sway], -1)
     skull = neck + nodding * 0.165
     return {
         "up": up,
@@ -305,7 +325,9 @@ def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 # %% ../../nbs/data/26_figures.ipynb #6e9ef87a
-LEGS = (  # for each stance the leg that bears the weight, then the free one: angles of thigh and shin outward, and how long they appear
+# for each stance the leg that bears the weight, then the free
+# one: angles of thigh and shin outward, and how long they appear
+LEGS = (
     (0.045, 0.02, 1, 1),
     (0.045, 0.02, 1, 1),
     (-0.015, -0.07, 1, 1),
@@ -318,9 +340,12 @@ LEGS = (  # for each stance the leg that bears the weight, then the free one: an
 
 
 def leg_joints(p: dict[str, Tensor], hips: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Knees, ankles and toes. Angles are outward from the vertical; a leg that points at us or away is shorter in the picture."
-    j, turn = {}, cos_sin(p["yaw"])[0]
-    thigh_, shin_ = 0.43 * p["legs"], 0.42 * p["legs"]
+    """Knees, ankles and toes. Angles are outward from the vertical;
+    a leg that points at us or away is shorter in the picture."""
+    j = {}
+    turn = cos_sin(p["yaw"])[0]
+    thigh_ = 0.43 * p["legs"]
+    shin_ = 0.42 * p["legs"]
     for side, sign in (("left", 1.0), ("right", -1.0)):
         free = p["free leg"] * sign > 0
         thigh, shin, long1, long2 = torch.tensor(LEGS, device=turn.device)[
@@ -352,7 +377,8 @@ HANDS = (  # outward, down, freedom outward, freedom down; one row for each of A
 
 def arm_joints(p: dict[str, Tensor], trunk: dict[str, Tensor]) -> dict[str, Tensor]:
     "Elbows, wrists and finger tips."
-    j, half = {}, 0.52 * p["trunk"]
+    j = {}
+    half = 0.52 * p["trunk"]
     for side, sign in (("left", 1.0), ("right", -1.0)):
         out, down, free_x, free_y = torch.tensor(HANDS, device=half.device)[
             p[f"{side} arm"]
@@ -393,11 +419,9 @@ def hidden(distance: Tensor, there: Tensor) -> Tensor:  # (B,H,W), (B,) bool
 def leg_pieces(
     side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
 ) -> list[Piece]:
-    bones, fat, limb_ = (
-        tuple(j[f"{side} {k}"] for k in ("hip", "knee", "ankle")),
-        p["thick"],
-        f"{side} leg",
-    )
+    bones = tuple(j[f"{side} {k}"] for k in ("hip", "knee", "ankle"))
+    fat = p["thick"]
+    limb_ = f"{side} leg"
     far = torch.full_like(fat, 2.5)
     leg, t, s = tube(x, y, bones, (0.085 * fat, 0.052 * fat, 0.035 * fat), far, (0.004, 0.014))
     foot = limb(x, y, j[f"{side} ankle"], j[f"{side} toe"], 0.036, 0.026)[0]
@@ -406,7 +430,8 @@ def leg_pieces(
         limb(x, y, *bones[1:], 0.062 * fat, 0.05)[0], axial_cut(x, y, *bones[1:], 1 - p["boots"])
     )
     shoe = torch.minimum(shoe, hidden(high, p["boots"] > 0))
-    loose, flare = p["leg fit"], p["flare"]
+    loose = p["leg fit"]
+    flare = p["flare"]
     radii = 0.088 * fat + loose, 0.06 * fat + loose + 0.4 * flare, 0.046 * fat + loose + flare
     trouser, t3, s3 = tube(x, y, bones, radii, p["leg"], (0.006, 0.004))
     names = (f"{side} hip", f"{side} knee")
@@ -435,12 +460,11 @@ def axial_cut(x: Tensor, y: Tensor, start: Tensor, end: Tensor, share: Tensor) -
 def arm_pieces(
     side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
 ) -> list[Piece]:
-    bones, fat = tuple(j[f"{side} {k}"] for k in ("shoulder", "elbow", "wrist")), p["thick"]
-    limb_, names, far = (
-        f"{side} arm",
-        (f"{side} shoulder", f"{side} elbow"),
-        torch.full_like(fat, 2.5),
-    )
+    bones = tuple(j[f"{side} {k}"] for k in ("shoulder", "elbow", "wrist"))
+    fat = p["thick"]
+    limb_ = f"{side} arm"
+    names = (f"{side} shoulder", f"{side} elbow")
+    far = torch.full_like(fat, 2.5)
     arm, t, s = tube(x, y, bones, (0.048 * fat, 0.038 * fat, 0.027 * fat), far, (0.002, 0.004))
     hand = limb(x, y, bones[2], j[f"{side} fingers"], 0.027, 0.018, 0.012)[0]
     loose = p["fit"]
@@ -458,9 +482,11 @@ def arm_pieces(
 
 
 def is_behind(side: str, p: dict[str, Tensor]) -> Tensor:  # (B,) bool
-    "Whether an arm is behind the trunk, as seen in the picture: a hand at the back, seen from the front; or the far arm of someone turned."
+    """Whether an arm is behind the trunk, as seen in the picture:
+    a hand at the back, seen from the front; or the far arm of someone turned."""
     sign = 1.0 if side == "left" else -1.0
-    back, front = p["facing"] < 0, (p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 2)
+    back = p["facing"] < 0
+    front = (p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 2)
     farther = (p["yaw"] * sign * p["facing"] > 0.3) & (p[f"{side} arm"] != 3)
     return torch.where(back, front, p[f"{side} arm"] == 5) | (
         farther & (p[f"{side} arm"] != 4) & (p[f"{side} arm"] != 5)
@@ -473,7 +499,9 @@ def trunk_shape(
     "The body without head and limbs; turned sideways it is narrower, but not as narrow as a plank."
     c, s = cos_sin(p["yaw"])
     turn = (c * c + 0.45 * s * s).sqrt()
-    shoulder, waist, hip = p["shoulder"] * turn, p["waist"] * turn, p["hip"] * turn
+    shoulder = p["shoulder"] * turn
+    waist = p["waist"] * turn
+    hip = p["hip"] * turn
     widths = torch.stack(
         [
             0.06 + 0 * hip,
@@ -509,7 +537,8 @@ def skirt_shape(
     "From the waist to `length` metres below the hip, hanging between the knees."
     c, s = cos_sin(p["yaw"])
     turn = (c * c + 0.45 * s * s).sqrt()
-    waist, hip = p["waist"] * turn + fit, p["hip"] * turn + fit
+    waist = p["waist"] * turn + fit
+    hip = p["hip"] * turn + fit
     start = j["pelvis"] + j["up"] * 0.15
     middle = 0.5 * (j["left knee"] + j["right knee"]) - j["pelvis"]
     end = j["pelvis"] + middle * (length / middle[:, 1].clamp(min=0.2))[:, None]
@@ -532,8 +561,10 @@ def skirt_shape(
 
 # %% ../../nbs/data/26_figures.ipynb #e28c024d
 def neckline(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-    "Distance to what a garment leaves free: around the neck, and around the shoulders when it has no sleeves."
-    top, up = j["neck"], j["up"]
+    """Distance to what a garment leaves free:
+    around the neck, and around the shoulders when it has no sleeves."""
+    top = j["neck"]
+    up = j["up"]
     side = torch.stack([-up[:, 1], up[:, 0]], -1)
     shift = side * (0.05 * cos_sin(p["yaw"])[1])[:, None]
     depth = torch.where(
@@ -594,7 +625,8 @@ def face_shape(
     p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     "An egg with two ears."
-    up, k = unit(j["skull"] - j["chin"]), p["head"]
+    up = unit(j["skull"] - j["chin"])
+    k = p["head"]
     face, t, s = limb(x, y, j["skull"] + up * (0.01 * k)[:, None], j["chin"], 0.083 * k, 0.05 * k)
     for sign in (1.0, -1.0):
         ear = j["skull"] + side * (0.083 * sign * k)[:, None]
@@ -618,8 +650,11 @@ SWELL = (
 def hair_cap(
     p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Hair on the head: all over from behind; from the front with an opening for the face, which moves sideways as the head turns."
-    up, k, style = unit(j["skull"] - j["chin"]), p["head"], p["hair"]
+    """Hair on the head: all over from behind;
+    from the front with an opening for the face, which moves sideways as the head turns."""
+    up = unit(j["skull"] - j["chin"])
+    k = p["head"]
+    style = p["hair"]
     high = up * k[:, None]
     swell = torch.tensor(SWELL, device=x.device)[style] + 0.008 * p["hair length"]
     cap, t, s = limb(
@@ -660,7 +695,8 @@ def head_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
     face, t, s = face_shape(p, j, side, x, y)
     cap, t1, s1 = hair_cap(p, j, side, x, y)
     falls = (p["hair"] == HAIRSTYLES.index("long")) & (p["locks"] > 0) & (p["facing"] > 0)
-    locks, ends = hidden(hanging_locks(p, j, side, x, y), falls), ("skull", "chin")
+    locks = hidden(hanging_locks(p, j, side, x, y), falls)
+    ends = ("skull", "chin")
     return [
         Piece("head", SKIN, ends, face, t, s, "head", (0.2, 0.09)),
         Piece("cap", HAIR, ends, cap, t1, s1, "head", (0.2, 0.1)),
@@ -679,7 +715,8 @@ def hanging_locks(
     p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
 ) -> Tensor:
     "Long hair that falls over the shoulders in front, left and right of the face."
-    k, up = p["head"][:, None], j["up"]
+    k = p["head"][:, None]
+    up = j["up"]
     d = torch.full_like(x, 9.0)
     for sign in (1.0, -1.0):
         root = j["skull"] + side * (0.086 * sign) * k
@@ -692,7 +729,8 @@ def hanging_hair(
     p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     "Bob, long hair or ponytail: what hangs down at the back."
-    style, k = p["hair"], p["head"]
+    style = p["hair"]
+    k = p["head"]
     up = unit(j["skull"] - j["chin"])
     tail = style == 5
     length = torch.where(
@@ -715,18 +753,14 @@ def figure_pieces(
     x: Tensor,
     y: Tensor,  # (B,H,W) figure coordinates, or (B,1,L) for single points
 ) -> list[Piece]:
-    "All pieces, from the back to the front. A piece that may be behind or in front appears twice, and is far away once."
+    """All pieces, from the back to the front.
+    A piece that may be behind or in front appears twice, and is far away once."""
     place = p, j, x, y
     d, t, s = hanging_hair(*place)
-    mane, back = (
-        Piece("mane", HAIR, ("skull", "chin"), d, t, s, "hair", (0.4, 0.12)),
-        p["facing"] < 0,
-    )
-    arms = [
-        (piece, is_behind(side, p))
-        for side in ("right", "left")
-        for piece in arm_pieces(side, *place)
-    ]
+    mane = Piece("mane", HAIR, ("skull", "chin"), d, t, s, "hair", (0.4, 0.12))
+    back = p["facing"] < 0
+    sides = ("right", "left")
+    arms = [(piece, is_behind(side, p)) for side in sides for piece in arm_pieces(side, *place)]
     head, cap, locks = head_pieces(*place)
     trunk, hips, skirt, top = trunk_pieces(*place)
     behind = [
@@ -734,12 +768,8 @@ def figure_pieces(
         for piece, there in arms
     ]
     before = [replace(piece, distance=hidden(piece.distance, ~there)) for piece, there in arms]
-    curtain = (
-        replace(mane, name="mane behind", distance=hidden(mane.distance, ~back)),
-        replace(mane, distance=hidden(mane.distance, back)),
-    )
     return [
-        curtain[0],
+        replace(mane, name="mane behind", distance=hidden(mane.distance, ~back)),
         *behind,
         *leg_pieces("right", *place),
         *leg_pieces("left", *place),
@@ -749,7 +779,7 @@ def figure_pieces(
         top,
         head,
         cap,
-        curtain[1],
+        replace(mane, distance=hidden(mane.distance, back)),
         locks,
         *before,
         bag_piece(*place),
@@ -777,7 +807,8 @@ def bag_piece(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) 
 
 # %% ../../nbs/data/26_figures.ipynb #b2682da8
 def figure_landmarks(j: dict[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
-    "Each landmark's place (B,2), and the limbs that may be in front there if it is to count as visible."
+    """Each landmark's place (B,2), and the limbs that may
+    be in front there if it is to count as visible."""
     marks = {"head top": (j["head top"], ("head", "hair")), "neck": (j["neck"], ("head", "trunk"))}
     for joint, limb_ in (
         ("shoulder", "arm"),
@@ -891,7 +922,8 @@ def ramp(table: Sequence, place: Tensor) -> Tensor:  # (B,...) in [0,1] -> (B,..
 
 # %% ../../nbs/data/26_figures.ipynb #d5b67463
 def figure_palette(stream: Stream) -> Tensor:  # (B,8,3)
-    "Colours of bag, hair, skin, upper and lower garment, shoes; then the inks of both garments' patterns."
+    """Colours of bag, hair, skin, upper and lower garment, shoes;
+    then the inks of both garments' patterns."""
     u = stream.uniform
     index = stream.choice("cloth", len(CLOTHS), (8,))
     index = torch.where(
@@ -929,9 +961,11 @@ def weave(
     def own(word, *a):
         return on_grid(stream.uniform(f"{name} {word}", *a))
 
-    kind, f = on_grid(stream.choice(f"{name} kind", 12)), own("per metre", 7.0, 17.0)
+    kind = on_grid(stream.choice(f"{name} kind", 12))
+    f = own("per metre", 7.0, 17.0)
     edge = (0.16 / (f * pixel)).clamp(1.0, 6.0)
-    rows, columns = wave(along * f), wave(across * f + own("shift"))
+    rows = wave(along * f)
+    columns = wave(across * f + own("shift"))
     stripes = smoothstep((rows - own("stripe share", 0.35, 0.65)) * edge + 0.5)
     pins = smoothstep((columns - own("pin share", 0.5, 0.75)) * edge + 0.5)
     checks = 0.5 * (
@@ -957,8 +991,10 @@ def weave(
 def surroundings(
     scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor
 ) -> Tensor:
-    "(B,3,S,S) background, with the shadow the person throws on the floor: (X,Y) are picture coordinates, (x,y) the figure's."
-    stream, j = scene.stream, scene.joints
+    """(B,3,S,S) background, with the shadow the person throws on the floor:
+    (X,Y) are picture coordinates, (x,y) the figure's."""
+    stream = scene.stream
+    j = scene.joints
     u = stream.uniform
     foot = 0.5 * (j["left ankle"] + j["right ankle"])
     floor = y - on_grid(foot[:, 1] - u("floor", 0.0, 0.35))
@@ -981,25 +1017,23 @@ def surroundings(
     canvas = torch.where(kind < 0.45, studio, torch.where(kind < 0.72, room, place))
     shadow = torch.zeros_like(x)
     for side in ("left", "right"):
-        dx, dy = (
-            x - on_grid(j[f"{side} toe"][:, 0]),
-            (y - on_grid(j[f"{side} toe"][:, 1]) - 0.01) * 3,
-        )
+        dx = x - on_grid(j[f"{side} toe"][:, 0])
+        dy = (y - on_grid(j[f"{side} toe"][:, 1]) - 0.01) * 3
         shadow = torch.maximum(shadow, 1 - (dx * dx + dy * dy).sqrt() * 4)
     return canvas * (1 - 0.5 * smoothstep(shadow))[:, None]
 
 # %% ../../nbs/data/26_figures.ipynb #5bc7a433
+def _plain(u, name: str) -> Tensor:
+    "A colour of a room."
+    hue = natural_hue(u(f"{name} hue", 0, 0.85))
+    return hsv(hue, u(f"{name} saturation", 0.02, 0.4), u(f"{name} value", 0.35, 0.92))
+
+
 def indoors(stream: Stream, floor: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    "(B,3,S,S) a wall with panels, bricks or paper, a skirting board, a floor of boards; `floor` is metres below its edge."
+    """(B,3,S,S) a wall with panels, bricks or paper, a skirting board, a floor of boards;
+    `floor` is metres below its edge."""
     u = stream.uniform
-    wall, board, other = (
-        hsv(
-            natural_hue(u(f"{n} hue", 0, 0.85)),
-            u(f"{n} saturation", 0.02, 0.4),
-            u(f"{n} value", 0.35, 0.92),
-        )
-        for n in ("wall", "board", "panel")
-    )
+    wall, board, other = (_plain(u, n) for n in ("wall", "board", "panel"))
     f = on_grid(u("wall scale", 1.5, 5.0))
     shift = on_grid(u("wall shift"))
     row = (y * f * 2).floor()
@@ -1015,34 +1049,26 @@ def indoors(stream: Stream, floor: Tensor, x: Tensor, y: Tensor) -> Tensor:
         (y + on_grid(u("frame y", 0.2, 0.8))).abs() - on_grid(u("frame high", 0.15, 0.5)),
     )
     pictures = smoothstep(0.5 - frame * 60)
-    lines = torch.where(
-        kind == 0, bricks, torch.where(kind == 1, panels, torch.where(kind == 2, paper, pictures))
-    )
-    canvas = paint(
-        on_grid(wall).expand(-1, -1, *x.shape[1:]),
-        on_grid(other),
-        lines * on_grid(u("wall strength", 0.3, 0.9)),
-    )
+    lines = torch.where(kind == 2, paper, pictures)
+    lines = torch.where(kind == 1, panels, lines)
+    lines = torch.where(kind == 0, bricks, lines)
+    strength = on_grid(u("wall strength", 0.3, 0.9))
+    canvas = paint(on_grid(wall).expand(-1, -1, *x.shape[1:]), on_grid(other), lines * strength)
     canvas = paint(canvas, on_grid(wall) * 0.6 + 0.3, smoothstep(floor * 40 + 4) * 0.8)
-    planks = 1 - 0.25 * smoothstep(
-        (
-            wave((x + 0.3 * floor) * on_grid(u("planks", 3, 8)) / (1 + 1.5 * floor.clamp(min=0)))
-            - 0.85
-        )
-        * 7
-    )
-    return paint(
-        canvas,
-        on_grid(board) * planks[:, None] * (0.85 + 0.3 * floor.clamp(0, 1))[:, None],
-        cover(-floor, 0.02),
-    )
+    away = 1 + 1.5 * floor.clamp(min=0)
+    joints = wave((x + 0.3 * floor) * on_grid(u("planks", 3, 8)) / away)
+    planks = 1 - 0.25 * smoothstep((joints - 0.85) * 7)
+    boards = on_grid(board) * planks[:, None] * (0.85 + 0.3 * floor.clamp(0, 1))[:, None]
+    return paint(canvas, boards, cover(-floor, 0.02))
 
 # %% ../../nbs/data/26_figures.ipynb #bc9d5f3d
 def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
-    "(B,14,2) places in the picture, and (B,14) whether the limb itself, or what wraps it, is in front there."
+    """(B,14,2) places in the picture, and (B,14) whether
+    the limb itself, or what wraps it, is in front there."""
     marks = figure_landmarks(scene.joints)
     places = scene.frame.to_picture(torch.stack([marks[name][0] for name in LANDMARKS], 1))
-    x, y = places[:, None, :, 0], places[:, None, :, 1]
+    x = places[:, None, :, 0]
+    y = places[:, None, :, 1]
     pieces = figure_pieces(scene.pose, scene.joints, *scene.frame.to_object(x, y))
     fits = torch.tensor(
         [[False] * len(LANDMARKS)]
@@ -1057,8 +1083,8 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/data/26_figures.ipynb #7e6e2d31
 def figure_scene(
     stream: Stream,
-    colours: Stream
-    | None = None,  # where the colours of skin, hair and clothes come from, if not from `stream`
+    # where the colours of skin, hair and clothes come from, if not from `stream`
+    colours: Stream | None = None,
     clear: bool = False,  # nothing in front of the person
     **overrides: float | Tensor,  # parameters to set instead of draw, spaces as underscores
 ) -> Scene:
@@ -1095,36 +1121,38 @@ def figure_scene(
     return replace(scene, landmarks=landmarks, visible=visible)
 
 # %% ../../nbs/data/26_figures.ipynb #67db1aa4
+def _opened(p: dict[str, Tensor], down: Tensor, right: Tensor) -> Tensor:
+    "Where an open jacket shows what is under it."
+    aside = (right - 0.05 * on_grid(cos_sin(p["yaw"])[1])).abs()
+    lapel = (0.02 + 0.16 * (0.42 - down).clamp(min=0) - aside) * 60
+    return smoothstep(lapel + 0.5) * on_grid((p["open"] > 0) & (p["facing"] > 0))
+
+# %% ../../nbs/data/26_figures.ipynb #ab26bd23
 def dress(scene: Scene, x: Tensor, y: Tensor, pixel: Tensor):
     "A function from a piece to its (B,3,H,W) colours."
-    own, palette, j, p = scene.colours, scene.palette, scene.joints, scene.pose
-    folds, creased = (
-        own.uniform("folds", shape=(12, 12)),
-        on_grid(own.uniform("creased", 0.06, 0.34)),
-    )
+    own = scene.colours
+    palette = scene.palette
+    j = scene.joints
+    p = scene.pose
+    folds = own.uniform("folds", shape=(12, 12))
+    creased = on_grid(own.uniform("creased", 0.06, 0.34))
     down = on_line(x, y, j["neck"], -j["up"])
     right = on_line(x, y, j["neck"], torch.stack([-j["up"][:, 1], j["up"][:, 0]], -1))
-    lapel = (
-        0.02
-        + 0.16 * (0.42 - down).clamp(min=0)
-        - (right - 0.05 * on_grid(cos_sin(p["yaw"])[1])).abs()
-    ) * 60
-    opened = smoothstep(lapel + 0.5) * on_grid((p["open"] > 0) & (p["facing"] > 0))
+    opened = _opened(p, down, right)
 
     flat = {part: weave(own, PARTS[part - 1], down, right, pixel) for part in (UPPER, LOWER)}
     flat[LOWER] = torch.where(on_grid(p["one cloth"] > 0), flat[UPPER], flat[LOWER])
-    base, inks = (
-        palette[:, :6].clone(),
-        palette[:, 3:].clone(),
-    )  # inks of the upper and lower garment are colours 6 and 7
+    # inks of the upper and lower garment are colours 6 and 7
+    base = palette[:, :6].clone()
+    inks = palette[:, 3:].clone()
+    one = p["one cloth"][:, None] > 0
     for colours in (base, inks):
-        colours[:, LOWER] = torch.where(
-            p["one cloth"][:, None] > 0, colours[:, UPPER], colours[:, LOWER]
-        )
+        colours[:, LOWER] = torch.where(one, colours[:, UPPER], colours[:, LOWER])
 
     def coat(piece: Piece) -> Tensor:
         colour = on_grid(base[:, piece.part]).expand(-1, -1, *x.shape[1:])
-        a, b = piece.along * piece.extent[0], piece.across * piece.extent[1]
+        a = piece.along * piece.extent[0]
+        b = piece.across * piece.extent[1]
         if piece.part == HAIR:
             strands = lattice_noise(folds, piece.across * 9 + 20, piece.along * 1.2 + 20)
             return colour * (0.82 + 0.36 * strands)[:, None]
@@ -1143,16 +1171,22 @@ def dress(scene: Scene, x: Tensor, y: Tensor, pixel: Tensor):
 # %% ../../nbs/data/26_figures.ipynb #07f735e2
 def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
     "Eyes, brows, nose and mouth, on those who face us."
-    p, j, own = scene.pose, scene.joints, scene.colours
-    k, up, skin = p["head"], unit(j["skull"] - j["chin"]), scene.palette[:, SKIN]
-    side, turn = torch.stack([-up[:, 1], up[:, 0]], -1), cos_sin(p["look"])
+    p = scene.pose
+    j = scene.joints
+    own = scene.colours
+    k = p["head"]
+    up = unit(j["skull"] - j["chin"])
+    skin = scene.palette[:, SKIN]
+    side = torch.stack([-up[:, 1], up[:, 0]], -1)
+    turn = cos_sin(p["look"])
     v = -on_line(x, y, j["skull"], up) / on_grid(k)  # down from the middle of the skull, in heads
     w = on_line(x, y, j["skull"], side) / on_grid(k) - 0.05 * on_grid(turn[1])
     pixel, seen = pixel / on_grid(k), on_grid((p["facing"] > 0).float())
     squeeze = on_grid(turn[0])
 
     def spot(colour, cx, cy, rx, ry, strength=1.0):
-        dx, dy = (w - cx * squeeze) / (rx * squeeze), (v - cy) / ry
+        dx = (w - cx * squeeze) / (rx * squeeze)
+        dy = (v - cy) / ry
         d = ((dx * dx + dy * dy).sqrt() - 1) * ry
         return paint(canvas, on_grid(colour), cover(d, pixel) * seen * strength)
 
@@ -1174,12 +1208,16 @@ def paint_figure(
     scene: Scene, canvas: Tensor, pieces: list[Piece], x: Tensor, y: Tensor, pixel: Tensor
 ) -> tuple[Tensor, Tensor]:
     "The figure on the (B,3,S,S) canvas, and (B,S,S) where it is."
-    p, j, u = scene.pose, scene.joints, scene.stream.uniform
-    coat, coats = dress(scene, x, y, pixel), {}
+    p = scene.pose
+    j = scene.joints
+    u = scene.stream.uniform
+    coat = dress(scene, x, y, pixel)
+    coats = {}
     light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.24)) * torch.stack(
         [p["facing"], torch.ones_like(p["facing"])], -1
     )
-    rim, shadow = on_grid(u("rim", 0.12, 0.32)), on_grid(u("shadow", 0.2, 0.5))
+    rim = on_grid(u("rim", 0.12, 0.32))
+    shadow = on_grid(u("shadow", 0.2, 0.5))
     whole = torch.zeros_like(x, dtype=torch.bool)
     for piece in pieces:
         axis = unit(j[piece.ends[1]] - j[piece.ends[0]])
@@ -1215,7 +1253,9 @@ def draw_figures(
     plain: bool = False,  # the figure alone, on white, in even light
 ) -> Drawing:
     "Paint the scene: background, pieces from back to front, occluders, light."
-    stream, device, B = scene.stream, scene.stream.device, len(scene.stream)
+    stream = scene.stream
+    device = scene.stream.device
+    B = len(scene.stream)
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
     x, y = scene.frame.to_object(X, Y)
@@ -1256,11 +1296,14 @@ def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -
 # %% ../../nbs/data/26_figures.ipynb #ed741db4
 @collections.register("figures")
 class Figures(Drawn):
-    "Clothed people drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+    """Clothed people drawn on the fly with every truth known.
+    The same seed, index and size give the same bits, alone or in any batch."""
 
     summary = "drawn clothed people: 14 landmarks, 5 parts, masks, boxes, 12 outfits"
-    noun, grouping = "figure", "outfits"
-    ranges, splits = SPLITS, tuple(SPLITS)
+    noun = "figure"
+    grouping = "outfits"
+    ranges = SPLITS
+    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = tuple(OUTFITS)

@@ -17,12 +17,11 @@ __all__ = ['WORD', 'GOLDEN', 'LANDMARKS', 'PARTS', 'BEAK', 'HEAD', 'BODY', 'WING
 
 # %% ../../nbs/data/20_shapes.ipynb #46c14c40
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -35,7 +34,8 @@ GOLDEN = 0x9E3779B9
 
 
 def scramble(x: Tensor) -> Tensor:  # int64 in [0, 2^32) -> the same
-    "A bijection of 32-bit words in which every input bit moves every output bit (Wellons' two-round mixer)."
+    """A bijection of 32-bit words in which every input bit
+    moves every output bit (Wellons' two-round mixer)."""
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & WORD
     x = ((x ^ (x >> 15)) * 0x735A2D97) & WORD
     return x ^ (x >> 15)
@@ -50,7 +50,8 @@ def hashed(*words: Tensor | int) -> Tensor:
 
 # %% ../../nbs/data/20_shapes.ipynb #a0246da2
 class Stream:
-    "Random numbers for B pictures at once; each is a function of (seed, index, name, element) and of nothing else."
+    """Random numbers for B pictures at once;
+    each is a function of (seed, index, name, element) and of nothing else."""
 
     def __init__(
         self,
@@ -74,25 +75,19 @@ class Stream:
             len(self), *shape
         )
 
-# %% ../../nbs/data/20_shapes.ipynb #915b4fc4
-@patch
-def uniform(
-    self: Stream, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()
-) -> Tensor:
-    "(B, *shape) float32 in [low, high): the upper 24 bits, so the same on every device."
-    return (self.words(name, shape) >> 8).float() * 2.0**-24 * (high - low) + low
+    def uniform(
+        self, name: str, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()
+    ) -> Tensor:
+        "(B, *shape) float32 in [low, high): the upper 24 bits, so the same on every device."
+        return (self.words(name, shape) >> 8).float() * 2.0**-24 * (high - low) + low
 
-# %% ../../nbs/data/20_shapes.ipynb #2d52e1ec
-@patch
-def chance(self: Stream, name: str, p: float | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
-    "(B, *shape) bool, true with probability p."
-    return self.uniform(name, shape=shape) < p
+    def chance(self, name: str, p: float | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+        "(B, *shape) bool, true with probability p."
+        return self.uniform(name, shape=shape) < p
 
-
-@patch
-def choice(self: Stream, name: str, n: int, shape: tuple[int, ...] = ()) -> Tensor:
-    "(B, *shape) int64 in 0..n-1."
-    return (self.words(name, shape) * n) >> 32
+    def choice(self, name: str, n: int, shape: tuple[int, ...] = ()) -> Tensor:
+        "(B, *shape) int64 in 0..n-1."
+        return (self.words(name, shape) * n) >> 32
 
 # %% ../../nbs/data/20_shapes.ipynb #139be889
 def smoothstep(x: Tensor) -> Tensor:
@@ -113,7 +108,8 @@ def mix(a: Tensor | float, b: Tensor | float, t: Tensor) -> Tensor:
 
 # %% ../../nbs/data/20_shapes.ipynb #dd807df1
 def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:  # radians
-    "Cosine and sine by Taylor series: sums and products round alike everywhere, library sines do not."
+    """Cosine and sine by Taylor series:
+    sums and products round alike everywhere, library sines do not."""
     x = angle - (angle * 0.15915494309189535).round() * 6.283185307179586
     x = x * 0.25
     s = x * x
@@ -157,8 +153,10 @@ def axial(
     axis = end - start
     length = (axis * axis).sum(-1).sqrt().clamp(min=1e-6)
     e = axis / length[:, None]
-    ex, ey = on_grid(e[:, 0]), on_grid(e[:, 1])
-    dx, dy = x - on_grid(start[:, 0]), y - on_grid(start[:, 1])
+    ex = on_grid(e[:, 0])
+    ey = on_grid(e[:, 1])
+    dx = x - on_grid(start[:, 0])
+    dy = y - on_grid(start[:, 1])
     return dx * ex + dy * ey, dy * ex - dx * ey, on_grid(length)
 
 # %% ../../nbs/data/20_shapes.ipynb #93e8532d
@@ -173,7 +171,8 @@ def limb(
     bend: Tensor | float = 0.0,  # (B,) how far the axis bows half way, to the side (-e_y, e_x)
     trailing: Tensor | float = 1.0,  # (B,) or (B,H,W) factor of the radius on the other side
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Signed distance (B,H,W) to a bent, tapered capsule; also t in [0,1] along it and the position across, in radii."
+    """Signed distance (B,H,W) to a bent, tapered capsule;
+    also t in [0,1] along it and the position across, in radii."""
     r0, r1, bulge, bend = (
         on_grid(v) if isinstance(v, Tensor) else v for v in (r0, r1, bulge, bend)
     )
@@ -197,13 +196,15 @@ def fan(
     w1: Tensor,  # (B,) half widths at start and end
     fork: Tensor,  # (B,) > 0: outer feathers longer; < 0: rounded
 ) -> tuple[Tensor, Tensor, Tensor]:
-    "Signed distance to a trapezium whose far end is notched or rounded; also t along and the position across."
+    """Signed distance to a trapezium whose far end is notched or rounded;
+    also t along and the position across."""
     u, v, length = axial(x, y, start, end)
     t = (u / length).clamp(0, 1.3)
     w = on_grid(w0) + on_grid(w1 - w0) * t
     side = v / w
     tip = 1 + on_grid(fork) * (side.abs() - 0.5).clamp(-0.5, 0.5)
-    across, beyond = v.abs() - w, u - tip * length
+    across = v.abs() - w
+    beyond = u - tip * length
     inside = torch.maximum(across, torch.maximum(beyond, -u))
     outside = (across.clamp(min=0) ** 2 + torch.maximum(beyond, -u).clamp(min=0) ** 2).sqrt()
     return torch.where(inside < 0, inside, outside), t.clamp(0, 1), side.clamp(-1, 1)
@@ -250,10 +251,14 @@ def lattice_noise(
     y: Tensor,  # (B,H,W) coordinates in lattice steps
 ) -> Tensor:
     "(B,H,W) value noise at any coordinates: the four lattice values around, blended smoothly."
-    B, G = len(table), table.shape[-1]
-    fx, fy = x.floor(), y.floor()
-    ix, iy = fx.long() % G, fy.long() % G
-    jx, jy = (ix + 1) % G, (iy + 1) % G
+    B = len(table)
+    G = table.shape[-1]
+    fx = x.floor()
+    fy = y.floor()
+    ix = fx.long() % G
+    iy = fy.long() % G
+    jx = (ix + 1) % G
+    jy = (iy + 1) % G
     x, y = smoothstep(x - fx), smoothstep(y - fy)
     flat = table.reshape(B, -1)
 
@@ -281,7 +286,9 @@ def fractal(
     fall: float = 0.55,
 ) -> Tensor:
     "(B,S,S) noise of several octaves in [0,1], mean one half."
-    total, weight, norm = 0.0, 1.0, 0.0
+    total = 0.0
+    weight = 1.0
+    norm = 0.0
     for cells in octaves:
         total = total + weight * grid_noise(
             stream.uniform(f"{name} {cells}", shape=(cells + 1, cells + 1)), size
@@ -359,9 +366,11 @@ def proportions(stream: Stream, species: Tensor) -> dict[str, Tensor]:
 # %% ../../nbs/data/20_shapes.ipynb #ac7a721e
 def posture(stream: Stream) -> dict[str, Tensor]:
     "What the bird does: its stance, and the angles of its parts."
-    u, p = stream.uniform, {}
+    u = stream.uniform
+    p = {}
     p["stance"] = (u("stance") > 0.5).long() + (u("stance") > 0.86).long()
-    flying, perching = p["stance"] == 2, p["stance"] == 1
+    flying = p["stance"] == 2
+    perching = p["stance"] == 1
     p["pitch"] = torch.where(
         flying,
         u("pitch", -0.15, 0.3),
@@ -388,7 +397,8 @@ def posture(stream: Stream) -> dict[str, Tensor]:
 # %% ../../nbs/data/20_shapes.ipynb #47521cc3
 def viewpoint(stream: Stream, flying: Tensor) -> dict[str, Tensor]:  # (B,) bool
     "Size, place and rotation in the picture, foreshortening and perspective."
-    u, p = stream.uniform, {}
+    u = stream.uniform
+    p = {}
     p["fill"] = u("fill", 0.7, 0.98)
     p["x"], p["y"] = u("x", -1, 1), u("y", -1, 1)
     p["roll"] = u("roll", -0.15, 0.15) + torch.where(
@@ -438,10 +448,13 @@ def head_joints(
     p: dict[str, Tensor], neck: Tensor
 ) -> dict[str, Tensor]:  # (B,2) where it leaves the trunk
     "Neck, head, beak, eye and crest; *look* and *up* are directions."
-    r, angle = p["head"], p["head angle"]
+    r = p["head"]
+    angle = p["head angle"]
     head = neck + polar(-p["neck angle"] - 0.25 * p["pitch"], p["neck"] + 0.75 * r)
-    look, up = polar(angle), polar(angle - 1.5708)
-    gape, reach = head + (look * 0.75 + up * -0.1) * r[:, None], p["beak"] + 0.45 * r
+    look = polar(angle)
+    up = polar(angle - 1.5708)
+    gape = head + (look * 0.75 + up * -0.1) * r[:, None]
+    reach = p["beak"] + 0.45 * r
     return {
         "head": head,
         "mid neck": 0.5 * (neck + head),
@@ -460,7 +473,8 @@ def head_joints(
 # %% ../../nbs/data/20_shapes.ipynb #d8a0b7da
 def wing_joints(p: dict[str, Tensor], shoulder: Tensor) -> dict[str, Tensor]:
     "Roots and tips of both wings: folded along the trunk, or spread where `flap` points."
-    j, spread = {}, p["wing"]
+    j = {}
+    spread = p["wing"]
     for which, offset, turn in (("near", 0.0, 0.0), ("far", 0.06, 0.22)):
         angle = 3.14159 - p["pitch"] + mix(-0.1, p["flap"] + turn * p["flap"].sign(), spread)
         root = shoulder + on_trunk(p, offset, 0.0)
@@ -471,7 +485,9 @@ def wing_joints(p: dict[str, Tensor], shoulder: Tensor) -> dict[str, Tensor]:
 
 def leg_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
     "Hip, ankle, foot, toe and heel of both legs."
-    j, down, tucked = {}, 1.5708 + p["tuck"], (p["tuck"] > 0.5).float()
+    j = {}
+    down = 1.5708 + p["tuck"]
+    tucked = (p["tuck"] > 0.5).float()
     length = p["leg"] * mix(1.0, 0.75, tucked)
     for which, offset in (("near", -0.04), ("far", 0.09)):
         hip = on_trunk(p, offset, 0.16)
@@ -484,7 +500,8 @@ def leg_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # %% ../../nbs/data/20_shapes.ipynb #2a61ccf5
 def skeleton(p: dict[str, Tensor]) -> dict[str, Tensor]:
-    "Joints (B,2) in bird coordinates: facing right, y downwards, the trunk one unit long, its middle at the origin."
+    """Joints (B,2) in bird coordinates:
+    facing right, y downwards, the trunk one unit long, its middle at the origin."""
     trunk = trunk_joints(p)
     return trunk | head_joints(p, trunk["neck"]) | wing_joints(p, trunk["shoulder"]) | leg_joints(p)
 
@@ -504,7 +521,8 @@ class Layer:
 def wing_layer(
     which: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
 ) -> Layer:
-    spread, ends = p["wing"], (which + " wing root", which + " wing tip")
+    spread = p["wing"]
+    ends = (which + " wing root", which + " wing tip")
     root, tip = (j[name] for name in ends)
     _, t, _ = limb(x, y, root, tip, 1.0, 1.0)
     notches = on_grid(0.3 * spread) * (1 - wave(t * 6.0 + 0.2)) * smoothstep(t * 3 - 0.4)
@@ -562,10 +580,9 @@ def head_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor)
 
 # %% ../../nbs/data/20_shapes.ipynb #cd639cb9
 def tail_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
-    root, tip = (
-        0.09 * mix(1.0, 1.15, p["fan"]),
-        p["spread"] * mix(1.0, 2.0, p["fan"]),
-    )  # half widths
+    # half widths
+    root = 0.09 * mix(1.0, 1.15, p["fan"])
+    tip = p["spread"] * mix(1.0, 2.0, p["fan"])
     return Layer(
         "tail",
         TAIL,
@@ -575,7 +592,8 @@ def tail_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor)
 
 
 def beak_layer(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Layer:
-    depth, hook = p["depth"], p["hook"]
+    depth = p["depth"]
+    hook = p["hook"]
     upper, t, s = limb(x, y, j["gape"], j["upper tip"], depth * 0.85, 0.012, depth * 0.1, -hook)
     lower = limb(x, y, j["gape"], j["lower tip"], depth * 0.6, 0.012, 0.0, -0.7 * hook)[0]
     return Layer("beak", BEAK, ("gape", "upper tip"), torch.minimum(upper, lower), t, s)
@@ -602,10 +620,16 @@ def bird_layers(
 
 # %% ../../nbs/data/20_shapes.ipynb #80bd6f53
 def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tuple[Tensor, str]]:
-    "Each landmark's place (B,2) in bird coordinates, and the layer on which it must be seen (none for the far eye)."
-    r, fat, look, up = p["head"][:, None], p["round"][:, None], j["look"], j["up"]
-    ahead, below = polar(-p["pitch"]), polar(1.5708 - p["pitch"])
-    middle, neck = 0.5 * (j["chest"] + j["rump"]), unit(j["neck"] - j["head"])
+    """Each landmark's place (B,2) in bird coordinates, and the
+    layer on which it must be seen (none for the far eye)."""
+    r = p["head"][:, None]
+    fat = p["round"][:, None]
+    look = j["look"]
+    up = j["up"]
+    ahead = polar(-p["pitch"])
+    below = polar(1.5708 - p["pitch"])
+    middle = 0.5 * (j["chest"] + j["rump"])
+    neck = unit(j["neck"] - j["head"])
     behind = turned(neck, torch.full_like(p["pitch"], 1.5708))
 
     def between(a, b, t, bend=0.0):
@@ -632,7 +656,8 @@ def bird_landmarks(p: dict[str, Tensor], j: dict[str, Tensor]) -> dict[str, tupl
 
 # %% ../../nbs/data/20_shapes.ipynb #bf43e10f
 def role(name: str, facing: str) -> str:
-    "Which of our near and far things a left or right one is: a bird facing left shows its left side."
+    """Which of our near and far things a left or right one is:
+    a bird facing left shows its left side."""
     side, _, thing = name.rpartition(" ")
     return name if not side else ("near " if side == facing else "far ") + thing
 
@@ -648,7 +673,8 @@ def undo(
 # %% ../../nbs/data/20_shapes.ipynb #5b0c5e33
 @dataclass
 class Frame:
-    "How bird coordinates b and picture coordinates q (the picture is the unit square) go into each other."
+    """How bird coordinates b and picture coordinates q
+    (the picture is the unit square) go into each other."""
 
     matrix: Tensor  # (B,2,2) rotation, shear, mirror and scale
     centre: Tensor  # (B,2) the bird coordinates shown at `place`
@@ -661,25 +687,21 @@ class Frame:
         (a, b), (c, d) = (w.unbind(-1) for w in self.matrix.unbind(-2))
         return (a * d - b * c).abs().sqrt()
 
-# %% ../../nbs/data/20_shapes.ipynb #f377f8de
-@patch
-def to_picture(self: Frame, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
-    b = b - self.centre[:, None]
-    q = (self.matrix[:, None] * b[:, :, None]).sum(-1)
-    return q / (1 + (q * self.tilt[:, None]).sum(-1, keepdim=True)) + self.place[:, None]
+    def to_picture(self, b: Tensor) -> Tensor:  # (B,L,2) -> (B,L,2)
+        b = b - self.centre[:, None]
+        q = (self.matrix[:, None] * b[:, :, None]).sum(-1)
+        return q / (1 + (q * self.tilt[:, None]).sum(-1, keepdim=True)) + self.place[:, None]
 
-
-@patch
-def to_object(
-    self: Frame, x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> those of the bird, face, ...
-    (x0, y0), (kx, ky), (cx, cy) = (
-        [on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre)
-    )
-    x, y = x - x0, y - y0
-    w = 1 - kx * x - ky * y
-    x, y = undo(on_grid(self.matrix), x / w, y / w)
-    return x + cx, y + cy
+    def to_object(
+        self, x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:  # (B,H,W) picture coordinates -> those of the bird, face, ...
+        (x0, y0), (kx, ky), (cx, cy) = (
+            [on_grid(v) for v in w.unbind(-1)] for w in (self.place, self.tilt, self.centre)
+        )
+        x, y = x - x0, y - y0
+        w = 1 - kx * x - ky * y
+        x, y = undo(on_grid(self.matrix), x / w, y / w)
+        return x + cx, y + cy
 
 # %% ../../nbs/data/20_shapes.ipynb #81f11fbc
 EXTENT = {
@@ -696,9 +718,10 @@ EXTENT = {
     "far wing tip": 0.08,
 }
 
-
+# %% ../../nbs/data/20_shapes.ipynb #bf00417d
 def frame_bird(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
-    "Place the bird in the picture: rolled, sheared, mirrored, as large as `fill` says, now and then a little over the border."
+    """Place the bird in the picture:
+    rolled, sheared, mirrored, as large as `fill` says, now and then a little over the border."""
     c, s = cos_sin(p["roll"])
     flip = p["facing"] * p["squeeze"]
     matrix = torch.stack(
@@ -711,7 +734,8 @@ def frame_bird(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
     points = torch.stack([j[name] for name in EXTENT], 1)
     radius = torch.tensor(list(EXTENT.values()), device=points.device)[None, :, None]
     q = (matrix[:, None] * points[:, :, None]).sum(-1)
-    low, high = (q - radius).amin(1), (q + radius).amax(1)
+    low = (q - radius).amin(1)
+    high = (q + radius).amax(1)
     side = (high - low).amax(-1)
     scale = p["fill"] / side
     middle = 0.5 * (low + high)
@@ -744,8 +768,10 @@ class Limbs:
 def occluders(
     stream: Stream, middle: Tensor, side: Tensor
 ) -> Limbs:  # (B,2) and (B,) of the bird, in picture coordinates
-    "Branches, leaves, reeds and blobs in front of the bird: none in half of the pictures, then one or two."
-    n, u = OCCLUDERS, stream.uniform
+    """Branches, leaves, reeds and blobs in front of the bird:
+    none in half of the pictures, then one or two."""
+    n = OCCLUDERS
+    u = stream.uniform
     kind = stream.choice("occluder kind", 4, (n,))
     there = u("occluded", shape=(1,)) < torch.tensor([0.5, 0.2], device=stream.device)
     angle = torch.where(
@@ -803,8 +829,10 @@ COLOURS = 6
 def bird_palette(
     stream: Stream, hue: Tensor, saturation: Tensor
 ) -> Tensor:  # (B,) of the species -> (B,6,3)
-    "Six colours of one individual: two hues and their neighbours, from dark to light, as vivid as the species."
-    u, shape = stream.uniform, (COLOURS,)
+    """Six colours of one individual:
+    two hues and their neighbours, from dark to light, as vivid as the species."""
+    u = stream.uniform
+    shape = (COLOURS,)
     base = torch.where(
         stream.chance("typical", 0.5), hue + u("hue", -0.07, 0.07), natural_hue(u("other hue"))
     )
@@ -823,7 +851,8 @@ def bird_palette(
 
 # %% ../../nbs/data/20_shapes.ipynb #c3d8676f
 def coat_colours(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,7,3)
-    "The colour of each part (row 0 unused), drawn anew for each bird, so that no colour means a part."
+    """The colour of each part (row 0 unused), drawn anew
+    for each bird, so that no colour means a part."""
     own = stream.choice("part colour", COLOURS, (7,))
     again = stream.choice("part colour again", COLOURS, (7,))
     own[:, [WING, TAIL]] = torch.minimum(own, again)[:, [WING, TAIL]].clamp(
@@ -872,10 +901,12 @@ def surface(scene: Scene, x: Tensor, y: Tensor, layers: list[Layer]) -> Tensor:
 
 # %% ../../nbs/data/20_shapes.ipynb #ac642190
 def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
-    "(B,15,2) places in the picture and (B,15) whether the layer in front there is the landmark's own."
+    """(B,15,2) places in the picture and (B,15) whether
+    the layer in front there is the landmark's own."""
     marks = bird_landmarks(scene.pose, scene.joints)
     places = scene.frame.to_picture(torch.stack([place for place, _ in marks.values()], 1))
-    x, y = places[:, None, :, 0], places[:, None, :, 1]
+    x = places[:, None, :, 0]
+    y = places[:, None, :, 1]
     layers = bird_layers(scene.pose, scene.joints, *scene.frame.to_object(x, y))
     number = {layer.name: i + 1 for i, layer in enumerate(layers)}
     wanted = torch.tensor([number.get(layer, -1) for _, layer in marks.values()], device=x.device)
@@ -925,8 +956,10 @@ def bird_scene(
 
 # %% ../../nbs/data/20_shapes.ipynb #eaeee3ec
 def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
-    "(B,2,H,W) two patterns in [0,1] over bird coordinates, blind to parts: bars, spots, patches or a gradient."
-    u, patterns = stream.uniform, []
+    """(B,2,H,W) two patterns in [0,1] over bird coordinates, blind to parts:
+    bars, spots, patches or a gradient."""
+    u = stream.uniform
+    patterns = []
     for k in range(2):
 
         def own(name, *a, **b):
@@ -936,7 +969,8 @@ def plumage(stream: Stream, x: Tensor, y: Tensor) -> Tensor:
         frequency = own("frequency", 2.0, 4.0)
         low = lattice_noise(table, x * frequency + 40, y * frequency + 40)
         c, s = (on_grid(v) for v in cos_sin(u(f"pattern {k} angle", 0, 3.1416)))
-        along, across = x * c + y * s, y * c - x * s
+        along = x * c + y * s
+        across = y * c - x * s
         f = own("bars", 2.5, 7.0)
         bars = smoothstep((wave(along * f + low * 0.6) - own("bar share", 0.4, 0.7)) * 3 + 0.5)
         spots = smoothstep(
@@ -967,7 +1001,8 @@ def ground_colours(
     palette: Tensor,  # (B,6,3) of the bird
     part_light: Tensor,  # (B,) how bright the bird is; the ground is mostly darker or lighter
 ) -> Tensor:
-    "(B,5,3) colours of the ground: neighbouring hues, apart from the bird in brightness, now and then one of its own."
+    """(B,5,3) colours of the ground:
+    neighbouring hues, apart from the bird in brightness, now and then one of its own."""
     u = stream.uniform
     hue = natural_hue(u("ground hue", 0, 1, (1,))) + u("ground hue each", -0.08, 0.08, (5,))
     hidden = stream.chance("camouflage", 0.15)[:, None]
@@ -991,7 +1026,8 @@ def greenery(
     x: Tensor,
     y: Tensor,
 ) -> Tensor:
-    "Leaves and reeds over the (B,3,S,S) canvas; coarse and fine are (B,S,S) noise, focus is (B,1,1)."
+    """Leaves and reeds over the (B,3,S,S) canvas;
+    coarse and fine are (B,S,S) noise, focus is (B,1,1)."""
     u = stream.uniform
     edge = (0.15 + 0.85 * focus) / on_grid(u("leaf edge", 0.08, 0.4))
     leaves = smoothstep((fine - on_grid(u("leaf share", 0.45, 0.75))) * edge + 0.5)
@@ -1042,7 +1078,8 @@ def background(
     pixel: float,  # the width of one
 ) -> Tensor:
     "(B,3,S,S): gradients of sky and water, foliage, reeds, noise, and distracting shapes."
-    u, size = stream.uniform, x.shape[-1]
+    u = stream.uniform
+    size = x.shape[-1]
     colours = ground_colours(stream, palette, part_light)
     focus = on_grid(torch.where(stream.chance("focus", 0.35), 1.0, u("defocus", 0.0, 0.4)))
     coarse = fractal(stream, "coarse", size)
@@ -1060,8 +1097,11 @@ def background(
 def surroundings(
     scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor
 ) -> Tensor:
-    "The background, and what the bird stands or perches on: (X,Y) in picture coordinates, (x,y) the same points in the bird's."
-    stream, p, j = scene.stream, scene.pose, scene.joints
+    """The background, and what the bird stands or perches on:
+    (X,Y) in picture coordinates, (x,y) the same points in the bird's."""
+    stream = scene.stream
+    p = scene.pose
+    j = scene.joints
     u = stream.uniform
     canvas = background(stream, scene.palette, bright, X, Y, 1.0 / X.shape[-1])
     foot = 0.5 * (j["near foot"] + j["far foot"])
@@ -1075,33 +1115,22 @@ def surroundings(
         u("wood saturation", 0.1, 0.6),
         u("wood value", 0.2, 0.7),
     )
-    canvas = paint(
-        canvas,
-        on_grid(wood) * (1.0 - 0.35 * side - 0.2 * side * side)[:, None],
-        cover(perch, pixel),
-    )
-    land = (
-        y
-        - on_grid(foot[:, 1])
-        + 0.02
-        - 0.1 * lattice_noise(u("land", shape=(8, 8)), x * 4 + 20, y * 2 + 20)
-    ) * 6
+    bark = on_grid(wood) * (1.0 - 0.35 * side - 0.2 * side * side)[:, None]
+    canvas = paint(canvas, bark, cover(perch, pixel))
+    hills = 0.1 * lattice_noise(u("land", shape=(8, 8)), x * 4 + 20, y * 2 + 20)
+    land = (y - on_grid(foot[:, 1]) + 0.02 - hills) * 6
     earth = hsv(
         natural_hue(u("land hue", 0, 0.8)),
         u("land saturation", 0.1, 0.6),
         u("land value", 0.25, 0.85),
     )
-    canvas = paint(
-        canvas,
-        on_grid(earth),
-        smoothstep(land)
-        * on_grid((stream.chance("on land", 0.6) & (p["stance"] == 0)).float() * 0.75),
-    )
-    return canvas
+    on_land = (stream.chance("on land", 0.6) & (p["stance"] == 0)).float() * 0.75
+    return paint(canvas, on_grid(earth), smoothstep(land) * on_grid(on_land))
 
 # %% ../../nbs/data/20_shapes.ipynb #382710de
 def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer], Tensor]:
-    "A function from a layer to its (B,3,H,W) colours: the part's own, patterns that run across parts, and the lines of its feathers."
+    """A function from a layer to its (B,3,H,W) colours:
+    the part's own, patterns that run across parts, and the lines of its feathers."""
     own = scene.colours
     marks = plumage(own, x, y)
     ink = scene.palette.gather(
@@ -1115,7 +1144,9 @@ def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer],
     lines = on_grid(own.uniform("feathers", 0.15, 0.5))
 
     def coat(layer: Layer) -> Tensor:
-        part, t, s = layer.part, layer.along, layer.across
+        part = layer.part
+        t = layer.along
+        s = layer.across
         colour = on_grid(base[:, part])
         for k in range(2):
             colour = paint(colour, on_grid(ink[:, k]), marks[:, k] * on_grid(strength[:, k, part]))
@@ -1132,13 +1163,16 @@ def dress(scene: Scene, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Layer],
 # %% ../../nbs/data/20_shapes.ipynb #05d9b9ab
 def paint_eye(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
     "Iris, pupil and glint."
-    own, place, r = scene.colours, scene.joints["eye"], on_grid(scene.pose["head"])
+    own = scene.colours
+    place = scene.joints["eye"]
+    r = on_grid(scene.pose["head"])
     iris = hsv(
         own.uniform("iris hue"),
         own.uniform("iris saturation", 0, 0.9),
         own.uniform("iris value", 0.3, 1.0),
     )
-    dx, dy = (x - on_grid(place[:, 0])) / r, (y - on_grid(place[:, 1])) / r
+    dx = (x - on_grid(place[:, 0])) / r
+    dy = (y - on_grid(place[:, 1])) / r
     for colour, radius, shift in (
         (iris, 0.26, 0.0),
         (0 * iris + 0.05, 0.17, 0.0),
@@ -1158,13 +1192,17 @@ def paint_bird(
     y: Tensor,
     pixel: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    "The bird on the (B,3,S,S) canvas, and (B,S,S) where it is. `base` (B,7,3) are the parts' colours, (x,y) bird coordinates."
-    p, j, u = scene.pose, scene.joints, scene.stream.uniform
+    """The bird on the (B,3,S,S) canvas, and (B,S,S) where it is.
+    `base` (B,7,3) are the parts' colours, (x,y) bird coordinates."""
+    p = scene.pose
+    j = scene.joints
+    u = scene.stream.uniform
     coat = dress(scene, base, x, y)
     light = polar(u("light angle", 0, 6.2832), u("light", 0.05, 0.3)) * torch.stack(
         [p["facing"], torch.ones_like(p["facing"])], -1
     )
-    rim, shadow = on_grid(u("rim", 0.1, 0.35)), on_grid(u("shadow", 0.15, 0.6))
+    rim = on_grid(u("rim", 0.1, 0.35))
+    shadow = on_grid(u("shadow", 0.15, 0.6))
     whole = torch.zeros_like(x, dtype=torch.bool)
     for layer in layers:
         axis = unit(j[layer.ends[1]] - j[layer.ends[0]])
@@ -1181,7 +1219,8 @@ def paint_bird(
 
 # %% ../../nbs/data/20_shapes.ipynb #c4883ffb
 def paint_occluders(scene: Scene, canvas: Tensor, whole: Tensor, X: Tensor, Y: Tensor) -> Tensor:
-    "What stands in front of any scene with a `front`, over the (B,3,S,S) canvas; (X,Y) are picture coordinates."
+    """What stands in front of any scene with a `front`, over the (B,3,S,S) canvas;
+    (X,Y) are picture coordinates."""
     for n in range(OCCLUDERS):
         d, t, side = scene.front.distance(n, X, Y)
         bark = (
@@ -1214,7 +1253,9 @@ def draw_birds(
     plain: bool = False,  # the bird alone, on white, in even light
 ) -> Drawing:
     "Paint the scene: background, perch, layers from back to front, occluders, light."
-    stream, device, B = scene.stream, scene.stream.device, len(scene.stream)
+    stream = scene.stream
+    device = scene.stream.device
+    B = len(scene.stream)
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
     x, y = scene.frame.to_object(X, Y)
@@ -1251,10 +1292,8 @@ def expose(stream: Stream, canvas: Tensor, X: Tensor, Y: Tensor, size: int) -> T
     w = on_grid(u("blur", 0.0, 0.22, (1,)))
     for axis in (-1, -2):
         i = torch.arange(size, device=canvas.device)
-        before, after = (
-            canvas.index_select(axis, (i - step).clamp(min=0)),
-            canvas.index_select(axis, (i + step).clamp(max=size - 1)),
-        )
+        before = canvas.index_select(axis, (i - step).clamp(min=0))
+        after = canvas.index_select(axis, (i + step).clamp(max=size - 1))
         canvas = canvas + (before + after - 2 * canvas) * w
     noise = (
         stream.uniform(f"noise {size}", -1, 1, (size, size))
@@ -1269,7 +1308,8 @@ def tight_boxes(masks: Tensor) -> Tensor:  # (B,H,W) bool -> (B,4)
     def span(line):  # (B,N) bool
         n = line.shape[-1]
         at = torch.arange(n, device=line.device)
-        first, last = torch.where(line, at, n).amin(-1), torch.where(line, at, -1).amax(-1)
+        first = torch.where(line, at, n).amin(-1)
+        last = torch.where(line, at, -1).amax(-1)
         empty = last < 0
         return torch.where(empty, 0, first), torch.where(empty, n, last + 1)
 
@@ -1300,15 +1340,13 @@ SPLITS = {
 }  # first index, number of pictures
 BUDGET = 2**18  # pixels drawn at once: what stays in a processor's cache
 
-# %% ../../nbs/data/20_shapes.ipynb #fb0f794e
-class Drawn(Collection):
-    "Pictures drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+# %% ../../nbs/data/20_shapes.ipynb #85b5db06
+class _DrawnSplit(Collection):
+    "The split, the size and the seed of a drawn collection, and its random numbers."
 
     noun: str = "picture"  # what one of them is called; its plural takes an s
     grouping: str = "categories"  # what the categories are called where they are counted
     ranges: dict[str, tuple[int, int]] = {}  # of each split: first index, number of pictures
-    budget: int = BUDGET
-    foreground = "true masks"
 
     def __init__(
         self,
@@ -1323,10 +1361,44 @@ class Drawn(Collection):
         )
         require(
             size >= 16,
-            f"{self.noun.capitalize()}s of {size} pixels cannot be drawn; choose a size of at least 16.",
+            f"{self.noun.capitalize()}s of {size} pixels cannot be drawn; choose a size of "
+            "at least 16.",
         )
         require(seed >= 0, f"The seed is {seed}; it must be zero or a positive integer.")
-        self.split, self.size, self.seed, self.device = split, size, seed, torch.device(device)
+        self.split = split
+        self.size = size
+        self.seed = seed
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return self.ranges[self.split][1]
+
+    def stream(self, indices: Sequence[int] | Tensor) -> Stream:
+        "Where the random numbers of these pictures come from."
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        bad = (indices < 0) | (indices >= len(self))
+        require(
+            not bad.any(),
+            f"There is no {self.noun} {indices[bad][:1].tolist()} in the split "
+            f"{self.split!r}; indices go from 0 to {len(self) - 1}.",
+        )
+        return Stream(self.seed, (indices + self.ranges[self.split][0]).to(self.device))
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "samples": len(self),
+            self.grouping: len(self.category_names),
+            "landmarks": len(self.landmark_names),
+            "parts": len(self.part_names),
+        }
+
+# %% ../../nbs/data/20_shapes.ipynb #fb0f794e
+class Drawn(_DrawnSplit):
+    """Pictures drawn on the fly with every truth known.
+    The same seed, index and size give the same bits, alone or in any batch."""
+
+    budget: int = BUDGET
+    foreground = "true masks"
 
     @classmethod
     def open(
@@ -1340,52 +1412,44 @@ class Drawn(Collection):
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
         return cls(split, 64 if size is None else size, seed, device)
 
-    def __len__(self) -> int:
-        return self.ranges[self.split][1]
+    def __getitem__(self, index: int) -> Sample:
+        return self.batch([index]).samples()[0]
 
-# %% ../../nbs/data/20_shapes.ipynb #ff55cdb7
-@patch
-def scene(self: Drawn, indices: Sequence[int], **overrides):
-    "What will be drawn, before any pixel: the same for every size. Each subclass has its own."
-    raise NotImplementedError
+    def scene(self, indices: Sequence[int], **overrides):
+        "What will be drawn, before any pixel: the same for every size. Each subclass has its own."
+        raise NotImplementedError
 
+    def draw(self, scene, names: list[str]) -> Batch:
+        """A scene at the collection's size, with its annotations in pixels.
+        Each subclass has its own."""
+        raise NotImplementedError
 
-@patch
-def draw(self: Drawn, scene, names: list[str]) -> Batch:
-    "A scene at the collection's size, with its annotations in pixels. Each subclass has its own."
-    raise NotImplementedError
+    def called(self, scene) -> str:
+        "The first word of the names of a scene's pictures."
+        return self.noun
 
+    def batch(self, indices: Sequence[int], **overrides) -> Batch:
+        "Pictures `indices`, drawn together."
+        indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
+        several = max(1, self.budget * (1 if self.device.type == "cpu" else 16) // self.size**2)
+        return join(
+            [
+                _draw(self, indices[i : i + several], **overrides)
+                for i in range(0, len(indices), several)
+            ]
+        )
 
-@patch
-def called(self: Drawn, scene) -> str:
-    "The first word of the names of a scene's pictures."
-    return self.noun
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        "Pictures `indices` one by one, drawn together all the same."
+        return self.batch(indices).samples() if len(indices) else []
 
-# %% ../../nbs/data/20_shapes.ipynb #0f68d2ba
-@patch
-def stream(self: Drawn, indices: Sequence[int] | Tensor) -> Stream:
-    "Where the random numbers of these pictures come from."
-    indices = torch.as_tensor(indices, dtype=torch.int64)
-    bad = (indices < 0) | (indices >= len(self))
-    require(
-        not bad.any(),
-        f"There is no {self.noun} {indices[bad][:1].tolist()} in the split {self.split!r}; indices go from 0 to {len(self) - 1}.",
-    )
-    return Stream(self.seed, (indices + self.ranges[self.split][0]).to(self.device))
-
-
-@patch
-def counts(self: Drawn) -> dict[str, int]:
-    return {
-        "samples": len(self),
-        self.grouping: len(self.category_names),
-        "landmarks": len(self.landmark_names),
-        "parts": len(self.part_names),
-    }
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
 
 # %% ../../nbs/data/20_shapes.ipynb #c10b66cb
 def join(batches: Sequence[Batch]) -> Batch:
-    "Batches of one collection, one after the other; lists of part boxes are filled up to the longest."
+    """Batches of one collection, one after the other;
+    lists of part boxes are filled up to the longest."""
     require(len(batches) > 0, "A batch needs at least one index.")
 
     def merged(name):
@@ -1399,45 +1463,23 @@ def join(batches: Sequence[Batch]) -> Batch:
     return Batch(**{f.name: merged(f.name) for f in fields(Batch)})
 
 # %% ../../nbs/data/20_shapes.ipynb #009b259d
-@patch
-def batch(self: Drawn, indices: Sequence[int], **overrides) -> Batch:
-    "Pictures `indices`, drawn together."
-    indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    several = max(1, self.budget * (1 if self.device.type == "cpu" else 16) // self.size**2)
-    return join(
-        [self._draw(indices[i : i + several], **overrides) for i in range(0, len(indices), several)]
+def _draw(drawn: Drawn, indices: list[int], **overrides) -> Batch:
+    scene = drawn.scene(indices, **overrides)
+    return drawn.draw(
+        scene, [f"{drawn.called(scene)} {drawn.seed}-{drawn.split}-{i}" for i in indices]
     )
-
-
-@patch
-def _draw(self: Drawn, indices: list[int], **overrides) -> Batch:
-    scene = self.scene(indices, **overrides)
-    return self.draw(scene, [f"{self.called(scene)} {self.seed}-{self.split}-{i}" for i in indices])
-
-# %% ../../nbs/data/20_shapes.ipynb #e0090fbb
-@patch
-def take(self: Drawn, indices: Sequence[int]) -> list[Sample]:
-    "Pictures `indices` one by one, drawn together all the same."
-    return self.batch(indices).samples() if len(indices) else []
-
-
-@patch
-def __getitem__(self: Drawn, index: int) -> Sample:
-    return self.batch([index]).samples()[0]
-
-
-@patch
-def __iter__(self: Drawn):
-    return (self[i] for i in range(len(self)))
 
 # %% ../../nbs/data/20_shapes.ipynb #81ef7bb4
 @collections.register("birds")
 class Birds(Drawn):
-    "Birds drawn on the fly with every truth known. The same seed, index and size give the same bits, alone or in any batch."
+    """Birds drawn on the fly with every truth known.
+    The same seed, index and size give the same bits, alone or in any batch."""
 
     summary = "drawn birds: 15 landmarks, 6 parts, masks, boxes, 8 species"
-    noun, grouping = "bird", "species"
-    ranges, splits = SPLITS, tuple(SPLITS)
+    noun = "bird"
+    grouping = "species"
+    ranges = SPLITS
+    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = tuple(SPECIES)

@@ -13,12 +13,11 @@ __all__ = ['KINDS', 'PARTS', 'WHEEL', 'WINDOW', 'BODY', 'DOOR', 'LIGHT', 'FRONT'
            'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'Vehicles', 'pose_vehicle']
 
 # %% ../../nbs/data/24_vehicles.ipynb #95873e3f
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import require
@@ -81,12 +80,17 @@ def polygon(
     round: float = 0.0,  # how far the outline is pushed outwards, which rounds its corners
 ) -> Tensor:
     "Signed distance (B,H,W) to a polygon, convex or not."
-    nearest, inside = None, torch.zeros_like(x, dtype=torch.bool)
+    nearest = None
+    inside = torch.zeros_like(x, dtype=torch.bool)
     for i in range(corners.shape[1]):
         (ax, ay), (bx, by) = (on_grid(corners[:, k]).unbind(1) for k in (i - 1, i))
-        ex, ey, wx, wy = bx - ax, by - ay, x - ax, y - ay
+        ex = bx - ax
+        ey = by - ay
+        wx = x - ax
+        wy = y - ay
         t = ((wx * ex + wy * ey) / (ex * ex + ey * ey).clamp(min=1e-8)).clamp(0, 1)
-        dx, dy = wx - ex * t, wy - ey * t
+        dx = wx - ex * t
+        dy = wy - ey * t
         d = dx * dx + dy * dy
         nearest = d if nearest is None else torch.minimum(nearest, d)
         inside = inside ^ (((ay > y) != (by > y)) & ((ex * wy - ey * wx > 0) == (ey > 0)))
@@ -102,7 +106,8 @@ def facet(
     "Distance (B,H,W) to a convex polygon: exact inside and beside its edges."
     d = None
     for i in range(corners.shape[1]):
-        a, e = corners[:, i - 1], corners[:, i] - corners[:, i - 1]
+        a = corners[:, i - 1]
+        e = corners[:, i] - corners[:, i - 1]
         n = torch.stack([e[:, 1], -e[:, 0]], -1) / (e * e).sum(-1, keepdim=True).sqrt().clamp(
             min=1e-6
         )
@@ -123,7 +128,8 @@ def within(
     tl, tr, br, bl = quad.unbind(1)
 
     def at(u, v):
-        top, low = tl + (tr - tl) * u, bl + (br - bl) * u
+        top = tl + (tr - tl) * u
+        low = bl + (br - bl) * u
         return top + (low - top) * v
 
     return torch.stack([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], 1)
@@ -142,21 +148,22 @@ class Piece:
     light: Tensor | float = 1.0  # (B,) how much light falls on it
     cover: Tensor | float = 1.0  # (B,H,W) less than one where one sees through: spokes
 
-# %% ../../nbs/data/24_vehicles.ipynb #09e0fa48
-class Plan:
-    "The pieces of a batch of vehicles of one kind, at given coordinates."
+# %% ../../nbs/data/24_vehicles.ipynb #d0385cd2
+class _Ground:
+    "Where things are on a vehicle, and the pieces laid so far."
 
     def __init__(self, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0):
-        self.p, self.x, self.y, self.pixel = p, x, y, pixel
-        self.depth = torch.stack(
-            [p["width"] * p["turn"], -p["width"] * p["rise"]], -1
-        )  # (B,2) the vector s
+        self.p = p
+        self.x = x
+        self.y = y
+        self.pixel = pixel
+        # (B,2) the vector s
+        self.depth = torch.stack([p["width"] * p["turn"], -p["width"] * p["rise"]], -1)
         self.pieces: list[Piece] = []
         self.parts = [0]  # the part of each instance; number 0 is no instance
         self.bounds: list[Tensor] = []  # (B,N,2) points that the frame must hold
-        self.marks: dict[
-            str, tuple[Tensor, int]
-        ] = {}  # landmark: place (B,2), instance on which it must be seen
+        # landmark: place (B,2), instance on which it must be seen
+        self.marks: dict[str, tuple[Tensor, int]] = {}
 
     def instance(self, part: int, count: int = 1) -> int:
         "The first of `count` new instance numbers."
@@ -174,163 +181,220 @@ class Plan:
         own=None,
         **more,
     ) -> None:
-        "Lay a piece on top; `there` (B,) bool says which vehicles have it, `own` gives each pixel a number."
+        """Lay a piece on top; `there` (B,) bool says which
+        vehicles have it, `own` gives each pixel a number."""
         if there is not None:
             distance = torch.where(on_grid(there), distance, 9.0)
-        self.pieces.append(
-            Piece(
-                number if own is None else own,
-                self.parts[number],
-                distance,
-                along,
-                across,
-                coat,
-                **more,
-            )
-        )
+        name = number if own is None else own
+        piece = Piece(name, self.parts[number], distance, along, across, coat, **more)
+        self.pieces.append(piece)
 
-# %% ../../nbs/data/24_vehicles.ipynb #9f551395
-@patch
-def at(self: Plan, x: Tensor | float, height: Tensor | float) -> Tensor:
-    "(B,2) a place of the near side."
-    x, height = (torch.as_tensor(v, dtype=torch.float32, device=self.x.device) for v in (x, height))
-    return torch.stack(torch.broadcast_tensors(x * self.p["long"], -height * self.p["tall"]), -1)
+    def at(self, x: Tensor | float, height: Tensor | float) -> Tensor:
+        "(B,2) a place of the near side."
+        along = torch.as_tensor(x, dtype=torch.float32, device=self.x.device)
+        up = torch.as_tensor(height, dtype=torch.float32, device=self.x.device)
+        place = torch.broadcast_tensors(along * self.p["long"], -up * self.p["tall"])
+        return torch.stack(place, -1)
 
+    def corners(self, *places: tuple) -> Tensor:
+        "(B,V,2) several places."
+        return torch.stack([self.at(*place) for place in places], 1)
 
-@patch
-def corners(self: Plan, *places: tuple) -> Tensor:
-    "(B,V,2) several places."
-    return torch.stack([self.at(*place) for place in places], 1)
+    def hub(self, x: float, r: Tensor) -> Tensor:  # r (B,)
+        "(B,2) the middle of a wheel that stands on the ground."
+        ground = self.at(x, 0.0)
+        return torch.stack([ground[:, 0], -r], -1)
 
+# %% ../../nbs/data/24_vehicles.ipynb #b24d4e96
+class _Surfaces(_Ground):
+    "The pieces that bodies are made of."
 
-@patch
-def hub(self: Plan, x: float, r: Tensor) -> Tensor:  # r (B,)
-    "(B,2) the middle of a wheel that stands on the ground."
-    ground = self.at(x, 0.0)
-    return torch.stack([ground[:, 0], -r], -1)
+    def inner(self, corners: Tensor) -> tuple[Tensor, Tensor]:
+        "Coordinates (B,H,W) that run from -1 to 1 over the bounding box of the corners."
+        low = corners.amin(1)
+        high = corners.amax(1)
+        m = (low + high) * 0.5
+        h = ((high - low) * 0.5).clamp(min=1e-3)
+        right = (self.x - on_grid(m[:, 0])) / on_grid(h[:, 0])
+        below = (self.y - on_grid(m[:, 1])) / on_grid(h[:, 1])
+        return right.clamp(-1, 1), below.clamp(-1, 1)
 
+    def sheet(
+        self,
+        number: int,
+        corners: Tensor,
+        coat: str,
+        round: float = 0.0,
+        there: Tensor | None = None,
+        convex: bool = False,
+    ) -> None:
+        "A flat piece with the given corners (B,V,2)."
+        return _sheet(self, number, corners, coat, round, there, convex)
 
-@patch
-def inner(self: Plan, corners: Tensor) -> tuple[Tensor, Tensor]:
-    "Coordinates (B,H,W) that run from -1 to 1 over the bounding box of the corners."
-    low, high = corners.amin(1), corners.amax(1)
-    m, h = (low + high) * 0.5, ((high - low) * 0.5).clamp(min=1e-3)
-    return ((self.x - on_grid(m[:, 0])) / on_grid(h[:, 0])).clamp(-1, 1), (
-        (self.y - on_grid(m[:, 1])) / on_grid(h[:, 1])
-    ).clamp(-1, 1)
+    def tube(
+        self,
+        number: int,
+        a: Tensor,
+        b: Tensor,
+        r0,
+        r1,
+        coat: str,
+        bulge=0.0,
+        bend: float = 0.0,
+        there: Tensor | None = None,
+    ) -> None:
+        "A limb from a to b (B,2) with radii r0 and r1, numbers or (B,)."
+        return _tube(self, number, a, b, r0, r1, coat, bulge, bend, there)
+
+    def face(
+        self, number: int, a: Tensor, b: Tensor, coat: str, u0=0.0, u1=1.0, t0=0.0, t1=1.0
+    ) -> None:
+        """What the edge from a to b (B,2) sweeps:
+        shares u along the edge, t from the near side to the far one."""
+        return _face(self, number, a, b, coat, u0, u1, t0, t1)
+
+# %% ../../nbs/data/24_vehicles.ipynb #09e0fa48
+class Plan(_Surfaces):
+    "The pieces of a batch of vehicles of one kind, at given coordinates."
+
+    def around(self, centre: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Coordinates (B,H,W) in radii from a centre (B,2):
+        right, down, away, and the cosine of the angle to the first spoke."""
+        dx = (self.x - on_grid(centre[:, 0])) / on_grid(r)
+        dy = (self.y - on_grid(centre[:, 1])) / on_grid(r)
+        away = (dx * dx + dy * dy).sqrt()
+        c, s = (on_grid(v) for v in cos_sin(self.p["spin"]))
+        return dx, dy, away, (dx * c + dy * s) / away.clamp(min=1e-3)
+
+    def wheel(
+        self,
+        number: int,
+        centre: Tensor,
+        r: Tensor,
+        shift: float = 0.0,
+        thick: float = 0.12,
+        there: Tensor | None = None,
+    ) -> None:
+        """A tyre around a rim with five holes;
+        `shift` and `thick` are shares of the way to the far side."""
+        return _wheel(self, number, centre, r, shift, thick, there)
+
+    def open_wheel(self, number: int, centre: Tensor, r: Tensor) -> None:
+        "A bicycle's wheel: tyre, hub and eight spokes, the background between them."
+        return _open_wheel(self, number, centre, r)
+
+    def windows(
+        self,
+        x0,
+        y0,
+        x1,
+        y1,
+        n: Tensor,
+        most: int,
+        gap: float,
+        there: Tensor | None = None,
+        one: bool = False,
+    ) -> None:
+        """n (B,) windows, at most `most`, between two corners of the near side;
+        `one` gives the whole row a single number."""
+        return _windows(self, x0, y0, x1, y1, n, most, gap, there, one)
 
 # %% ../../nbs/data/24_vehicles.ipynb #d3223f27
-@patch
-def sheet(
-    self: Plan,
+def _sheet(
+    plan: Plan,
     number: int,
     corners: Tensor,
     coat: str,
-    round: float = 0.0,
-    there: Tensor | None = None,
-    convex: bool = False,
+    round: float,
+    there: Tensor | None,
+    convex: bool,
 ) -> None:
-    "A flat piece with the given corners (B,V,2)."
-    self.bounds.append(corners)
+    plan.bounds.append(corners)
     d = (
-        facet(self.x, self.y, corners, round * 2)
+        facet(plan.x, plan.y, corners, round * 2)
         if convex
-        else polygon(self.x, self.y, corners, round)
+        else polygon(plan.x, plan.y, corners, round)
     )
-    self.add(number, d, *self.inner(corners), coat, there)
+    plan.add(number, d, *plan.inner(corners), coat, there)
+
+
+def _panel(plan: Plan, number: int, coat: str, round: float, *places: tuple) -> None:
+    "A flat piece whose corners, places of the near side, make a convex shape."
+    plan.sheet(number, plan.corners(*places), coat, round, convex=True)
+
+
+def _light(plan: Plan, coat: str, round: float, *places: tuple) -> None:
+    _panel(plan, plan.instance(LIGHT), coat, round, *places)
 
 # %% ../../nbs/data/24_vehicles.ipynb #9530b55c
-@patch
-def tube(
-    self: Plan,
+def _tube(
+    plan: Plan,
     number: int,
     a: Tensor,
     b: Tensor,
     r0,
     r1,
     coat: str,
-    bulge=0.0,
-    bend: float = 0.0,
-    there: Tensor | None = None,
+    bulge,
+    bend: float,
+    there: Tensor | None,
 ) -> None:
-    "A limb from a to b (B,2) with radii r0 and r1, numbers or (B,)."
     r0, r1 = (
         torch.as_tensor(r, dtype=torch.float32, device=a.device).expand(len(a)) for r in (r0, r1)
     )
     r = torch.maximum(r0, r1)[:, None]
-    self.bounds.append(torch.stack([q + o for q in (a, b) for o in (-r, r)], 1))
-    d, t, s = limb(self.x, self.y, a, b, r0, r1, bulge, bend)
-    self.add(number, d, t * 2 - 1, s, coat, there)
+    plan.bounds.append(torch.stack([q + o for q in (a, b) for o in (-r, r)], 1))
+    d, t, s = limb(plan.x, plan.y, a, b, r0, r1, bulge, bend)
+    plan.add(number, d, t * 2 - 1, s, coat, there)
 
 # %% ../../nbs/data/24_vehicles.ipynb #5722ed4e
-@patch
-def face(
-    self: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0=0.0, u1=1.0, t0=0.0, t1=1.0
-) -> None:
-    "What the edge from a to b (B,2) sweeps: shares u along the edge, t from the near side to the far one."
-    s, e = self.depth, b - a
+def _face(plan: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0, u1, t0, t1) -> None:
+    s = plan.depth
+    e = b - a
     shown = e[:, 0] * s[:, 1] - e[:, 1] * s[:, 0] < -1e-4
     upward = (e[:, 0] / (e * e).sum(-1).sqrt().clamp(min=1e-6)).clamp(min=0)
     quad = within(torch.stack([a + s, b + s, b, a], 1), u0, 1 - t1, u1, 1 - t0)
-    self.bounds.append(quad)
-    self.add(
+    plan.bounds.append(quad)
+    plan.add(
         number,
-        facet(self.x, self.y, quad),
-        *self.inner(quad),
+        facet(plan.x, plan.y, quad),
+        *plan.inner(quad),
         coat,
         shown,
         light=0.78 + 0.4 * upward,
     )
 
 # %% ../../nbs/data/24_vehicles.ipynb #0b1068d0
-@patch
-def around(self: Plan, centre: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "Coordinates (B,H,W) in radii from a centre (B,2): right, down, away, and the cosine of the angle to the first spoke."
-    dx, dy = (
-        (self.x - on_grid(centre[:, 0])) / on_grid(r),
-        (self.y - on_grid(centre[:, 1])) / on_grid(r),
-    )
-    away = (dx * dx + dy * dy).sqrt()
-    c, s = (on_grid(v) for v in cos_sin(self.p["spin"]))
-    return dx, dy, away, (dx * c + dy * s) / away.clamp(min=1e-3)
-
-
-@patch
-def wheel(
-    self: Plan,
+def _wheel(
+    plan: Plan,
     number: int,
     centre: Tensor,
     r: Tensor,
-    shift: float = 0.0,
-    thick: float = 0.12,
-    there: Tensor | None = None,
+    shift: float,
+    thick: float,
+    there: Tensor | None,
 ) -> None:
-    "A tyre around a rim with five holes; `shift` and `thick` are shares of the way to the far side."
-    c = centre + self.depth * shift
-    self.bounds.append(torch.stack([c - r[:, None], c + r[:, None]], 1))
-    d, t, s = limb(self.x, self.y, c, c + self.depth * thick + 1e-4, r, r)
-    self.add(number, d, t, s, "tyre", there, light=0.7)
-    dx, dy, away, c1 = self.around(c, r)
-    self.add(number, (away - 1) * on_grid(r), dx.clamp(-1, 1), dy.clamp(-1, 1), "tyre", there)
+    c = centre + plan.depth * shift
+    plan.bounds.append(torch.stack([c - r[:, None], c + r[:, None]], 1))
+    d, t, s = limb(plan.x, plan.y, c, c + plan.depth * thick + 1e-4, r, r)
+    plan.add(number, d, t, s, "tyre", there, light=0.7)
+    dx, dy, away, c1 = plan.around(c, r)
+    plan.add(number, (away - 1) * on_grid(r), dx.clamp(-1, 1), dy.clamp(-1, 1), "tyre", there)
     c2 = c1 * c1
     five = (16 * c2 * c2 - 20 * c2 + 5) * c1
-    hole = smoothstep((five - 0.1) * 3) * smoothstep((away - 0.22) * 8) * on_grid(self.p["holes"])
-    self.add(number, (away - 0.66) * on_grid(r), hole, dy.clamp(-1, 1), "rim", there)
+    hole = smoothstep((five - 0.1) * 3) * smoothstep((away - 0.22) * 8) * on_grid(plan.p["holes"])
+    plan.add(number, (away - 0.66) * on_grid(r), hole, dy.clamp(-1, 1), "rim", there)
 
 # %% ../../nbs/data/24_vehicles.ipynb #d12ac11b
-@patch
-def open_wheel(self: Plan, number: int, centre: Tensor, r: Tensor) -> None:
-    "A bicycle's wheel: tyre, hub and eight spokes, the background between them."
-    self.bounds.append(torch.stack([centre - r[:, None], centre + r[:, None]], 1))
-    dx, _, away, c = self.around(centre, r)
+def _open_wheel(plan: Plan, number: int, centre: Tensor, r: Tensor) -> None:
+    plan.bounds.append(torch.stack([centre - r[:, None], centre + r[:, None]], 1))
+    dx, _, away, c = plan.around(centre, r)
     for _ in range(3):
         c = 2 * c * c - 1
     spokes = smoothstep((c - 0.8 + 0.25 * (1 - away)) * 4) * 0.55
-    ring, hub = (
-        cover(((away - 0.92).abs() - 0.085) * on_grid(r), self.pixel),
-        cover((away - 0.12) * on_grid(r), self.pixel),
-    )
-    self.add(
+    ring = cover(((away - 0.92).abs() - 0.085) * on_grid(r), plan.pixel)
+    hub = cover((away - 0.12) * on_grid(r), plan.pixel)
+    plan.add(
         number,
         (away - 1) * on_grid(r),
         dx.clamp(-1, 1),
@@ -340,33 +404,25 @@ def open_wheel(self: Plan, number: int, centre: Tensor, r: Tensor) -> None:
     )
 
 # %% ../../nbs/data/24_vehicles.ipynb #cc7f4f6b
-@patch
-def windows(
-    self: Plan,
-    x0,
-    y0,
-    x1,
-    y1,
-    n: Tensor,
-    most: int,
-    gap: float,
-    there: Tensor | None = None,
-    one: bool = False,
+def _windows(
+    plan: Plan, x0, y0, x1, y1, n: Tensor, most: int, gap: float, there: Tensor | None, one: bool
 ) -> None:
-    "n (B,) windows, at most `most`, between two corners of the near side; `one` gives the whole row a single number."
-    number, round = self.instance(WINDOW, 1 if one else most), 0.03
-    (ax, ay), (bx, by) = (on_grid(v).unbind(1) for v in (self.at(x0, y0), self.at(x1, y1)))
-    pitch, middle, half = (bx - ax) / on_grid(n), (ay + by) * 0.5, (by - ay).abs() * 0.5
-    k = torch.minimum(((self.x - ax) / pitch).floor().clamp(min=0), on_grid(n) - 1)
-    dx = (self.x - ax - (k + 0.5) * pitch).abs() - pitch * (0.5 - 0.5 * gap)
-    dy = (self.y - middle).abs() - half
+    number = plan.instance(WINDOW, 1 if one else most)
+    round = 0.03
+    (ax, ay), (bx, by) = (on_grid(v).unbind(1) for v in (plan.at(x0, y0), plan.at(x1, y1)))
+    pitch = (bx - ax) / on_grid(n)
+    middle = (ay + by) * 0.5
+    half = (by - ay).abs() * 0.5
+    k = torch.minimum(((plan.x - ax) / pitch).floor().clamp(min=0), on_grid(n) - 1)
+    dx = (plan.x - ax - (k + 0.5) * pitch).abs() - pitch * (0.5 - 0.5 * gap)
+    dy = (plan.y - middle).abs() - half
     h = (round - (dx - dy).abs()).clamp(min=0)
     d = torch.maximum(dx, dy) + h * h * (0.25 / round)
-    self.add(
+    plan.add(
         number,
         d,
         (dx / pitch).clamp(-1, 1),
-        ((self.y - middle) / half).clamp(-1, 1),
+        ((plan.y - middle) / half).clamp(-1, 1),
         "glass",
         there,
         None if one else number + k.long(),
@@ -382,7 +438,8 @@ def far_wheels(plan: Plan, places: Sequence[float], r: Tensor) -> list[Tensor]:
 
 
 def near_wheels(plan: Plan, hubs: Sequence[Tensor], r: Tensor, arch: int | None = None) -> None:
-    "The wheels of the near side, in arches that belong to instance `arch`; the outer ones are landmarks."
+    """The wheels of the near side, in arches that belong to instance `arch`;
+    the outer ones are landmarks."""
     if arch is not None:
         for hub in hubs:
             plan.tube(arch, hub, hub + 1e-4, r * 1.1, r * 1.1, "dark")
@@ -394,9 +451,12 @@ def near_wheels(plan: Plan, hubs: Sequence[Tensor], r: Tensor, arch: int | None 
 # %% ../../nbs/data/24_vehicles.ipynb #bc130ea8
 def car_outline(plan: Plan) -> list[Tensor]:
     "Eight corners (B,2), clockwise from the lower rear."
-    p, style = plan.p, plan.p["style"]
-    screen, front = 0.44 + 0.1 * p["shape a"], 0.12 + 0.1 * p["shape b"]
-    rear, base = mix(-0.40, -0.86, style), mix(-0.64, -0.97, style)
+    p = plan.p
+    style = plan.p["style"]
+    screen = 0.44 + 0.1 * p["shape a"]
+    front = 0.12 + 0.1 * p["shape b"]
+    rear = mix(-0.40, -0.86, style)
+    base = mix(-0.64, -0.97, style)
     corners = (
         (-0.98, 0.15),
         (-1.0, 0.48),
@@ -429,66 +489,30 @@ def car_side(plan: Plan, q: list[Tensor], body: int, roof: int, front: int, rear
     "The near side: panels, three windows, two doors with handles, lights."
     at = plan.at
     plan.sheet(body, torch.stack(q, 1), "paint", 0.03)
-    plan.sheet(
-        roof,
-        torch.stack([q[3], q[4], q[4] + at(0.05, -0.11), q[3] + at(-0.03, -0.11)], 1),
-        "paint",
-        0.025,
-    )
-    plan.sheet(
-        front,
-        torch.stack([at(0.43, 0.15), at(0.43, 0.555), q[5] + at(0.01, -0.005), q[6], q[7]], 1),
-        "paint",
-        0.03,
-    )
-    plan.sheet(
-        rear,
-        plan.corners((-0.98, 0.15), (-1.0, 0.48), (-0.64, 0.53), (-0.43, 0.55), (-0.43, 0.15)),
-        "paint",
-        0.03,
-    )
+    edge = torch.stack([q[3], q[4], q[4] + at(0.05, -0.11), q[3] + at(-0.03, -0.11)], 1)
+    plan.sheet(roof, edge, "paint", 0.025)
+    hood = [at(0.43, 0.15), at(0.43, 0.555), q[5] + at(0.01, -0.005), q[6], q[7]]
+    plan.sheet(front, torch.stack(hood, 1), "paint", 0.03)
+    boot = ((-0.98, 0.15), (-1.0, 0.48), (-0.64, 0.53), (-0.43, 0.55), (-0.43, 0.15))
+    plan.sheet(rear, plan.corners(*boot), "paint", 0.03)
     cabin = torch.stack([q[3], q[4], q[5], q[2]], 1)
     for u0, u1 in ((0.02, 0.305), (0.325, 0.61), (0.63, 0.985)):
-        plan.sheet(
-            plan.instance(WINDOW), within(cabin, u0, 0.18, u1, 0.985), "glass", 0.02, convex=True
-        )
+        window = plan.instance(WINDOW)
+        plan.sheet(window, within(cabin, u0, 0.18, u1, 0.985), "glass", 0.02, convex=True)
     for x0, x1 in ((-0.43, -0.005), (0.005, 0.43)):
         door = plan.instance(DOOR)
-        plan.sheet(
-            door,
-            plan.corners((x0, 0.555), (x1, 0.555), (x1, 0.16), (x0, 0.16)),
-            "paint",
-            0.015,
-            convex=True,
-        )
-        plan.sheet(
-            door,
-            plan.corners(
-                (x0 + 0.03, 0.49), (x0 + 0.13, 0.49), (x0 + 0.13, 0.455), (x0 + 0.03, 0.455)
-            ),
-            "dark",
-            0.01,
-            convex=True,
-        )
-    plan.sheet(
-        plan.instance(LIGHT),
-        plan.corners((0.83, 0.46), (0.96, 0.435), (0.99, 0.33), (0.84, 0.35)),
-        "lamp",
-        0.01,
-        convex=True,
-    )
-    plan.sheet(
-        plan.instance(LIGHT),
-        plan.corners((-1.01, 0.50), (-0.89, 0.51), (-0.91, 0.36), (-1.02, 0.35)),
-        "tail lamp",
-        0.01,
-        convex=True,
-    )
+        _panel(plan, door, "paint", 0.015, (x0, 0.555), (x1, 0.555), (x1, 0.16), (x0, 0.16))
+        a = x0 + 0.03
+        b = x0 + 0.13
+        _panel(plan, door, "dark", 0.01, (a, 0.49), (b, 0.49), (b, 0.455), (a, 0.455))
+    _light(plan, "lamp", 0.01, (0.83, 0.46), (0.96, 0.435), (0.99, 0.33), (0.84, 0.35))
+    _light(plan, "tail lamp", 0.01, (-1.01, 0.50), (-0.89, 0.51), (-0.91, 0.36), (-1.02, 0.35))
 
 # %% ../../nbs/data/24_vehicles.ipynb #8a4926e0
 def car(plan: Plan) -> None:
     "A car, from saloon to estate."
-    r, q = plan.p["wheel"] * 0.22, car_outline(plan)
+    r = plan.p["wheel"] * 0.22
+    q = car_outline(plan)
     body, roof, front, rear = (plan.instance(part) for part in (BODY, ROOF, FRONT, REAR))
     hubs = far_wheels(plan, (-0.6, 0.6), r)
     car_faces(plan, q, roof, front, rear)
@@ -514,7 +538,8 @@ def coach_faces(plan: Plan, q: list[Tensor], roof: int, front: int, rear: int) -
 
 def glazed_door(plan: Plan, x0: float, x1: float, low: float, high: float) -> None:
     "A door of two leaves, each with a pane that belongs to the door."
-    door, frame = plan.instance(DOOR), plan.corners((x0, high), (x1, high), (x1, low), (x0, low))
+    door = plan.instance(DOOR)
+    frame = plan.corners((x0, high), (x1, high), (x1, low), (x0, low))
     plan.sheet(door, frame, "paint", 0.012, convex=True)
     for u in (0.08, 0.53):
         plan.sheet(door, within(frame, u, 0.08, u + 0.39, 0.6), "glass", 0.01, convex=True)
@@ -530,7 +555,8 @@ def coach(
     most: int,
     doors: Sequence[float],
 ) -> tuple[int, int, int, int]:
-    "What buses and trains share. `rows` of windows are (low, high, there); returns the numbers of body, roof, front and rear."
+    """What buses and trains share. `rows` of windows are (low, high, there);
+    returns the numbers of body, roof, front and rear."""
     at = plan.at
     body, roof, front, rear = (plan.instance(part) for part in (BODY, ROOF, FRONT, REAR))
     q = [
@@ -542,46 +568,32 @@ def coach(
     ]
     coach_faces(plan, q, roof, front, rear)
     plan.sheet(body, torch.stack(q, 1), "paint", 0.02)
-    plan.sheet(
-        front, torch.stack([*q[2:], at(0.82, floor), at(0.84 - 0.6 * nose, top)], 1), "paint", 0.02
-    )
-    plan.sheet(
-        rear, plan.corners((-1.0, floor), (-1.0, top), (-0.9, top), (-0.9, floor)), "paint", 0.02
-    )
-    plan.sheet(
-        roof,
-        plan.corners((-1.0, top), (1.0 - nose, top), (1.0 - nose, top - 0.1), (-1.0, top - 0.1)),
-        "paint",
-        0.02,
-    )
+    snout = [*q[2:], at(0.82, floor), at(0.84 - 0.6 * nose, top)]
+    plan.sheet(front, torch.stack(snout, 1), "paint", 0.02)
+    tail = ((-1.0, floor), (-1.0, top), (-0.9, top), (-0.9, floor))
+    plan.sheet(rear, plan.corners(*tail), "paint", 0.02)
+    edge = ((-1.0, top), (1.0 - nose, top), (1.0 - nose, top - 0.1), (-1.0, top - 0.1))
+    plan.sheet(roof, plan.corners(*edge), "paint", 0.02)
     for low, high, there in rows:
         plan.windows(-0.88, low, 0.81 - 0.6 * nose, high, n, most, 0.1, there)
     for x in doors:
         glazed_door(plan, x - 0.09, x + 0.09, floor + 0.01, rows[0][1])
-    low, high = floor + 0.09, floor + 0.24
-    plan.sheet(
-        plan.instance(LIGHT),
-        plan.corners((0.93, high), (0.985, high), (0.995, low), (0.93, low)),
-        "lamp",
-        0.012,
-        convex=True,
-    )
-    plan.sheet(
-        plan.instance(LIGHT),
-        plan.corners((-1.01, high), (-0.965, high), (-0.965, low), (-1.01, low)),
-        "tail lamp",
-        0.01,
-        convex=True,
-    )
+    low = floor + 0.09
+    high = floor + 0.24
+    _light(plan, "lamp", 0.012, (0.93, high), (0.985, high), (0.995, low), (0.93, low))
+    _light(plan, "tail lamp", 0.01, (-1.01, high), (-0.965, high), (-0.965, low), (-1.01, low))
     return body, roof, front, rear
 
 # %% ../../nbs/data/24_vehicles.ipynb #909ef304
 def bus(plan: Plan) -> None:
     "A bus; one in seven has two decks."
     p = plan.p
-    r, double, nose = p["wheel"] * 0.16, p["style"] > 0.85, 0.05 + 0.12 * p["shape a"]
+    r = p["wheel"] * 0.16
+    double = p["style"] > 0.85
+    nose = 0.05 + 0.12 * p["shape a"]
     hubs = far_wheels(plan, (-0.58, 0.42 + 0.12 * p["shape b"]), r)
-    top, rows = torch.where(double, 1.4, 1.0), [(0.52, 0.88, None), (0.98, 1.26, double)]
+    top = torch.where(double, 1.4, 1.0)
+    rows = [(0.52, 0.88, None), (0.98, 1.26, double)]
     body, roof, front, rear = coach(
         plan, nose, top, 0.13, rows, p["many"].clamp(max=2) + 3, 5, (0.74, -0.07)
     )
@@ -598,7 +610,8 @@ def bus(plan: Plan) -> None:
 def train(plan: Plan) -> None:
     "A railcar on two bogies, with a pantograph."
     p = plan.p
-    r, nose = p["wheel"] * 0.12, 0.2 + 0.35 * p["style"]
+    r = p["wheel"] * 0.12
+    nose = 0.2 + 0.35 * p["style"]
     hubs = far_wheels(plan, (-0.82, -0.52, 0.36, 0.66), r)
     body, roof, front, rear = coach(
         plan,
@@ -610,13 +623,7 @@ def train(plan: Plan) -> None:
         6,
         (-0.37, 0.29),
     )
-    plan.sheet(
-        body,
-        plan.corners((-0.3, 0.22), (0.18, 0.22), (0.18, 0.08), (-0.3, 0.08)),
-        "dark",
-        0.01,
-        convex=True,
-    )
+    _panel(plan, body, "dark", 0.01, (-0.3, 0.22), (0.18, 0.22), (0.18, 0.08), (-0.3, 0.08))
     for k in (0, 2):
         plan.tube(body, hubs[k], hubs[k + 1], 0.05, 0.05, "dark")
     near_wheels(plan, hubs, r)
@@ -626,13 +633,7 @@ def train(plan: Plan) -> None:
         ((-0.62, 1.22), (-0.42, 1.22)),
     ):
         plan.tube(roof, plan.at(*a), plan.at(*b), 0.02, 0.02, "metal")
-    plan.sheet(
-        roof,
-        plan.corners((0.0, 1.01), (0.3, 1.01), (0.32, 0.96), (-0.02, 0.96)),
-        "paint",
-        0.015,
-        convex=True,
-    )
+    _panel(plan, roof, "paint", 0.015, (0.0, 1.01), (0.3, 1.01), (0.32, 0.96), (-0.02, 0.96))
     plan.marks |= {
         "front": (plan.at(0.93, 0.3), front),
         "rear": (plan.at(-0.97, 0.45), rear),
@@ -663,7 +664,8 @@ def aerofoil(
 
 def jet(plan: Plan, t: float) -> None:
     "An engine under a wing."
-    number, a = plan.instance(ENGINE), plan.at(0.16, 0.23) + plan.depth * t
+    number = plan.instance(ENGINE)
+    a = plan.at(0.16, 0.23) + plan.depth * t
     mouth = a + 0.035 * a.new_tensor([1.0, 0.0])
     plan.tube(number, a, a + plan.at(-0.26, 0.0), 0.1, 0.08, "paint")
     plan.tube(number, mouth, mouth + 1e-4, 0.08, 0.08, "dark")
@@ -672,7 +674,8 @@ def jet(plan: Plan, t: float) -> None:
 def landing_gear(plan: Plan, body: int, there: Tensor) -> None:
     "Three wheels on legs, where `there` (B,) says so."
     for x, t in ((-0.08, 0.2), (-0.08, -0.15), (0.62, 0.0)):
-        number, a = plan.instance(WHEEL), plan.at(x, 0.26) + plan.depth * t
+        number = plan.instance(WHEEL)
+        a = plan.at(x, 0.26) + plan.depth * t
         hub = a + a.new_tensor([0.0, 0.19])
         plan.tube(body, a, hub, 0.018, 0.018, "metal", there=there)
         plan.wheel(number, hub, 0.09 * plan.p["wheel"], thick=0.06, there=there)
@@ -681,38 +684,31 @@ def landing_gear(plan: Plan, body: int, there: Tensor) -> None:
 # %% ../../nbs/data/24_vehicles.ipynb #7020a900
 def aeroplane(plan: Plan) -> None:
     "A jet with two engines."
-    p, at = plan.p, plan.at
+    p = plan.p
+    at = plan.at
     body, *wings = (plan.instance(part) for part in (BODY, WING, WING))
     fin, *tails = (plan.instance(TAIL) for _ in range(3))
-    sweep, fat = 0.22 + 0.3 * p["shape a"], 0.13 + 0.03 * p["shape b"]
+    sweep = 0.22 + 0.3 * p["shape a"]
+    fat = 0.13 + 0.03 * p["shape b"]
     aerofoil(plan, tails[0], -0.64, -0.92, 0.39, 0.2, 0.14, 0.42)
     jet(plan, 0.42)
     aerofoil(plan, wings[0], 0.30, -0.2, 0.29, sweep, 0.2, 1.0)
-    plan.sheet(
-        fin, plan.corners((-0.45, 0.42), (-0.78, 0.86), (-1.0, 0.86), (-0.94, 0.4)), "wing", 0.015
-    )
+    upright = plan.corners((-0.45, 0.42), (-0.78, 0.86), (-1.0, 0.86), (-0.94, 0.4))
+    plan.sheet(fin, upright, "wing", 0.015)
     landing_gear(plan, body, ~p["flying"])
     plan.tube(body, at(-0.86, 0.39), at(0.8, 0.33), 0.05, fat, "paint", bulge=0.06)
-    nose, end = plan.instance(FRONT), plan.instance(REAR)
+    nose = plan.instance(FRONT)
+    end = plan.instance(REAR)
     plan.tube(nose, at(0.80, 0.332), at(0.93, 0.325), fat * 0.98, fat * 0.55, "paint")
     plan.tube(end, at(-0.99, 0.40), at(-0.8, 0.385), 0.028, 0.05, "paint")
     plan.windows(-0.5, 0.39, 0.52, 0.455, p["many"] + 6, 1, 0.4, one=True)
-    plan.sheet(
-        plan.instance(WINDOW),
-        plan.corners((0.70, 0.47), (0.82, 0.46), (0.92, 0.37), (0.72, 0.36)),
-        "glass",
-        0.012,
-        convex=True,
-    )
+    pane = plan.instance(WINDOW)
+    _panel(plan, pane, "glass", 0.012, (0.70, 0.47), (0.82, 0.46), (0.92, 0.37), (0.72, 0.36))
     for x in (0.62, -0.64):
-        a, b = x - 0.05, x + 0.05
-        plan.sheet(
-            plan.instance(DOOR),
-            plan.corners((a, 0.46), (b, 0.46), (b, 0.29), (a, 0.29)),
-            "paint",
-            0.012,
-            convex=True,
-        )
+        a = x - 0.05
+        b = x + 0.05
+        door = plan.instance(DOOR)
+        _panel(plan, door, "paint", 0.012, (a, 0.46), (b, 0.46), (b, 0.29), (a, 0.29))
     jet(plan, -0.42)
     aerofoil(plan, wings[1], 0.30, -0.2, 0.29, sweep, 0.2, -1.0)
     aerofoil(plan, tails[1], -0.64, -0.92, 0.39, 0.2, 0.14, -0.42)
@@ -750,23 +746,21 @@ def mark_wheels(plan: Plan, numbers: Sequence[int], back: Tensor, fore: Tensor, 
 # %% ../../nbs/data/24_vehicles.ipynb #1ad2a398
 def bicycle(plan: Plan) -> None:
     "A bicycle; the top tube is straight or low."
-    p, at = plan.p, plan.at
+    p = plan.p
+    at = plan.at
     r = p["wheel"] * 0.3
     frame, seat, bars, *numbers = (
         plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, WHEEL, WHEEL)
     )
-    back, fore = plan.hub(-0.62, r), plan.hub(0.62, r)
-    crank, saddle, head, neck = (
-        at(-0.1, 0.32),
-        at(-0.27, 0.92 + 0.1 * p["shape a"]),
-        at(0.37, 0.86),
-        at(0.42, 0.74),
-    )
-    top, stem, bend = (
-        at(-0.22, 0.78 - 0.25 * p["style"].round()),
-        at(0.33, 0.95 + 0.05 * p["shape b"]),
-        at(0.12, -0.05),
-    )
+    back = plan.hub(-0.62, r)
+    fore = plan.hub(0.62, r)
+    crank = at(-0.1, 0.32)
+    saddle = at(-0.27, 0.92 + 0.1 * p["shape a"])
+    head = at(0.37, 0.86)
+    neck = at(0.42, 0.74)
+    top = at(-0.22, 0.78 - 0.25 * p["style"].round())
+    stem = at(0.33, 0.95 + 0.05 * p["shape b"])
+    bend = at(0.12, -0.05)
     grip(plan, bars, stem, bend, 0.5, 0.03)
     for number, hub in zip(numbers, (back, fore)):
         plan.open_wheel(number, hub, r)
@@ -793,8 +787,10 @@ def bicycle(plan: Plan) -> None:
 def motorbike_frame(
     plan: Plan, back: Tensor, fore: Tensor, body: int, seat: int, engine: int, tail: int, front: int
 ) -> None:
-    "Fork and mudguard, engine with exhaust, tail, tank and seat; some have a fairing with a screen."
-    p, at = plan.p, plan.at
+    """Fork and mudguard, engine with exhaust, tail, tank and seat;
+    some have a fairing with a screen."""
+    p = plan.p
+    at = plan.at
     fairing = p["style"] > 0.6
     plan.tube(front, fore, at(0.38, 0.86), 0.045, 0.05, "metal")
     plan.tube(front, fore + at(-0.27, 0.14), fore + at(0.22, 0.22), 0.04, 0.04, "paint", bend=-0.14)
@@ -830,11 +826,15 @@ def motorbike_frame(
 # %% ../../nbs/data/24_vehicles.ipynb #9ae60908
 def motorbike(plan: Plan) -> None:
     "A motorbike, with a fairing or without."
-    r, at = plan.p["wheel"] * 0.28, plan.at
+    r = plan.p["wheel"] * 0.28
+    at = plan.at
     body, seat, bars, engine, tail, front, *numbers = (
         plan.instance(part) for part in (BODY, SEAT, HANDLEBAR, ENGINE, REAR, FRONT, WHEEL, WHEEL)
     )
-    back, fore, stem, bend = plan.hub(-0.62, r), plan.hub(0.64, r), at(0.36, 0.88), at(-0.1, 0.06)
+    back = plan.hub(-0.62, r)
+    fore = plan.hub(0.64, r)
+    stem = at(0.36, 0.88)
+    bend = at(-0.1, 0.06)
     grip(plan, bars, stem, bend, 0.5, 0.03)
     for number, hub in zip(numbers, (back, fore)):
         plan.wheel(number, hub, r, thick=0.35)
@@ -923,7 +923,8 @@ def turn_round(p: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def frame_vehicle(p: dict[str, Tensor], bounds: Tensor) -> Frame:  # bounds (B,N,2)
-    "Place the vehicle in the picture: rolled, mirrored, as large as `fill` says, now and then a little over the border."
+    """Place the vehicle in the picture:
+    rolled, mirrored, as large as `fill` says, now and then a little over the border."""
     c, s = cos_sin(p["roll"])
     flip = p["facing"] * p["squeeze"]
     matrix = torch.stack(
@@ -934,7 +935,8 @@ def frame_vehicle(p: dict[str, Tensor], bounds: Tensor) -> Frame:  # bounds (B,N
         -2,
     )
     q = (matrix[:, None] * bounds[:, :, None]).sum(-1)
-    low, high = q.amin(1), q.amax(1)
+    low = q.amin(1)
+    high = q.amax(1)
     scale = p["fill"] / (high - low).amax(-1)
     centre = torch.stack(undo(matrix, *(0.5 * (low + high)).unbind(-1)), -1)
     room = (1 - (high - low) * scale[:, None]) * 0.5 + 0.015
@@ -960,7 +962,8 @@ class Ride:
 
 
 def front_most(front: Limbs, plan: Plan, X: Tensor, Y: Tensor) -> Tensor:
-    "(B,H,W) number of the instance in front; 0 where the background or an occluder shows. (X,Y) are picture coordinates."
+    """(B,H,W) number of the instance in front; 0 where the background or an occluder shows.
+    (X,Y) are picture coordinates."""
     top = torch.zeros_like(X, dtype=torch.int64)
     for piece in plan.pieces:
         top = torch.where(piece.distance < 0, piece.number, top)
@@ -972,14 +975,28 @@ def front_most(front: Limbs, plan: Plan, X: Tensor, Y: Tensor) -> Tensor:
 def find_landmarks(
     kind: int, pose: dict[str, Tensor], frame: Frame, front: Limbs, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    "(B,5,2) places in the picture, and (B,5) whether the instance in front there is the landmark's own."
+    """(B,5,2) places in the picture, and (B,5) whether
+    the instance in front there is the landmark's own."""
     places = frame.to_picture(torch.stack([plan.marks[name][0] for name in LANDMARKS], 1))
-    x, y = places[:, None, :, 0], places[:, None, :, 1]
+    x = places[:, None, :, 0]
+    y = places[:, None, :, 1]
     top = front_most(front, vehicle_plan(kind, pose, *frame.to_object(x, y)), x, y)[:, 0]
     wanted = torch.tensor([plan.marks[name][1] for name in LANDMARKS], device=x.device)
     return places, (top == wanted) & ((places >= 0) & (places < 1)).all(-1)
 
 # %% ../../nbs/data/24_vehicles.ipynb #664c29b5
+def _overridden(pose: dict[str, Tensor], stream: Stream, overrides: dict) -> dict[str, Tensor]:
+    "The parameters, but for those that are given."
+    for name, value in overrides.items():
+        name = name.replace("_", " ")
+        require(
+            name in pose, f"A vehicle has no parameter {name!r}; choose among: {', '.join(pose)}."
+        )
+        given = torch.as_tensor(value, device=stream.device).to(pose[name].dtype)
+        pose[name] = given.expand(len(stream)).clone()
+    return pose
+
+# %% ../../nbs/data/24_vehicles.ipynb #8a5e249a
 def vehicle_ride(
     stream: Stream,
     kind: int,
@@ -987,20 +1004,9 @@ def vehicle_ride(
     clear: bool = False,
     **overrides: float | Tensor,
 ) -> Ride:
-    "Draw the parameters (or take `overrides`, spaces as underscores), place the vehicle, and find its landmarks."
-    pose = vehicle_parameters(stream, kind)
-    for name, value in overrides.items():
-        name = name.replace("_", " ")
-        require(
-            name in pose, f"A vehicle has no parameter {name!r}; choose among: {', '.join(pose)}."
-        )
-        pose[name] = (
-            torch.as_tensor(value, device=stream.device)
-            .to(pose[name].dtype)
-            .expand(len(stream))
-            .clone()
-        )
-    pose = turn_round(pose)
+    """Draw the parameters (or take `overrides`, spaces as
+    underscores), place the vehicle, and find its landmarks."""
+    pose = turn_round(_overridden(vehicle_parameters(stream, kind), stream, overrides))
     nowhere = torch.zeros(len(stream), 1, 1, device=stream.device)
     plan = vehicle_plan(kind, pose, nowhere, nowhere)
     frame = frame_vehicle(pose, torch.cat(plan.bounds, 1))
@@ -1012,21 +1018,15 @@ def vehicle_ride(
     )
     front = occluders(stream, frame.place, pose["fill"])
     front.there = front.there & (not clear)
-    return Ride(
-        kind,
-        stream,
-        colours,
-        pose,
-        frame,
-        front,
-        palette,
-        *find_landmarks(kind, pose, frame, front, plan),
-    )
+    landmarks = find_landmarks(kind, pose, frame, front, plan)
+    return Ride(kind, stream, colours, pose, frame, front, palette, *landmarks)
 
 # %% ../../nbs/data/24_vehicles.ipynb #9797749f
 def paints(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,14,3)
-    "The paint of each part (row 0: of the stripe), drawn anew for each vehicle, so that no colour means a part."
-    P, C = len(PARTS) + 1, palette.shape[1]
+    """The paint of each part (row 0:
+    of the stripe), drawn anew for each vehicle, so that no colour means a part."""
+    P = len(PARTS) + 1
+    C = palette.shape[1]
     own = torch.maximum(
         stream.choice("part colour", C, (P,)), stream.choice("part colour again", C, (P,))
     ).clamp(min=1)  # from dark to light
@@ -1047,7 +1047,8 @@ def tones(stream: Stream, base: Tensor) -> dict[str, Tensor]:
             )
         )
 
-    rim, leather = drawn("rim", 0.3, 0.45, 0.95), drawn("leather", 0.6, 0.08, 0.5)
+    rim = drawn("rim", 0.3, 0.45, 0.95)
+    leather = drawn("leather", 0.6, 0.08, 0.5)
     return {
         "glass": drawn("glass", 0.5, 0.05, 0.3),
         "sky": drawn("sky in glass", 0.4, 0.45, 0.85),
@@ -1073,7 +1074,8 @@ def tones(stream: Stream, base: Tensor) -> dict[str, Tensor]:
 def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Piece], Tensor]:
     "A function from a painted piece to its colours (B,3,H,W)."
     u = stream.uniform
-    shoulder, half = on_grid(u("stripe at", -0.75, -0.15)), on_grid(u("stripe wide", 0.03, 0.12))
+    shoulder = on_grid(u("stripe at", -0.75, -0.15))
+    half = on_grid(u("stripe wide", 0.03, 0.12))
     stripe = smoothstep((half - (y - shoulder).abs()) * 40) * on_grid(
         stream.chance("stripe", 0.3).float()
     )
@@ -1083,7 +1085,8 @@ def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Pie
     gloss = on_grid(u("gloss", 0.05, 0.35))
 
     def coat(piece: Piece) -> Tensor:
-        a, colour = piece.across, on_grid(base[:, piece.part])
+        a = piece.across
+        colour = on_grid(base[:, piece.part])
         if piece.coat == "paint":
             colour = paint(colour, on_grid(base[:, 0]), stripe)
         shine = gloss * smoothstep(1 - (a + 0.45).abs() * 4)
@@ -1091,12 +1094,21 @@ def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Pie
 
     return coat
 
+# %% ../../nbs/data/24_vehicles.ipynb #4a5bc86a
+_Coat = Callable[[Piece], Tensor]  # from a piece to its colours (B,3,H,W)
+
+
+def _plate(piece: Piece) -> Tensor:
+    "Dark letters on a light plate."
+    letters = (piece.along * 4).floor().remainder(2) * (piece.across.abs() < 0.5)
+    return (0.85 - 0.3 * letters)[:, None].expand(-1, 3, -1, -1)
+
 # %% ../../nbs/data/24_vehicles.ipynb #f4fab012
-def coats(
-    stream: Stream, base: Tensor, x: Tensor, y: Tensor
-) -> dict[str, Callable[[Piece], Tensor]]:
-    "What each material looks like: functions from a piece to its colours (B,3,H,W). (x,y) are the vehicle's coordinates."
-    tone, u, paintwork = tones(stream, base), stream.uniform, painted(stream, base, x, y)
+def coats(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> dict[str, _Coat]:
+    "What each material looks like; (x,y) are the vehicle's coordinates."
+    tone = tones(stream, base)
+    u = stream.uniform
+    paintwork = painted(stream, base, x, y)
     streaks = wave((x + y * 0.8) * on_grid(u("streaks", 0.8, 2.0)) + on_grid(u("streak at")))
 
     def shaded(name, top, slope):
@@ -1108,28 +1120,24 @@ def coats(
 
     def steel(piece):
         a = piece.across
-        return (
-            tone["steel"]
-            * (1.1 - 0.4 * a * a + 0.25 * smoothstep(1 - (a + 0.3).abs() * 4))[:, None]
-        )
+        bright = 1.1 - 0.4 * a * a + 0.25 * smoothstep(1 - (a + 0.3).abs() * 4)
+        return tone["steel"] * bright[:, None]
 
-    def plate(piece):
-        letters = (piece.along * 4).floor().remainder(2) * (piece.across.abs() < 0.5)
-        return (0.85 - 0.3 * letters)[:, None].expand(-1, 3, -1, -1)
+    def rim(piece):
+        return tone["rim"] * ((1.05 - 0.25 * piece.across) * (1 - 0.75 * piece.along))[:, None]
+
+    def spokes(piece):
+        return torch.where((piece.across > 0.83)[:, None], tone["rubber"], tone["rim"])
 
     return {
         "paint": paintwork,
         "wing": paintwork,
         "glass": glass,
         "metal": steel,
-        "plate": plate,
+        "plate": _plate,
         "tyre": shaded("rubber", 1.05, 0.2),
-        "rim": lambda piece: (
-            tone["rim"] * ((1.05 - 0.25 * piece.across) * (1 - 0.75 * piece.along))[:, None]
-        ),
-        "spokes": lambda piece: torch.where(
-            (piece.across > 0.83)[:, None], tone["rubber"], tone["rim"]
-        ),
+        "rim": rim,
+        "spokes": spokes,
         "seat": shaded("leather", 1.1, 0.25),
         "lamp": shaded("lamp", 1.0, 0.2),
         "tail lamp": shaded("tail lamp", 1.0, 0.2),
@@ -1138,8 +1146,10 @@ def coats(
 
 # %% ../../nbs/data/24_vehicles.ipynb #532aa63e
 def sky(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, y: Tensor, horizon: Tensor) -> Tensor:
-    "A sky with clouds over the (B,3,S,S) canvas, above the horizon (B,1,1), half of the time; always for those who fly."
-    stream, u = ride.stream, ride.stream.uniform
+    """A sky with clouds over the (B,3,S,S) canvas, above the horizon (B,1,1), half of the time;
+    always for those who fly."""
+    stream = ride.stream
+    u = ride.stream.uniform
     there = on_grid((stream.chance("open sky", 0.5) | ride.pose["flying"]).float())
     hue = torch.where(
         stream.chance("blue", 0.6), u("sky hue", 0.52, 0.66), natural_hue(u("sky any"))
@@ -1159,12 +1169,11 @@ def sky(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, y: Tensor, horizon: Te
 # %% ../../nbs/data/24_vehicles.ipynb #8a095ef4
 def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tensor:
     "Fronts with rows of windows, in two of five pictures that are not taken in the air."
-    stream, u = ride.stream, ride.stream.uniform
-    left, wide, high = (
-        u("house x", -0.2, 1.0, (n,)),
-        u("house wide", 0.12, 0.4, (n,)),
-        u("house high", 0.3, 1.0, (n,)),
-    )
+    stream = ride.stream
+    u = ride.stream.uniform
+    left = u("house x", -0.2, 1.0, (n,))
+    wide = u("house wide", 0.12, 0.4, (n,))
+    high = u("house high", 0.3, 1.0, (n,))
     there = (
         stream.chance("house", 0.5, (n,))
         & stream.chance("town", 0.4, (1,))
@@ -1175,13 +1184,12 @@ def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tens
         u("house saturation", 0, 0.5, (n,)),
         u("house value", 0.2, 0.9, (n,)),
     )
-    rows, columns, pane = (
-        u("house rows", 6, 14, (n,)),
-        stream.choice("house columns", 4, (n,)).float() + 2,
-        u("house pane", -0.5, 0.7, (n,)),
-    )
+    rows = u("house rows", 6, 14, (n,))
+    columns = stream.choice("house columns", 4, (n,)).float() + 2
+    pane = u("house pane", -0.5, 0.7, (n,))
     for k in range(n):
-        fx, fy = (X - on_grid(left[:, k])) / on_grid(wide[:, k]), Y - 1 + on_grid(high[:, k])
+        fx = (X - on_grid(left[:, k])) / on_grid(wide[:, k])
+        fy = Y - 1 + on_grid(high[:, k])
         holes = smoothstep((wave(fx * on_grid(columns[:, k])) - 0.4) * 4) * smoothstep(
             (wave(fy * on_grid(rows[:, k])) - 0.4) * 4
         )
@@ -1193,8 +1201,10 @@ def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tens
 
 # %% ../../nbs/data/24_vehicles.ipynb #6a39c32a
 def road(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor, horizon: Tensor) -> Tensor:
-    "Rough ground below the horizon, and a marking, for those who do not fly. (x,y) are the vehicle's coordinates."
-    stream, u = ride.stream, ride.stream.uniform
+    """Rough ground below the horizon, and a marking, for those who do not fly.
+    (x,y) are the vehicle's coordinates."""
+    stream = ride.stream
+    u = ride.stream.uniform
     grounded = on_grid((~ride.pose["flying"]).float())
     land = hsv(
         natural_hue(u("land hue", 0, 0.8)),
@@ -1217,8 +1227,10 @@ def road(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor, horizon: Tensor) -> T
 # %% ../../nbs/data/24_vehicles.ipynb #52034b19
 def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "The shadow under a vehicle; sleepers and rails under a train."
-    p, stream = ride.pose, ride.stream
-    sx, sy = on_grid(p["width"] * p["turn"]), on_grid(-p["width"] * p["rise"])
+    p = ride.pose
+    stream = ride.stream
+    sx = on_grid(p["width"] * p["turn"])
+    sy = on_grid(-p["width"] * p["rise"])
     if KINDS[ride.kind] == "train":
         t = (y - 0.03) / sy.clamp(max=-0.03)  # 0 at the near rail, 1 at the far one
         sleepers = (
@@ -1238,8 +1250,10 @@ def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
         for d in (y - 0.02, y - 0.02 - sy * 0.8):
             canvas = paint(canvas, steel, smoothstep((0.022 - d.abs()) * 60))
         return canvas
-    dx, dy = x - 0.5 * sx, y - 0.4 * sy
-    wide, deep = on_grid(p["long"]) * 1.05 + 0.3 * sx.abs(), 0.05 + 0.6 * sy.abs()
+    dx = x - 0.5 * sx
+    dy = y - 0.4 * sy
+    wide = on_grid(p["long"]) * 1.05 + 0.3 * sx.abs()
+    deep = 0.05 + 0.6 * sy.abs()
     blot = smoothstep((1 - (dx * dx / (wide * wide) + dy * dy / (deep * deep))) * 1.2)
     return (
         canvas
@@ -1250,7 +1264,8 @@ def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 # %% ../../nbs/data/24_vehicles.ipynb #94e44222
 def scenery(ride: Ride, base: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    "(B,3,S,S) all that is behind the vehicle. (X,Y) are picture coordinates, (x,y) the same points in the vehicle's."
+    """(B,3,S,S) all that is behind the vehicle.
+    (X,Y) are picture coordinates, (x,y) the same points in the vehicle's."""
     weights = base.new_tensor([0.3, 0.6, 0.1])
     body = base[:, BODY] * weights
     canvas = background(
@@ -1268,10 +1283,8 @@ LEAST = 1 / 1024  # share of the picture that an instance must cover to have a b
 
 def paint_vehicle(ride: Ride, plan: Plan, canvas: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
     "The vehicle on the (B,3,S,S) canvas, and (B,S,S) where it is."
-    material, crease = (
-        coats(ride.colours, base, plan.x, plan.y),
-        on_grid(ride.stream.uniform("crease", 0.3, 0.65)),
-    )
+    material = coats(ride.colours, base, plan.x, plan.y)
+    crease = on_grid(ride.stream.uniform("crease", 0.3, 0.65))
     whole = torch.zeros_like(plan.x, dtype=torch.bool)
     for piece in plan.pieces:
         light = on_grid(piece.light)[:, None] if isinstance(piece.light, Tensor) else piece.light
@@ -1286,8 +1299,10 @@ def paint_vehicle(ride: Ride, plan: Plan, canvas: Tensor, base: Tensor) -> tuple
 
 # %% ../../nbs/data/24_vehicles.ipynb #b3269dc9
 def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, Tensor, list[int]]:
-    "Pictures (B,3,S,S), instance numbers (B,S,S), and the part of each number. `plain`: the vehicle alone, on white, in even light."
-    B, device = len(ride.stream), ride.stream.device
+    """Pictures (B,3,S,S), instance numbers (B,S,S), and the part of each number. `plain`:
+    the vehicle alone, on white, in even light."""
+    B = len(ride.stream)
+    device = ride.stream.device
     line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
     Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
     x, y = ride.frame.to_object(X, Y)
@@ -1311,7 +1326,9 @@ def instance_boxes(
     parts: Sequence[int],  # the part of each number; number 0 is nothing
 ) -> tuple[Tensor, Tensor]:  # (B,N,4) boxes (x,y,w,h) in pixels, (B,N) their parts; zeros fill up
     "Tight boxes of the instances that can be seen, ordered by part."
-    B, S, n = len(top), top.shape[-1], len(parts) - 1
+    B = len(top)
+    S = top.shape[-1]
+    n = len(parts) - 1
     masks = top[:, None] == torch.arange(1, n + 1, device=top.device)[:, None, None]
     seen = masks.flatten(2).sum(-1) >= LEAST * S * S
     boxes = tight_boxes(masks.flatten(0, 1)).view(B, n, 4)
@@ -1351,16 +1368,27 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     n = int((chosen["box_parts"] > 0).sum(1).max())
     return Batch(**chosen | {k: chosen[k][:, :n] for k in ("part_boxes", "box_parts")})
 
+# %% ../../nbs/data/24_vehicles.ipynb #d3d1360f
+def _known(categories: str) -> str:
+    require(
+        categories in (*KINDS, "all"),
+        f"There are no vehicles of the category {categories!r}; choose one of: "
+        f"{', '.join(KINDS)}, or all.",
+    )
+    return categories
+
 # %% ../../nbs/data/24_vehicles.ipynb #97721e1f
 @collections.register("vehicles")
 class Vehicles(Drawn):
-    "Vehicles drawn on the fly with every truth known. The same seed, index, size and category give the same bits, alone or in any batch."
+    """Vehicles drawn on the fly with every truth known.
+    The same seed, index, size and category give the same bits, alone or in any batch."""
 
     summary = (
         "drawn vehicles: part boxes, 13 parts, 5 landmarks, masks, boxes; cars, or any of 6 kinds"
     )
     noun = "vehicle"
-    ranges, splits = SPLITS, tuple(SPLITS)
+    ranges = SPLITS
+    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = KINDS
@@ -1374,11 +1402,7 @@ class Vehicles(Drawn):
         device: torch.device | str = "cpu",
     ):
         super().__init__(split, size, seed, device)
-        require(
-            categories in (*KINDS, "all"),
-            f"There are no vehicles of the category {categories!r}; choose one of: {', '.join(KINDS)}, or all.",
-        )
-        self.categories = categories
+        self.categories = _known(categories)
 
     @classmethod
     def open(
@@ -1387,7 +1411,7 @@ class Vehicles(Drawn):
         split: str = "train",
         size: int | None = None,
         seed: int = 0,
-        categories: str = "car",  # one kind, or "all" (feature alignment, 4.4.1, learns and evaluates one kind at a time)
+        categories: str = "car",  # one kind (feature alignment, 4.4.1: one at a time), or "all"
         device: torch.device | str = "cpu",
     ) -> "Vehicles":
         "One split; nothing has to be on disk, `root` is ignored. `size` is 64 unless given."
@@ -1396,43 +1420,39 @@ class Vehicles(Drawn):
     def counts(self) -> dict[str, int]:
         return super().counts() | ({} if self.categories == "all" else {"categories": 1})
 
-# %% ../../nbs/data/24_vehicles.ipynb #a531dd9d
-@patch
-def scene(self: Vehicles, indices: Sequence[int], kind: int, **overrides) -> Ride:
-    "Vehicles `indices`, all of one kind 0..5, before any pixel."
-    return vehicle_ride(self.stream(indices), kind, **overrides)
+    def scene(self, indices: Sequence[int], kind: int, **overrides) -> Ride:
+        "Vehicles `indices`, all of one kind 0..5, before any pixel."
+        return vehicle_ride(self.stream(indices), kind, **overrides)
 
+    def draw(self, scene: Ride, names: list[str]) -> Batch:
+        return photograph(scene, self.size, names)
 
-@patch
-def draw(self: Vehicles, scene: Ride, names: list[str]) -> Batch:
-    return photograph(scene, self.size, names)
+    def called(self, scene: Ride) -> str:
+        return KINDS[scene.kind]
 
+    def kinds(self, indices: Sequence[int]) -> list[int]:
+        "The kind of each vehicle, 0..5."
+        return _kinds(self, indices)
 
-@patch
-def called(self: Vehicles, scene: Ride) -> str:
-    return KINDS[scene.kind]
+    def batch(self, indices: Sequence[int]) -> Batch:
+        "Vehicles `indices`, drawn together, kind by kind."
+        return _batch(self, indices)
 
 # %% ../../nbs/data/24_vehicles.ipynb #be407d33
-@patch
-def kinds(self: Vehicles, indices: Sequence[int]) -> list[int]:
-    "The kind of each vehicle, 0..5."
-    stream = self.stream(indices)
-    return (
-        stream.choice("kind", len(KINDS)).tolist()
-        if self.categories == "all"
-        else [KINDS.index(self.categories)] * len(stream)
-    )
+def _kinds(vehicles: Vehicles, indices: Sequence[int]) -> list[int]:
+    stream = vehicles.stream(indices)
+    if vehicles.categories == "all":
+        return stream.choice("kind", len(KINDS)).tolist()
+    return [KINDS.index(vehicles.categories)] * len(stream)
 
 
-@patch
-def batch(self: Vehicles, indices: Sequence[int]) -> Batch:
-    "Vehicles `indices`, drawn together, kind by kind."
+def _batch(vehicles: Vehicles, indices: Sequence[int]) -> Batch:
     indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
-    kinds = self.kinds(indices)
+    kinds = vehicles.kinds(indices)
     order = sorted(range(len(indices)), key=lambda i: kinds[i])
     drawn = join(
         [
-            Drawn.batch(self, [indices[i] for i in order if kinds[i] == kind], kind=kind)
+            Drawn.batch(vehicles, [indices[i] for i in order if kinds[i] == kind], kind=kind)
             for kind in sorted(set(kinds))
         ]
     )
@@ -1467,7 +1487,8 @@ def pose_vehicle(
     size: int = 128,  # pixels
     seed: int = 0,  # of everything else: the background, the light
     plain: bool = False,  # on white, in even light
-    **more: float,  # any parameter of `vehicle_parameters`, spaces as underscores: yaw (radians), rise, style, ...
+    # any parameter of `vehicle_parameters`, spaces as underscores: yaw (radians), rise, style, ...
+    **more: float,
 ) -> Sample:
     "One vehicle as told: what is not given is neutral, and nothing stands in front of it."
     require(kind in KINDS, f"There is no vehicle {kind!r}; choose one of: {', '.join(KINDS)}.")

@@ -14,8 +14,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ from .results import append_row, print_table
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #aecf0f5a
 def resident_megabytes() -> float:
-    "Memory of this process now (on Linux), or its highest so far (elsewhere); NaN where neither can be asked."
+    """Memory of this process now (on Linux), or its highest so far (elsewhere);
+    NaN where neither can be asked."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -64,7 +66,8 @@ def stream(
     Contingency, float
 ]:  # the table, and the highest memory in megabytes seen after any batch
     "Evaluate `batches` batches of random label maps in the pixel form."
-    table, peak = Contingency(K + 1, K + 1, device), 0.0
+    table = Contingency(K + 1, K + 1, device)
+    peak = 0.0
     for i in range(batches):
         g = generator(i, device)
         labels, parts = (
@@ -123,9 +126,8 @@ def overlap_benchmark(
 
     g = generator(seed)
     true = torch.randint(0, P, (labels,), generator=g)
-    pred = torch.where(
-        torch.rand(labels, generator=g) < 0.5, true % K, torch.randint(0, K, (labels,), generator=g)
-    )
+    right = torch.rand(labels, generator=g) < 0.5
+    pred = torch.where(right, true % K, torch.randint(0, K, (labels,), generator=g))
 
     def ours(p, t):
         table = Contingency(K, P, p.device).update(p, t)
@@ -134,7 +136,8 @@ def overlap_benchmark(
     here = pred.to(device), true.to(device)
     ours(*(v[:1000] for v in here))
     (nmi, ari), fast = timed(lambda: ours(*here), repeats=5)
-    p, t = pred.numpy(), true.numpy()
+    p = pred.numpy()
+    t = true.numpy()
     (sk_nmi, sk_ari), slow = timed(
         lambda: (normalized_mutual_info_score(t, p), adjusted_rand_score(t, p))
     )
@@ -152,27 +155,32 @@ def overlap_benchmark(
     }
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #0a5b4297
+def _published(folder: Path, name: str) -> Tensor:
+    from scipy.io import loadmat
+
+    path = folder / f"{name}.mat"
+    require(
+        path.is_file(),
+        f"{path} is missing; it belongs to the four check files of SCOPS' repository "
+        "(folder evaluation).",
+    )
+    try:
+        return torch.from_numpy(loadmat(path)[name].astype(np.float64))
+    except Exception as error:  # scipy raises a dozen kinds for broken files
+        raise InputError(
+            f"{path} is not one of SCOPS' check files ({type(error).__name__}: {error})."
+        ) from None
+
+# %% ../../nbs/evaluation/50_benchmarks.ipynb #40898abf
 def landmark_check(
     folder: str | Path,  # with train_pred_kp.mat, train_gt_kp.mat, test_pred_kp.mat, test_gt_kp.mat
 ) -> list[dict[str, Any]]:
-    "Landmark error of the published points, standardised and through the origin. `InputError` for a file that is missing or broken."
-    from scipy.io import loadmat
-
-    def load(name):
-        path = Path(folder) / f"{name}.mat"
-        require(
-            path.is_file(),
-            f"{path} is missing; it belongs to the four check files of SCOPS' repository (folder evaluation).",
-        )
-        try:
-            return torch.from_numpy(loadmat(path)[name].astype(np.float64))
-        except Exception as error:  # scipy raises a dozen kinds for broken files
-            raise InputError(
-                f"{path} is not one of SCOPS' check files ({type(error).__name__}: {error})."
-            ) from None
+    """Landmark error of the published points, standardised and through the origin.
+    `InputError` for a file that is missing or broken."""
 
     train, test = (
-        (load(f"{split}_pred_kp"), load(f"{split}_gt_kp")) for split in ("train", "test")
+        [_published(Path(folder), f"{split}_{what}_kp") for what in ("pred", "gt")]
+        for split in ("train", "test")
     )
     scale = interocular(test[1], 0, 1)
     return [
@@ -210,7 +218,8 @@ def public_frame(
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #fe7184c7
 def _birds(root: str | Path, categories: tuple[int, ...]) -> tuple:
-    "Points, boxes, sizes (height and width), visibility, training or not and category of the birds of some categories; the throat's number."
+    """Points, boxes, sizes (height and width), visibility, training or not
+    and category of the birds of some categories; the throat's number."""
     folder = find_cub(root)
     a = read_annotations(folder)
     rows = np.flatnonzero(np.isin(a.classes, categories))
@@ -238,8 +247,8 @@ def _guesses(
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #f56290ae
 def cub_baselines(
-    root: str
-    | Path,  # the CUB_200_2011 folder; only its lists and the size of each picture are read
+    # the CUB_200_2011 folder; only its lists and the size of each picture are read
+    root: str | Path,
     categories: tuple[int, ...] = (1, 2, 3),  # fitted on together, tested one by one
 ) -> list[dict[str, Any]]:
     "Landmark error of the trivial baselines on CUB, as described and as published."
@@ -250,7 +259,8 @@ def cub_baselines(
         ("recomputed, as published (inferred)", True),
     ):
         p, b, s = public_frame(points, boxes, sizes) if published else (points, boxes, sizes)
-        centre, l = box_frame(midpoint(s), b)[:, 0], box_frame(p, b)
+        centre = box_frame(midpoint(s), b)[:, 0]
+        l = box_frame(p, b)
         for name, guess in _guesses(p, s, visible, throat, published).items():
             c = box_frame(guess, b)
             fitted = LandmarkRegression().fit(
@@ -328,11 +338,11 @@ def common_options(parser: argparse.ArgumentParser, repeats: int | None = None) 
 def benchmark_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,  # None: those of this process
-    measure: Callable[
-        [argparse.Namespace], tuple[str, list[dict[str, Any]]]
-    ],  # the file and its rows, with "settings" and "seed" if there are any
+    # the file and its rows, with "settings" and "seed" if there are any
+    measure: Callable[[argparse.Namespace], tuple[str, list[dict[str, Any]]]],
 ) -> int:
-    "Measure, print the rows, and with --write add them to results/. Wrong input: one sentence, status 2."
+    """Measure, print the rows, and with --write add them to results/. Wrong input:
+    one sentence, status 2."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(typed)
     try:

@@ -10,8 +10,9 @@ __all__ = ['WHOLE_OPTIONS', 'map_error', 'whole_pictures', 'guesses', 'measure_f
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,12 +32,14 @@ def map_error(soft: Tensor, truth: Tensor) -> Tensor:  # (B,H,W) in [0,1], (B,H,
 # %% ../../nbs/evaluation/60_foreground.ipynb #1a92e79b
 def whole_pictures(collection: Collection) -> Collection:
     "Each picture once, its mask the union of those of all samples that show it."
-    first, masks = {}, {}
+    first = {}
+    masks = {}
     for i in progress(range(len(collection)), "pictures"):
         s = collection[i]
         require(
             s.mask is not None,
-            f"Sample {s.name!r} has no mask; a foreground is measured on collections that have true ones.",
+            f"Sample {s.name!r} has no mask; a foreground is measured on collections that "
+            "have true ones.",
         )
         key = s.image.numpy().tobytes()
         first.setdefault(key, i)
@@ -81,7 +84,10 @@ def measure_foregrounds(
     "IoU and MAE of every guess, in percent."
     rows, fitting, test = [], Kept(fitting), Kept(test)
     for name, (guess, how) in guesses(fitting, extractor, device).items():
-        seconds, scores, errors, names = 0.0, [], [], []
+        seconds = 0.0
+        scores = []
+        errors = []
+        names = []
         for i in progress(range(len(test)), name):
             batch = test.batch([i]).to(device)
             start = time.perf_counter()
@@ -90,7 +96,8 @@ def measure_foregrounds(
             scores.append(mask_iou(soft > 0.5, batch.masks))
             errors.append(map_error(soft, batch.masks))
             names += batch.names
-        iou, mae = torch.cat(scores), torch.cat(errors)
+        iou = torch.cat(scores)
+        mae = torch.cat(errors)
         rows.append(
             {
                 "method": name,
@@ -118,7 +125,8 @@ def open_pictures(
     name: str, root: str | None, size: int, count: int
 ) -> tuple[Collection, Collection]:
     "Pictures to fit to and pictures to measure on, SxS, each picture once."
-    cls, found = collections[name], []
+    cls = collections[name]
+    found = []
     splits = ("all",) if name == "pascal" else ("train", "test")
     for split in splits:
         collection = cls.open(
@@ -162,7 +170,8 @@ def build_parser() -> argparse.ArgumentParser:
 # %% ../../nbs/evaluation/60_foreground.ipynb #9325ff81
 def main(argv: Sequence[str] | None = None) -> int:
     "Measure, print, record. Returns the exit status: 2 for wrong input."
-    args, start = build_parser().parse_args(argv), time.perf_counter()
+    args = build_parser().parse_args(argv)
+    start = time.perf_counter()
     try:
         require(
             args.size is None or args.size >= 16,

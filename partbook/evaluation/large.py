@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,8 @@ def photograph_benchmark(megapixels: float = 24.0, seed: int = 0) -> dict[str, A
         H, W = large_photograph(folder / "large.jpg", megapixels, seed)
         row |= {"height": H, "width": W}
         found = {name: alone(name, folder) for name in FORMS}
-        ours, literal = found["ours"], found["literal"]
+        ours = found["ours"]
+        literal = found["literal"]
         row |= {"seconds_ours": ours["seconds"], "seconds_literal": literal["seconds"]}
         row["ratio"] = literal["seconds"] / ours["seconds"]
         for name, measured in found.items():

@@ -9,8 +9,9 @@ __all__ = ['coarse_maps', 'birds_of', 'photographs_of', 'speed_benchmark', 'agre
 # %% ../../nbs/evaluation/65_refinement.ipynb #c6c72f69
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,8 @@ def photographs_of(
     )
     require(
         len(album) >= count,
-        f"{root} has {len(album)} photographs with an object; ask for as many at most, not {count}.",
+        f"{root} has {len(album)} photographs with an object; ask for as many at most, not "
+        f"{count}.",
     )
     batch = album.batch(range(count)).to(device)
     return batch.images, coarse_maps(batch.masks.long(), 1)
@@ -99,7 +101,8 @@ def speed_benchmark(
 
 # %% ../../nbs/evaluation/65_refinement.ipynb #5092cc8f
 def agreement_benchmark(images: Tensor, maps: Tensor, settings: CRFSettings) -> dict[str, Any]:
-    "Percent of pixels with the same label in both forms: of all, in the worst picture, and of those whose label the CRF changes."
+    """Percent of pixels with the same label in both forms:
+    of all, in the worst picture, and of those whose label the CRF changes."""
     exact = torch.cat(
         [
             refine(m[None], i[None], replace(settings, form="exact")).argmax(1)

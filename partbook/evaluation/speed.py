@@ -12,7 +12,8 @@ import statistics
 import sys
 import time
 import warnings
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,10 @@ def in_turn(
     calls: Sequence[Callable[[], Any]],
     repeats: int = 5,
 ) -> tuple[list[Any], list[float]]:
-    "The last result of each call, and its median seconds; one round before the first is not counted."
-    seconds, results = [[] for _ in calls], [None for _ in calls]
+    """The last result of each call, and its median seconds;
+    one round before the first is not counted."""
+    seconds = [[] for _ in calls]
+    results = [None for _ in calls]
     for number in range(repeats + 1):
         for i, call in enumerate(calls):
             start = time.perf_counter()
@@ -43,6 +46,15 @@ def in_turn(
     return results, [statistics.median(s) for s in seconds]
 
 # %% ../../nbs/evaluation/70_speed.ipynb #4cf0ac8d
+def _quiet_nmf(nmf, V, W, H, iterations: int) -> tuple:
+    "Scikit-learn's multiplicative updates from a given start."
+    options = dict(n_components=W.shape[1], init="custom", solver="mu", beta_loss="frobenius")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that the rounds asked for did not converge
+        found = nmf(V, W.copy(), H.copy(), max_iter=iterations, tol=0, **options)
+    return found[:2]
+
+# %% ../../nbs/evaluation/70_speed.ipynb #cd713d25
 def nmf_benchmark(
     vectors: int = 19_600,
     channels: int = 512,
@@ -57,25 +69,15 @@ def nmf_benchmark(
     g = generator(0)
     V = torch.randn(vectors, channels, generator=g).relu()
     W, H = draw_start(V, K, g)
-    here, arrays = [v.to(device) for v in (V, W, H)], [v.numpy() for v in (V, W, H)]
+    here = [v.to(device) for v in (V, W, H)]
+    arrays = [v.numpy() for v in (V, W, H)]
 
     def ours():
         run = factorise(*here, iterations, tolerance=0, every=iterations + 1)
         return run.W.cpu(), run.H.cpu()  # waits for the device
 
     def reference():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that the rounds asked for did not converge
-            return non_negative_factorization(
-                arrays[0],
-                *(a.copy() for a in arrays[1:]),
-                n_components=K,
-                init="custom",
-                solver="mu",
-                beta_loss="frobenius",
-                max_iter=iterations,
-                tol=0,
-            )[:2]
+        return _quiet_nmf(non_negative_factorization, *arrays, iterations)
 
     (found, expected), (quick, slow) = in_turn([ours, reference], repeats)
     difference = max(
@@ -143,16 +145,15 @@ def semantic_benchmark(
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     "Equation 4 of SCOPS with saliency, for one picture, as printed and rewritten."
-    g, R = generator(1), drawn_maps(1, K, size, device)
+    g = generator(1)
+    R = drawn_maps(1, K, size, device)
     V, D = (
         torch.rand(shape, generator=g).to(device)
         for shape in ((1, channels, size // 16, size // 16), (1, size, size))
     )
     W = torch.rand(K, channels, generator=g).to(device).requires_grad_()
-    fast, literal = (
-        with_gradients(lambda r, w: semantic_loss(r, [V], w, D), R, W),
-        with_gradients(lambda r, w: literal_semantic_loss(r, V, w, D), R, W),
-    )
+    fast = with_gradients(lambda r, w: semantic_loss(r, [V], w, D), R, W)
+    literal = with_gradients(lambda r, w: literal_semantic_loss(r, V, w, D), R, W)
     return compared(
         "SCOPS semantic loss", fast, literal, repeats, size=size, channels=channels, parts=K
     )

@@ -10,8 +10,8 @@ import hashlib
 import inspect
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from safetensors import safe_open
@@ -195,7 +195,8 @@ def remember(
 
         return features
 
-    grid, levels = extractor.forward, extractor.levels
+    grid = extractor.forward
+    levels = extractor.levels
     remembered = once(lambda images: [grid(images)], "grid")
     extractor.forward, extractor.levels = (
         lambda images: remembered(images)[0],

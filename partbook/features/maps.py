@@ -13,9 +13,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -126,10 +127,12 @@ def map_folder(
     soft: bool = False,
 ) -> Path:
     "Where the maps go. `InputError` for a place among the photographs, or of the other kind."
-    masks, saliency = folder / "masks", folder / "saliency"
+    masks = folder / "masks"
+    saliency = folder / "saliency"
     usual, other = (saliency, masks) if soft else (masks, saliency)
     chosen = usual if out is None else as_path(out, "--out")
-    place, photographs = _real(chosen), _real(folder)
+    place = _real(chosen)
+    photographs = _real(folder)
     inside = place.is_relative_to(photographs) and place not in (_real(masks), _real(saliency))
     require(
         not inside,

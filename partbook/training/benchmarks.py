@@ -14,9 +14,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 from unittest import mock
 
 import torch
@@ -133,7 +134,8 @@ def engine_of(method: Trained, collection: Collection, device: torch.device | st
 def method_of(
     settings: TrainSettings, weights: str | None = "random", device: torch.device | str = "cpu"
 ) -> Trained:
-    "The registered method that these settings are of, ready to train. `InputError` for one whose step is not two networks."
+    """The registered method that these settings are of, ready to train.
+    `InputError` for one whose step is not two networks."""
     cls = next(
         (m for m in map(methods.__getitem__, methods.names()) if m.Settings is type(settings)), None
     )
@@ -143,7 +145,8 @@ def method_of(
     method = cls.build(settings, weights, device).train()
     require(
         hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels"),
-        f"The method {cls.registered_name!r} has no network and extractor to measure its step against; choose contrastive or scops.",
+        f"The method {cls.registered_name!r} has no network and extractor to measure its "
+        "step against; choose contrastive or scops.",
     )
     return method
 
@@ -154,12 +157,15 @@ def step_benchmark(
     repeats: int = 3,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    "A training step beside the bare forward and backward passes of its networks; medians of alternating runs."
+    """A training step beside the bare forward and backward passes of its networks;
+    medians of alternating runs."""
     collection = Noise(settings.batch, settings.size)
     run = engine_of(
         method_of(replace(settings, steps=repeats + 1), weights, device), collection, device
     )
-    batch, bare, whole = collection.batch(range(settings.batch)).to(device), [], []
+    batch = collection.batch(range(settings.batch)).to(device)
+    bare = []
+    whole = []
 
     def wait():
         torch.cuda.synchronize() if torch.device(device).type == "cuda" else None
@@ -184,7 +190,8 @@ def step_benchmark(
 
 # %% ../../nbs/training/20_benchmarks.ipynb #b6ff6bde
 def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
-    "The feature and visual losses of a step as printed, and no others: what a whole literal step needs is more than this."
+    """The feature and visual losses of a step as printed, and no others:
+    what a whole literal step needs is more than this."""
     v = method.views(batch, Step(0))
     scores = upsample(method.network(v.both), tuple(v.images.shape[-2:])).chunk(2)[0]
     maps = scores.softmax(1) * v.masks
@@ -197,7 +204,8 @@ def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
 def peak_megabytes(
     settings: ContrastiveSettings, form: str, weights: str | None = "random"
 ) -> float:
-    "Run one step of `form` (step, literal) and return this process's peak memory; to be called in a fresh process."
+    """Run one step of `form` (step, literal) and return this process's peak memory;
+    to be called in a fresh process."""
     method = Contrastive.build(settings, weights).train()
     batch = Noise(settings.batch, settings.size).batch(range(settings.batch))
     loss = (
@@ -214,7 +222,8 @@ def memory_benchmark(
 ) -> dict[str, Any]:
     "Peak memory of a step in both forms, each in a process of its own."
     program = (
-        "from partbook.training.benchmarks import peak_megabytes; from partbook.methods.contrastive import ContrastiveSettings; "
+        "from partbook.training.benchmarks import peak_megabytes; from "
+        "partbook.methods.contrastive import ContrastiveSettings; "
         f"print(peak_megabytes({settings!r}, {{form!r}}, {weights!r}))"
     )
     found = {}
@@ -224,7 +233,8 @@ def memory_benchmark(
         )
         require(
             done.returncode == 0,
-            f"The step in its {form} form could not be measured: {done.stderr.strip().splitlines()[-1:]}; is there enough memory?",
+            f"The step in its {form} form could not be measured: "
+            f"{done.stderr.strip().splitlines()[-1:]}; is there enough memory?",
         )
         found[form] = float(done.stdout.split()[-1])
     return {
@@ -316,7 +326,8 @@ def settings_of(given: argparse.Namespace) -> TrainSettings:
     settings = methods[given.method].Settings
     require(
         hasattr(settings, "published"),
-        f"The method {given.method!r} has no published settings to measure; choose contrastive or scops.",
+        f"The method {given.method!r} has no published settings to measure; choose "
+        "contrastive or scops.",
     )
     known = {f.name for f in fields(settings)}
     changes = {"batch": given.batch} | {
@@ -333,7 +344,8 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     "The row of one benchmark."
     require(
         given.method == "contrastive" or given.what not in ("losses", "memory"),
-        f"{given.what} is measured against the literal form of contrastive reconstruction; leave --method {given.method} out.",
+        f"{given.what} is measured against the literal form of contrastive reconstruction; "
+        f"leave --method {given.method} out.",
     )
     if given.what == "losses":
         return loss_benchmark(device=given.device)
