@@ -1,5 +1,6 @@
-"""Saved notebooks carry nothing of one machine or one run; neither does any other file of the project."""
+"""Saved notebooks carry nothing of one machine or one run; nor does any other file."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -8,7 +9,16 @@ import sys
 import pytest
 from conftest import ROOT
 
-from partbook.book import HOMES, LINES, cleanliness, notebooks, read_notebook
+from partbook.book import (
+    CLASS_LINES,
+    FOLDED,
+    HOMES,
+    LINES,
+    cleanliness,
+    notebooks,
+    read_notebook,
+    serving,
+)
 
 EVERY = notebooks(ROOT) + [ROOT / "nbs" / "_template.ipynb"]
 
@@ -31,6 +41,54 @@ def test_a_cell_too_long_to_be_read_is_noticed(kind, lines, complaints):
     )
 
 
+@pytest.mark.parametrize("more, complaints", [("", 0), ("    y = 1\n", 1), ("def f(): ...\n", 1)])
+def test_a_class_alone_may_be_longer(more, complaints):
+    nb = read_notebook(ROOT / "nbs" / "_template.ipynb")
+    body = "    x = 1\n" * (CLASS_LINES - 2)
+    source = f"#| export\nclass Kite:\n{body}{more}"
+    if more.startswith("def"):  # two things in one cell are not one class
+        source = source.replace("    x = 1\n", "", 10)
+    nb["cells"][-1] = dict(cell_type="code", id="deadbeef", metadata={}, source=source)
+    assert len(cleanliness(nb)) == complaints
+
+
+@pytest.mark.parametrize(
+    "source, metadata, complaints",
+    [
+        ("#| hide\n1", FOLDED, 0),
+        ("#| fold\n1", FOLDED, 0),
+        ("#| hide\n1", {}, 0),
+        ("#| hide\n1", {**FOLDED, "tags": []}, 2),
+        ("#| hide\n1", {"jupyter": {"outputs_hidden": True}}, 1),
+        ("#| hide\n1", {"jupyter": {"source_hidden": False}}, 1),
+        ("#| export\nX = 1", FOLDED, 1),
+        ("print(1)", FOLDED, 1),
+    ],
+)
+def test_only_what_serves_may_be_folded(source, metadata, complaints):
+    nb = read_notebook(ROOT / "nbs" / "_template.ipynb")
+    cell = dict(cell_type="code", id="deadbeef", metadata=metadata, source=source)
+    nb["cells"].insert(2, cell)
+    assert len(cleanliness(nb)) == complaints
+
+
+def test_nbdev_clean_leaves_folds_alone(tmp_path, environment):
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "nbs").mkdir()
+    path = tmp_path / "nbs" / "10_template.ipynb"
+    nb = read_notebook(ROOT / "nbs" / "_template.ipynb")
+    folded = serving(nb["cells"])
+    for cell in nb["cells"]:
+        cell["metadata"] = FOLDED if cell["id"] in folded else {"scrolled": True}
+    path.write_text(json.dumps(nb), encoding="utf-8")
+    code = "from nbdev.clean import nbdev_clean; nbdev_clean()"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    after = read_notebook(path)["cells"]
+    assert folded
+    for cell in after:
+        assert cell["metadata"] == (FOLDED if cell["id"] in folded else {})
+
+
 def test_nbdev_clean_changes_nothing(tmp_path, environment):
     shutil.copy(ROOT / "settings.ini", tmp_path)
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".*"))
@@ -51,7 +109,7 @@ def test_nbdev_clean_changes_nothing(tmp_path, environment):
 
 
 def project_files():
-    "What would be committed: git's list, or every file outside hidden and built folders where there is no git."
+    "What would be committed: git's list, or without git every file not hidden or built."
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,

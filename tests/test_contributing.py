@@ -41,7 +41,8 @@ def test_ci_runs_the_commands_of_the_readme(tmp_path, environment):
     project = tmp_path / "project"
     (project / ".ci").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", project / ".ci" / "run")
-    text = "# x\n\n```bash\necho pip install -e . && pwd\n```\n\n```bash\nls -a && exit 3 && echo pytest\n```\n"
+    text = "# x\n\n```bash\necho pip install -e . && pwd\n```\n\n"
+    text += "```bash\nls -a && exit 3 && echo pytest\n```\n"
     (project / "README.md").write_text(text, encoding="utf-8")
     environment |= {"CI": "true", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
@@ -78,7 +79,8 @@ def test_ci_refuses_a_readme_without_the_commands(tmp_path, environment):
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
 def test_hooks_install(tmp_path, environment):
-    "nbdev_install_hooks writes to the user's home, so it gets a throwaway one; .gitattributes names its merge driver already."
+    """nbdev_install_hooks writes to the user's home, so it gets a throwaway one; .gitattributes
+    names its merge driver already."""
     project = tmp_path / "project"
     project.mkdir()
     for name in ("settings.ini", ".gitattributes"):

@@ -1,4 +1,4 @@
-"""Every chapter runs top to bottom at small size, in a process of its own, as `nbdev_test` would run it."""
+"""Every chapter runs top to bottom at small size, in a process of its own, as by `nbdev_test`."""
 
 import configparser
 import json
