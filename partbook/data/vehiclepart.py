@@ -485,7 +485,8 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
     )
     return rows
 
-# %% ../../nbs/data/70_vehiclepart.ipynb #52c21449
+# %% ../../nbs/data/70_vehiclepart.ipynb #70d0d1a3
+ export
 def _chosen_vehicles(categories: str) -> tuple[str, ...]:
     if categories == "all":
         return VEHICLES
