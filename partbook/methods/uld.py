@@ -237,7 +237,7 @@ SCOPS_RIVAL = dict(
     shift=0.1,
 )
 
-# %% ../../nbs/methods/60_uld.ipynb #1d15d29d
+# %% ../../nbs/methods/60_uld.ipynb #22f699d8
 ZHANG = dict(
     network="light",
     network_weights="random",
