@@ -729,12 +729,12 @@ def _words(text: str | Sequence[str]) -> list[str]:
         return [w.strip() for w in text.split(",") if w.strip()]
     return list(text)
 
-# %% ../../nbs/data/75_coco.ipynb #bd4e86bf
+
 def _turning(a: Annotations) -> Turning:
     photographs = {n: a.path.parent / file for n, file in enumerate(a.files)}
     return Turning(photographs, lambda n: tuple(a.sizes[n].tolist()))
 
-
+# %% ../../nbs/data/75_coco.ipynb #dddd4d80
 class _OpenedCoco(Collection):
     "What opening reads, chooses and checks."
 

@@ -485,8 +485,7 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
     )
     return rows
 
-# %% ../../nbs/data/70_vehiclepart.ipynb #70d0d1a3
- export
+# %% ../../nbs/data/70_vehiclepart.ipynb #52c21449
 def _chosen_vehicles(categories: str) -> tuple[str, ...]:
     if categories == "all":
         return VEHICLES
@@ -502,7 +501,7 @@ def _chosen_vehicles(categories: str) -> tuple[str, ...]:
     )
     return vehicles
 
-
+# %% ../../nbs/data/70_vehiclepart.ipynb #a56471f2
 class _OpenedVehicles(Collection):
     "What opening reads, chooses and checks."
 

@@ -392,7 +392,7 @@ def _scale(batch: Batch, frame: Tensor) -> Tensor:  # (B,2)
     "Pixels of the frame in a pixel of the view, along each axis."
     return frame / frame.new_tensor(batch.images.shape[:1:-1])
 
-# %% ../../nbs/evaluation/45_detection.ipynb #16cc3498
+# %% ../../nbs/evaluation/45_detection.ipynb #c4acfb3f
 @protocols.register("landmark-detection")
 @dataclass
 class LandmarkDetection(Detection):
