@@ -8,10 +8,9 @@ import pytest
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # threads that wait should not keep a shared core busy
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault(
-    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS))
-)  # tests share the cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests that run side by side share the cores
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PARTBOOK_SHARED") or ROOT.parent / "shared")

@@ -86,14 +86,13 @@ def iou(found: np.ndarray, truth: np.ndarray) -> float:
 
 @contextmanager
 def small_and_alone() -> Iterator[None]:
-    "Small sizes and one thread, so that this process can be forked; afterwards as before."
-    before, threads = os.environ.get("PARTBOOK_SMALL"), torch.get_num_threads()
+    "Small sizes for now, and one thread from now on, so that this process can be forked."
+    before = os.environ.get("PARTBOOK_SMALL")
     os.environ["PARTBOOK_SMALL"] = "1"
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # for good: MKL may wait for ever after a change back to several
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
         if before is None:
             os.environ.pop("PARTBOOK_SMALL")
         else:
