@@ -147,7 +147,7 @@ class FeatureCache:
             return
         try:
             path = self._path(address)
-            if os.path.lexists(path) and kind_of(path) != "file":
+            if os.path.lexists(path) and kind_of(path) in ("other", "nothing"):
                 path.unlink()  # a pipe or a stray link in the place of an entry
             write_features(path, address, features)
         except InputError as error:
