@@ -9,7 +9,6 @@ __all__ = ['LARGEST', 'CRFS', 'CRF_SIZE', 'segment_image', 'refined', 'check_crf
 # %% ../../nbs/evaluation/42_segment.ipynb #7a0d5a01
 import math
 import os
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
@@ -27,6 +26,7 @@ from ..methods.method import Method
 from ..parts.crf import CRFSettings
 from ..parts.maps import upsample
 from ..parts.plots import overlay, write_palette_png, write_picture
+from ..plan import same_name
 
 # %% ../../nbs/evaluation/42_segment.ipynb #43ed3ba6
 LARGEST = 2048  # pixels a side at which labels are read
@@ -126,11 +126,6 @@ def _gather_folder(folder: Path, found: Gathered) -> None:
     found.pairs.extend((folder / name, Path(name)) for name in inside.pictures)
 
 # %% ../../nbs/evaluation/42_segment.ipynb #c196e131
-def _same(path: Path) -> str:
-    "What two names have in common when some disk takes them for one."
-    return unicodedata.normalize("NFC", path.as_posix()).casefold()
-
-
 def _is_too_long(relative: Path) -> bool:
     return len(os.fsencode(targets(relative)[1].name)) > 255
 
@@ -150,7 +145,7 @@ def _without_twins(found: Gathered, named: set[tuple[Path, Path]]) -> Gathered:
     pairs = []
     for path, relative in dict.fromkeys([*found.pairs, *sorted(named)]):
         results = targets(relative)
-        clashes = {t: taken[_same(t)] for t in results if _same(t) in taken}
+        clashes = {t: taken[same_name(t)] for t in results if same_name(t) in taken}
         is_result = (path, relative) in named
         if _is_too_long(relative):
             why = "its results' names would be too long; rename it"
@@ -162,7 +157,7 @@ def _without_twins(found: Gathered, named: set[tuple[Path, Path]]) -> Gathered:
             if is_result:
                 what = "was drawn by partbook and is labelled all the same, since you named it"
                 found.remarks.append(f"{shown(path)} {what}")
-            taken |= {_same(target): path for target in results}
+            taken |= {same_name(target): path for target in results}
             pairs.append((path, relative))
     return Gathered(pairs, found.skipped, found.remarks)
 
