@@ -40,6 +40,8 @@ LAYERS = (
     "plan",
     "weights",
     "data",
+    "drawn",
+    "readers",
     "parts",
     "features",
     "methods",

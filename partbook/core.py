@@ -8,6 +8,7 @@ __all__ = ['InputError', 'require', 'Registry', 'is_small', 'small', 'pick_devic
 
 # %% ../nbs/10_core.ipynb #c4fe7f42
 import importlib
+import importlib.util
 import os
 import pkgutil
 import platform
@@ -36,14 +37,17 @@ def require(
 
 # %% ../nbs/10_core.ipynb #fc3bb9b4
 class Registry:
-    "Names to entries, collected from all modules of one sub-package of partbook."
+    "Names to entries, collected from all modules of one or several sub-packages of partbook."
 
     def __init__(
         self,
         word: str,  # what an entry is called in messages: "method", "collection", ...
-        package: str,  # the sub-package whose modules register entries
+        *packages: str,  # the sub-packages whose modules register entries; one may be absent
     ):
-        self.word, self.package, self._entries, self._complete = word, package, {}, False
+        self.word = word
+        self.packages = packages
+        self._entries: dict[str, Any] = {}
+        self._complete = False
 
 # %% ../nbs/10_core.ipynb #5e34bd7a
 def _is_same(known: type, entry: type) -> bool:
@@ -72,9 +76,10 @@ def register(self: Registry, name: str) -> Callable:
 def names(self: Registry) -> list[str]:
     "All registered names, sorted."
     if not self._complete:
-        package = importlib.import_module(self.package)
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            importlib.import_module(f"{self.package}.{module}")
+        for name in filter(importlib.util.find_spec, self.packages):
+            package = importlib.import_module(name)
+            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+                importlib.import_module(f"{name}.{module}")
         self._complete = True
     return sorted(self._entries)
 

@@ -25,7 +25,7 @@ BROWSER = next(
 CHAPTERS = [
     p
     for p in notebooks(ROOT)
-    if p.stem != "index" and chapter(p, ROOT).module in ("data.shapes", "evaluation.overlap")
+    if p.stem != "index" and chapter(p, ROOT).module in ("drawn.birds", "evaluation.overlap")
 ]
 FLAGS = [
     "--no-sandbox",

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from partbook.core import InputError
-from partbook.data import faces as F
-from partbook.data.faces import CLOTHES, HOME, LOWER, MIDDLE, NECK, UPPER, Faces, pose_face
 from partbook.data.sample import Kept, View, collections
-from partbook.data.shapes import Stream
+from partbook.drawn import faces as F
+from partbook.drawn.engine import Stream
+from partbook.drawn.faces import CLOTHES, HOME, LOWER, MIDDLE, NECK, UPPER, Faces, pose_face
 from partbook.evaluation.protocols import PixelOverlap
 from partbook.features.extractor import load_extractor
 from partbook.methods.kmeans import KMeans, KMeansSettings

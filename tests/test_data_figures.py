@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from partbook.core import InputError
-from partbook.data.figures import (
+from partbook.data.sample import Kept, View, collections
+from partbook.drawn.figures import (
     ARMS,
     COVERING,
     HAIR,
@@ -24,7 +25,6 @@ from partbook.data.figures import (
     profile,
     tube,
 )
-from partbook.data.sample import Kept, View, collections
 from partbook.evaluation.protocols import PixelOverlap
 from partbook.features.extractor import load_extractor
 from partbook.methods.kmeans import KMeans, KMeansSettings
@@ -36,7 +36,7 @@ def batch():
 
 
 def test_registered_with_the_fields_of_its_twin(batch):
-    assert collections["figures"].__module__ == "partbook.data.figures"
+    assert collections["figures"].__module__ == "partbook.drawn.figures"
     assert (
         batch.images.shape == (8, 3, 64, 64)
         and batch.parts.max() <= len(PARTS)

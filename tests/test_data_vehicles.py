@@ -6,8 +6,8 @@ import torch
 
 from partbook.core import InputError
 from partbook.data.sample import Kept, View, batches, collections, crop, resize
-from partbook.data.shapes import Stream
-from partbook.data.vehicles import (
+from partbook.drawn.engine import Stream
+from partbook.drawn.vehicles import (
     DOOR,
     FRONT,
     KINDS,

@@ -95,5 +95,20 @@ def test_every_digest_is_compared(committed):
     assert len(digests) == len(OPTIONS) * len(INDICES) + sum(len(s) for _, s in POSED.values())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name, options", OPTIONS, ids=[label(*one) for one in OPTIONS])
+def test_a_gpu_draws_the_same(name, options):
+    class There(type(collections[name].open())):
+        def stream(self, indices):
+            stream = super().stream(indices)
+            stream.state = stream.state.to("cuda")
+            stream.device = stream.state.device
+            return stream
+
+    here, there = (c.open(**options).batch(INDICES) for c in (collections[name], There))
+    assert (there.parts.cpu() == here.parts).float().mean() > 0.999
+    torch.testing.assert_close(there.images.cpu(), here.images, atol=0.02, rtol=0)
+
+
 if __name__ == "__main__":  # on purpose only: this is what all results rest on
     COMMITTED.write_text(json.dumps(found(), indent=1) + "\n")

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from partbook.core import InputError, generator
-from partbook.data.faces import Faces
 from partbook.data.sample import Batch
+from partbook.drawn.faces import Faces
 from partbook.methods.method import Step
 from partbook.methods.scops import concentration_loss
 from partbook.methods.uld import (
