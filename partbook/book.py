@@ -40,6 +40,7 @@ LAYERS = (
     "plan",
     "weights",
     "data",
+    "readers",
     "parts",
     "features",
     "methods",

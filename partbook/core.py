@@ -36,14 +36,17 @@ def require(
 
 # %% ../nbs/10_core.ipynb #fc3bb9b4
 class Registry:
-    "Names to entries, collected from all modules of one sub-package of partbook."
+    "Names to entries, collected from all modules of some sub-packages of partbook."
 
     def __init__(
         self,
         word: str,  # what an entry is called in messages: "method", "collection", ...
-        package: str,  # the sub-package whose modules register entries
+        *packages: str,  # the sub-packages whose modules register entries
     ):
-        self.word, self.package, self._entries, self._complete = word, package, {}, False
+        self.word = word
+        self.packages = packages
+        self._entries = {}
+        self._complete = False
 
 # %% ../nbs/10_core.ipynb #5e34bd7a
 def _is_same(known: type, entry: type) -> bool:
@@ -72,9 +75,10 @@ def register(self: Registry, name: str) -> Callable:
 def names(self: Registry) -> list[str]:
     "All registered names, sorted."
     if not self._complete:
-        package = importlib.import_module(self.package)
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            importlib.import_module(f"{self.package}.{module}")
+        for package in self.packages:
+            path = importlib.import_module(package).__path__
+            for module in sorted(m.name for m in pkgutil.iter_modules(path)):
+                importlib.import_module(f"{package}.{module}")
         self._complete = True
     return sorted(self._entries)
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data.coco import (
+from partbook.data.sample import Sample, batches, resized
+from partbook.readers.coco import (
     CAR_PARTS,
     CocoParts,
     compress_runs,
@@ -27,7 +28,6 @@ from partbook.data.coco import (
     write_coco,
     write_coco_fixture,
 )
-from partbook.data.sample import Sample, batches, resized
 
 CURE = "; correct it in the tool that wrote the file."
 

@@ -12,9 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from partbook.core import InputError
 from partbook.data import folder as chapter
-from partbook.data.cub import CUB, write_cub_fixture
-from partbook.data.deepfashion import DeepFashion, write_deepfashion_fixture
 from partbook.data.folder import BESIDE, WHOLE, Folder, find_pictures
+from partbook.readers.cub import CUB, write_cub_fixture
+from partbook.readers.deepfashion import DeepFashion, write_deepfashion_fixture
 
 W, H = 64, 48
 

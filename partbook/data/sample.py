@@ -418,7 +418,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 # %% ../../nbs/data/10_sample.ipynb #63217cd2
-collections = Registry("collection", "partbook.data")
+collections = Registry("collection", "partbook.data", "partbook.readers")
 
 
 class Samples(Dataset):
