@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import message, run
+from painters.coco import write_coco_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -24,7 +25,6 @@ from partbook.readers.coco import (
     encode_runs,
     fill_polygon,
     read_coco,
-    write_coco_fixture,
 )
 from partbook.readers.pascal import PASCAL, write_pascal_fixture
 from partbook.readers.vehiclepart import VehiclePart, write_vehiclepart_fixture
