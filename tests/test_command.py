@@ -156,7 +156,7 @@ def test_record_appends_a_row(tmp_path, capsys, monkeypatch):
 
 
 def test_cub_layout(tmp_path, capsys):
-    from partbook.data.cub import write_cub_fixture
+    from painters.cub import write_cub_fixture
 
     write_cub_fixture(tmp_path / "CUB_200_2011", n=8)
     assert (
@@ -322,7 +322,7 @@ def test_a_protocol_that_does_not_fit(album, model, capsys):
 
 
 def test_options_choose_the_pictures(tmp_path, capsys):
-    from partbook.data.cub import write_cub_fixture
+    from painters.cub import write_cub_fixture
 
     write_cub_fixture(tmp_path / "CUB_200_2011", n=8)
     counted = {}

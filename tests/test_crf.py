@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from partbook.core import InputError, generator
-from partbook.data.pascal import PASCAL
 from partbook.data.sample import View, collections, resize
 from partbook.evaluation.protocols import CoSegmentation, mask_baselines, mask_iou, protocols
 from partbook.evaluation.refinement import coarse_maps, main
@@ -23,6 +22,7 @@ from partbook.parts.crf import (
     unary_energy,
 )
 from partbook.parts.maps import argmax_labels
+from partbook.readers.pascal import PASCAL
 
 GOOD = torch.full((2, 3, 8, 9), 1 / 3)
 PICTURES = torch.rand(2, 3, 8, 9, generator=generator(0))

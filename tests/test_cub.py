@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from partbook.data.cub import LANDMARKS, CUB, write_cub_fixture
+from painters.cub import write_cub_fixture
+from partbook.readers.cub import LANDMARKS, CUB
 from partbook.data.sample import View, batches, cropped, resized
 
 EXPECTED = {

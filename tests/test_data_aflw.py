@@ -14,8 +14,8 @@ from scipy.io import loadmat, savemat
 
 from helpers import message
 from partbook.core import InputError
-from partbook.data import aflw as module
-from partbook.data.aflw import (
+from partbook.readers import aflw as module
+from partbook.readers.aflw import (
     AFLW,
     EARS,
     FEATURES,

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data import celeba
-from partbook.data.celeba import (
+from partbook.data.sample import batches, collections
+from partbook.readers import celeba
+from partbook.readers.celeba import (
     BORDER,
     BOXES,
     CLICK,
@@ -30,7 +31,6 @@ from partbook.data.celeba import (
     write_celeba_fixture,
     write_sizes,
 )
-from partbook.data.sample import batches, collections
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painters.coco import CAR_PARTS, write_coco_fixture
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data.coco import (
-    CAR_PARTS,
+from partbook.data.sample import Sample, batches, resized
+from partbook.readers.coco import (
     CocoParts,
     compress_runs,
     decode_runs,
@@ -25,9 +26,7 @@ from partbook.data.coco import (
     outline_mask,
     read_coco,
     write_coco,
-    write_coco_fixture,
 )
-from partbook.data.sample import Sample, batches, resized
 
 CURE = "; correct it in the tool that wrote the file."
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers import message
 from partbook.core import InputError
-from partbook.data import deepfashion as module
-from partbook.data.deepfashion import (
+from partbook.readers import deepfashion as module
+from partbook.readers.deepfashion import (
     COLOURS,
     GROUPS,
     NAMES,

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data.pascal import (
+from partbook.data.sample import batches, cropped, resized
+from partbook.readers.pascal import (
     CLASSES,
     COARSE,
     CONTRASTIVE,
@@ -38,7 +39,6 @@ from partbook.data.pascal import (
     write_pascal,
     write_pascal_fixture,
 )
-from partbook.data.sample import batches, cropped, resized
 
 NAME = "2008_000001"
 MAT, XML, JPG = f"Annotations_Part/{NAME}.mat", f"Annotations/{NAME}.xml", f"JPEGImages/{NAME}.jpg"

@@ -11,7 +11,8 @@ from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
 from partbook.data.sample import batches
-from partbook.data.vehiclepart import (
+from partbook.evaluation.detection import best_iou
+from partbook.readers.vehiclepart import (
     VEHICLES,
     VehiclePart,
     corners_to_boxes,
@@ -22,7 +23,6 @@ from partbook.data.vehiclepart import (
     read_parts,
     write_vehiclepart_fixture,
 )
-from partbook.evaluation.detection import best_iou
 
 LIST = "PASCAL3D+_sp/file_list/train_list/car_train.txt"
 PARTS = "PASCAL3D+_sp/car_imagenet/transfered/n02814533_10005.mat"

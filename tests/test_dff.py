@@ -8,7 +8,7 @@ import torch
 
 from helpers import run
 from partbook.core import InputError
-from partbook.data.cub import CUB
+from partbook.readers.cub import CUB
 from partbook.data.sample import Batch, Kept, View, collections
 from partbook.evaluation.protocols import CoSegmentation, object_view
 from partbook.evaluation.results import read_rows

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painters.cub import write_cub_fixture
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from partbook.core import InputError
 from partbook.data import folder as chapter
-from partbook.data.cub import CUB, write_cub_fixture
-from partbook.data.deepfashion import DeepFashion, write_deepfashion_fixture
 from partbook.data.folder import BESIDE, WHOLE, Folder, find_pictures
+from partbook.readers.cub import CUB
+from partbook.readers.deepfashion import DeepFashion, write_deepfashion_fixture
 
 W, H = 64, 48
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from partbook.data.cub import CUB
 from partbook.data.sample import Kept
 from partbook.evaluation.protocols import object_view
 from partbook.features.extractor import load_extractor
 from partbook.features.foreground import learn_inside
+from partbook.readers.cub import CUB
 
 
 @pytest.mark.parametrize("by", ["component", "border"])

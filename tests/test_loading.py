@@ -7,17 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from painters.cub import write_cub_fixture
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from partbook.core import InputError
-from partbook.data.cub import CUB, write_cub_fixture
 from partbook.data.loading import Ahead, loaded
 from partbook.data.pictures import UnreadablePicture, read_image
 from partbook.data.sample import Kept, View, batch_indices, collate, collections
 from partbook.evaluation.protocols import object_view
 from partbook.features.cache import FeatureCache, remember
 from partbook.features.extractor import load_extractor
+from partbook.readers.cub import CUB
 
 FIELDS = ("images", "masks", "parts", "landmarks", "visible", "boxes", "categories")
 

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import torch
 from helpers import message, run
+from painters.coco import write_coco_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
-from partbook.data.aflw import AFLW, find_aflw, write_aflw_fixture
-from partbook.data.celeba import CelebA, write_celeba_fixture
-from partbook.data.coco import (
+from partbook.readers.aflw import AFLW, find_aflw, write_aflw_fixture
+from partbook.readers.celeba import CelebA, write_celeba_fixture
+from partbook.readers.coco import (
     CocoParts,
     _measure,
     decode_runs,
     encode_runs,
     fill_polygon,
     read_coco,
-    write_coco_fixture,
 )
-from partbook.data.pascal import PASCAL, write_pascal_fixture
-from partbook.data.vehiclepart import VehiclePart, write_vehiclepart_fixture
+from partbook.readers.pascal import PASCAL, write_pascal_fixture
+from partbook.readers.vehiclepart import VehiclePart, write_vehiclepart_fixture
 
 WRITERS = {
     "celeba": (CelebA, write_celeba_fixture, {"min_face": 0.0}),
@@ -342,7 +342,7 @@ def test_extents_of_runs_are_those_of_their_masks():
 
 
 def test_filling_in_steps_is_filling_at_once(monkeypatch):
-    from partbook.data import coco
+    from partbook.readers import coco
 
     g = np.random.default_rng(1)
     for _ in range(20):

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painters.cub import write_cub_fixture
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data.cub import CUB, write_cub_fixture
 from partbook.data.folder import Folder
 from partbook.data.pictures import image_size, read_image, read_mask
+from partbook.readers.cub import CUB
 
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 LINKS = hasattr(os, "symlink") and os.name != "nt"

@@ -9,9 +9,9 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
-from partbook.data import vehiclepart
-from partbook.data.coco import CocoParts
-from partbook.data.vehiclepart import (
+from partbook.readers import vehiclepart
+from partbook.readers.coco import CocoParts
+from partbook.readers.vehiclepart import (
     Stored,
     VehiclePart,
     turned_by_size,

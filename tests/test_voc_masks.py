@@ -11,7 +11,7 @@ from helpers import message
 from PIL import Image
 
 from partbook.core import InputError
-from partbook.data.pascal import (
+from partbook.readers.pascal import (
     CLASSES,
     PASCAL,
     VOID,

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ..core import InputError, generator, pick_device, require
-from ..data.cub import find_cub, read_annotations
 from ..data.pictures import image_size
 from partbook.evaluation.landmarks import (
     LandmarkRegression,
@@ -36,6 +35,7 @@ from partbook.evaluation.landmarks import (
 )
 from .overlap import Contingency, update_from_pixels
 from .results import append_row, print_table
+from ..readers.cub import find_cub, read_annotations
 
 # %% ../../nbs/evaluation/50_benchmarks.ipynb #aecf0f5a
 def resident_megabytes() -> float:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from ..core import generator, require
-from ..data.cub import LANDMARKS, write_cub
 from ..data.loading import loaded
 from ..data.sample import Batch, Collection, Kept, Sample, collections
 from ..evaluation.benchmarks import benchmark_command, common_options, timed
@@ -39,6 +38,7 @@ from partbook.methods.contrastive import (
 )
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import upsample
+from ..readers.cub import LANDMARKS, write_cub
 from .fit import Lookout, Objective, Run, launch, make_optimiser
 
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
