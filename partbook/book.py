@@ -37,6 +37,7 @@ from .files import write_atomic
 LAYERS = (
     "core",
     "files",
+    "plugins",
     "plan",
     "weights",
     "data",
