@@ -1,6 +1,15 @@
 __version__ = "0.1.0"
 
-OFFERED = ("Request", "Run", "discover", "evaluate", "load")  # of partbook.run
+OFFERED = (  # of partbook.run
+    "Request",
+    "Run",
+    "discover",
+    "evaluate",
+    "load",
+    "plugin",
+    "saliency",
+    "segment",
+)
 
 
 def __getattr__(name: str):

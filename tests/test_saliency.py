@@ -73,7 +73,8 @@ def test_masks_are_written_where_discover_finds_them(method, album, capsys):
 @pytest.mark.parametrize("method", ["robust", "border"])
 def test_soft_maps_are_what_is_learned_from(method, album, capsys):
     assert (
-        run("saliency", album, "--soft", "--foreground", method) == 0 and not (album / "masks").exists()
+        run("saliency", album, "--soft", "--foreground", method) == 0
+        and not (album / "masks").exists()
     )
     found = Folder.open(album, size=32)
     assert (
@@ -108,7 +109,9 @@ def test_other_settings_do_not_mix(album, capsys):
     made = pictures(album / "masks")
     said = sentence(capsys, "saliency", album, "--patches", 100)
     assert "4 maps made otherwise (superpixels 200, not 100)" in said and "--replace" in said
-    assert "foreground robust, not border" in sentence(capsys, "saliency", album, "--foreground", "border")
+    assert "foreground robust, not border" in sentence(
+        capsys, "saliency", album, "--foreground", "border"
+    )
     assert pictures(album / "masks") == made
     assert run("saliency", album) == 0 and "0 written, 4 there already" in capsys.readouterr().out
     assert (
@@ -178,7 +181,10 @@ WRONG = {
     "unknown method": (["--foreground", "luck"], "invalid choice: 'luck'"),
     "features for robust": (["--features", "rgb"], "reads no features"),
     "weights for robust": (["--weights", "w.pth"], "reads no features"),
-    "patches for features": (["--foreground", "component", "--patches", "50"], "has no superpixels"),
+    "patches for features": (
+        ["--foreground", "component", "--patches", "50"],
+        "has no superpixels",
+    ),
     "no patches": (["--patches", "0"], "--patches is 0"),
     "tiny size": (["--size", "3"], "--size is 3 pixels"),
     "unknown features": (
