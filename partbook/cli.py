@@ -38,6 +38,7 @@ from partbook.commands import (
     top_parser,
     whole,
 )
+from .contract import plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
 from .data.loading import WORKERS
@@ -49,6 +50,7 @@ from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
 from .files import as_path, shown
 from .methods.method import methods
+from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from partbook.run import (
     Request,
@@ -58,13 +60,10 @@ from partbook.run import (
     learned_on,
     load,
     options_of,
-    plugin,
     prepare,
     remarks,
     resolve_collection,
-    to_guess,
     to_measure,
-    to_segment,
     write_measured,
 )
 
