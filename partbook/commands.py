@@ -94,12 +94,13 @@ def read_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
 # %% ../nbs/29_commands.ipynb #343e7ffd
 def cards() -> Iterator[tuple[str, str, dict[str, str]]]:
     "The registered collections: name, module, and what the class says of itself, as text."
-    package = Path(__file__).parent
-    for path in sorted(package.glob("*/*.py")):
+    import partbook
+
+    for path in sorted(Path(partbook.__file__).parent.glob("*/*.py")):
         source = path.read_text(encoding="utf-8")
         if "@collections.register(" not in source:
             continue
-        module = f"{__package__}.{path.parent.name}.{path.stem}"
+        module = f"partbook.{path.parent.name}.{path.stem}"
         for node in ast.parse(source).body:
             for name in map(registered_as, getattr(node, "decorator_list", ())):
                 if name is not None:
@@ -131,7 +132,7 @@ def card_rows() -> list[dict[str, str]]:
         there = needs == "nothing"
         if "summary" not in said or any(os.environ.get(v) for v in variables):
             import_module(module)
-            cls = import_module(f"{__package__}.data.sample").collections[name]
+            cls = import_module("partbook.data.sample").collections[name]
             said = {"summary": cls.summary}
             needs = cls.needs
             there = cls.present()

@@ -59,7 +59,7 @@ def check_entry(word: str, name: str, entry: type) -> None:
     if word in MADE and not defines(entry, base, "build"):
         check_made(who, entry, MADE[word])
 
-
+# %% ../nbs/27_contract.ipynb #1dd8338b
 def defines(entry: type, base: type, function: str) -> bool:
     "Whether a class has a function of its own where its base only promises one."
     mine = inspect.getattr_static(entry, function, None)

@@ -50,7 +50,7 @@ class ToSegment:
         require(done.written, f"{none}; the first: {next(iter(skipped), '')}")
         return Segmented(done.written, skipped)
 
-
+# %% ../nbs/31_photographs.ipynb #72fbbd28
 def to_segment(
     run: Run,
     images: str | Path | Sequence[str | Path],  # photographs, or folders of them

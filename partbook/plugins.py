@@ -109,7 +109,7 @@ def plugin(
 ) -> Plugin:
     "Import a plug-in, so that its entries are known. `InputError` says why it cannot be used."
     name = module_name(module)
-    before = [dict(registry._entries) for registry in REGISTRIES]
+    before = {id(registry): set(registry._entries) for registry in REGISTRIES}
     imported = set(sys.modules)
     try:
         by_file = is_file_name(module)
@@ -137,10 +137,10 @@ def _file_of(module: ModuleType) -> Path | None:
     return None if file is None else Path(file).resolve()
 
 
-def _take_back(name: str, before: list[dict[str, Any]], imported: set[str]) -> None:
+def _take_back(name: str, before: dict[int, set[str]], imported: set[str]) -> None:
     "Forget what a plug-in registered before it failed."
-    for registry, entries in zip(REGISTRIES, before):
-        new = [n for n in registry._entries if n not in entries]
+    for registry in REGISTRIES:
+        new = set(registry._entries) - before.get(id(registry), set())
         for n in [n for n in new if comes_from(registry._entries[n], name)]:
             del registry._entries[n]
     if name not in imported:
@@ -172,7 +172,8 @@ def brought(name: str) -> dict[str, list[str]]:
 
 def what_failed(error: BaseException) -> str:
     "An error in a plug-in, in one sentence: what, in which line of which file."
-    said = " ".join(str(error).split())[:200].rstrip(".")
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    said = " ".join(text.split())[:200].rstrip(".")
     what = f"{type(error).__name__}{': ' if said else ''}{said}"
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError):

@@ -577,7 +577,7 @@ def about(run: Run) -> dict[str, Any]:
 
 # %% ../nbs/28_run.ipynb #b0011476
 def save_run(run: Run, folder: Path) -> Path:
-    "Write a run into a folder: the picture, the model, and last the record, which says it is whole."
+    "Write a run into a folder: the picture, the model, and last of all the record."
     plan = Plan()
     plan.make(folder / "metrics.json", folder / "model" / "model.json")
     plan.make(folder / "model" / "model.safetensors", folder / "parts.png")
