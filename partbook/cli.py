@@ -38,6 +38,8 @@ from partbook.commands import (
     top_parser,
     whole,
 )
+
+# %% ../nbs/30_cli.ipynb #d7d50a11
 from .contract import plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all

@@ -76,7 +76,7 @@ def answer_at_once(arguments: list[str]) -> None:
         commands.add_parser(name, help=line)
     parser.parse_args(arguments)
 
-
+# %% ../nbs/29_commands.ipynb #c84445bd
 def add_plugin(parser: argparse.ArgumentParser) -> None:
     "Add the option that names modules of your own; it may stand before or behind the command."
     text = "a module of your own with methods, data sets or features: a name, or a .py file"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BASES', 'SIGNATURES', 'MADE', 'plugin', 'check_entry', 'defines', 'check_signature', 'check_made', 'check_settings',
-           'comes_from_plugin', 'rehearse', 'check_losses', 'check_scores']
+           'comes_from_plugin', 'rehearse', 'check_losses', 'check_scores', 'model_of', 'refuse_strangers']
 
 # %% ../nbs/27_contract.ipynb #9b1cf602
 import copy
@@ -18,11 +18,12 @@ from torch import Tensor
 from .core import InputError, require
 from .data.sample import Collection
 from .evaluation.protocols import Protocol
-from .features.extractor import Extractor
+from .features.extractor import Extractor, extractors
 from .features.foreground import Estimate
-from .methods.method import Method, Settings, Step, Trained, TrainSettings
-from .parts.networks import Network
-from .plugins import Plugin
+from .files import kind_of, read_json, shown
+from .methods.method import Method, Settings, Step, Trained, TrainSettings, methods
+from .parts.networks import Network, networks
+from .plugins import Plugin, refuse_unknown
 from .plugins import plugin as load_plugin
 
 # %% ../nbs/27_contract.ipynb #cfbb4975
@@ -40,7 +41,7 @@ def plugin(module: str | Path) -> Plugin:
     "Load a plug-in, and hold what it brings against its contract. `InputError` says what is wrong."
     return load_plugin(module, check_entry)
 
-
+# %% ../nbs/27_contract.ipynb #410df927
 def check_entry(word: str, name: str, entry: type) -> None:
     "`InputError` for a class that is not what its registry says."
     if word not in BASES:
@@ -87,7 +88,7 @@ def check_signature(who: str, entry: type, function: str) -> None:
         asked = f"it is called as {function}{SIGNATURES[function]}"
         raise InputError(f"{who} defines {function}{found}, but {asked}; change it.") from None
 
-
+# %% ../nbs/27_contract.ipynb #7a6b315b
 MADE = {"method": ("settings", "extractor"), "feature extractor": ("weights", "layers")}
 
 
@@ -155,3 +156,24 @@ def check_scores(who: str, method: Method, images: Tensor) -> None:
     good = good and found.shape[:2] == (len(images), channels)
     asked = f"({len(images)}, {channels}, h, w): pictures, parts, rows, columns"
     require(good, f"logits of {who} gave {shape} where it should be {asked}.")
+
+# %% ../nbs/27_contract.ipynb #f0eb47f8
+def model_of(path: Path) -> Path:
+    "The folder with model.json: this one, or `model` in it."
+    inside = kind_of(path / "model.json") == "nothing" and kind_of(path / "model") == "folder"
+    return path / "model" if inside else path
+
+
+def refuse_strangers(record: Path) -> None:
+    "`InputError` when a model needs a plug-in that was not named; it is never loaded unasked."
+    about = read_json(record) if kind_of(record) == "file" else {}
+    if not isinstance(about, dict) or not isinstance(about.get("facts"), dict):
+        return
+    settings = about["settings"] if isinstance(about.get("settings"), dict) else {}
+    for registry, name in (
+        (methods, about.get("method")),
+        (extractors, settings.get("features")),
+        (networks, settings.get("network")),
+    ):
+        if isinstance(name, str) and name not in registry:
+            refuse_unknown(about["facts"], registry.word, name, shown(record))

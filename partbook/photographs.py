@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .contract import plugin
+from .contract import model_of, plugin
 from .core import pick_device, require
 from .data.sample import spread
 from partbook.evaluation.segment import (
@@ -26,7 +26,7 @@ from partbook.evaluation.segment import (
 from .features.maps import MapOptions, MapPlan, Written, plan_maps, write_maps
 from .files import as_path
 from .plan import Plan
-from .run import Run, as_run, held, model_of
+from .run import Run, as_run, held
 
 # %% ../nbs/31_photographs.ipynb #274a5ad4
 @dataclass

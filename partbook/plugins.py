@@ -33,7 +33,7 @@ def is_file_name(module: str | Path) -> bool:
     text = os.fspath(module)
     return text.endswith(".py") or os.sep in text
 
-
+# %% ../nbs/13_plugins.ipynb #50ff043f
 def import_file(path: Path) -> ModuleType:
     "The module in a file. `InputError` if there is none, or its name is another module's."
     where = shown(path)
@@ -102,7 +102,7 @@ class Plugin:
 
 LOADED: dict[str, Plugin] = {}  # by name
 
-
+# %% ../nbs/13_plugins.ipynb #6aa0807f
 def plugin(
     module: str | Path,  # what Python can import, or the path of a .py file
     check: Callable[[str, str, type], None] | None = None,  # of each entry: its kind, name, class
@@ -151,7 +151,7 @@ def comes_from(entry: Any, name: str) -> bool:
     "Whether a registered class was defined in a module, or in one below it."
     return f"{entry.__module__}.".startswith(f"{name}.")
 
-
+# %% ../nbs/13_plugins.ipynb #828d0797
 def entries_of(name: str) -> list[tuple[str, str, type]]:
     "What the classes of a module are registered as: of what kind, by which name, which class."
     return [

@@ -7,8 +7,8 @@ __all__ = ['Say', 'OWN', 'Request', 'check_request', 'resolve_collection', 'opti
            'settings_of', 'build', 'cached', 'planned', 'check_folder', 'Prepared', 'prepare', 'check_training',
            'learn', 'validation', 'learned_from', 'carry_out', 'held', 'evaluated', 'measure', 'trivial_methods',
            'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used',
-           'model_of', 'refuse_strangers', 'load', 'discover', 'Measured', 'learned_on', 'to_measure', 'measuring_plan',
-           'write_measured', 'as_run', 'evaluate']
+           'load', 'learned_on', 'discover', 'Measured', 'to_measure', 'measuring_plan', 'write_measured', 'as_run',
+           'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/28_run.ipynb #865e5720
-from .contract import comes_from_plugin, plugin, rehearse
+from .contract import comes_from_plugin, model_of, plugin, refuse_strangers, rehearse
 from .core import hardware, pick_device, require, versions
 from .data.folder import Folder
 from .data.loading import WORKERS
@@ -39,7 +39,6 @@ from partbook.evaluation.protocols import (
 )
 from .evaluation.results import append_row, check_results
 from .features.cache import remember
-from .features.extractor import extractors
 from .features.foreground import learn_inside
 from partbook.files import (
     as_path,
@@ -53,7 +52,6 @@ from partbook.files import (
     write_text,
 )
 from .methods.method import Method, Trained, load_method, methods, save_method
-from .parts.networks import networks
 from .parts.plots import part_sheet
 from .plan import Plan
 from .plugins import made_with, refuse_unknown
@@ -631,27 +629,6 @@ def what_is_used(ready: Prepared, rows: dict[str, dict[str, float]]) -> list[tup
     return used
 
 # %% ../nbs/28_run.ipynb #7e2b6967
-def model_of(path: Path) -> Path:
-    "The folder with model.json: this one, or `model` in it."
-    inside = kind_of(path / "model.json") == "nothing" and kind_of(path / "model") == "folder"
-    return path / "model" if inside else path
-
-
-def refuse_strangers(record: Path) -> None:
-    "`InputError` when a model needs a plug-in that was not named; it is never loaded unasked."
-    about = read_json(record) if kind_of(record) == "file" else {}
-    if not isinstance(about, dict) or not isinstance(about.get("facts"), dict):
-        return
-    settings = about["settings"] if isinstance(about.get("settings"), dict) else {}
-    for registry, name in (
-        (methods, about.get("method")),
-        (extractors, settings.get("features")),
-        (networks, settings.get("network")),
-    ):
-        if isinstance(name, str) and name not in registry:
-            refuse_unknown(about["facts"], registry.word, name, shown(record))
-
-
 def load(
     folder: str | Path,
     device: str = "auto",
@@ -677,6 +654,15 @@ def load(
         seconds=about.get("seconds", 0.0),
         folder=path,
     )
+
+
+def learned_on(run: Run, data: str | Path | None = None) -> str:
+    "What to measure a run on: `data`, or what it learned from. `InputError` names a plug-in."
+    name = str(data or run.facts.get("collection", "birds"))
+    if data is None and name not in collections:
+        where = "The model" if run.folder is None else shown(run.folder)
+        refuse_unknown(run.facts, "collection", name, where)
+    return name
 
 # %% ../nbs/28_run.ipynb #03c7922b
 def discover(
@@ -743,15 +729,6 @@ class Measured:
         }
 
 # %% ../nbs/28_run.ipynb #26be5037
-def learned_on(run: Run, data: str | Path | None = None) -> str:
-    "What to measure a run on: `data`, or what it learned from. `InputError` names a plug-in."
-    name = str(data or run.facts.get("collection", "birds"))
-    if data is None and name not in collections:
-        where = "The model" if run.folder is None else shown(run.folder)
-        refuse_unknown(run.facts, "collection", name, where)
-    return name
-
-
 def to_measure(
     run: Run,
     data: str | Path | None = None,  # None: what it learned from, the same variant of it
