@@ -1,14 +1,23 @@
 __version__ = "0.1.0"
 
-OFFERED = ("Request", "Run", "discover", "evaluate", "load")  # of partbook.run
+OFFERED = {  # names, and the module each is loaded from when it is used
+    "Request": "run",
+    "Run": "run",
+    "discover": "run",
+    "evaluate": "run",
+    "load": "run",
+    "plugin": "contract",
+    "saliency": "photographs",
+    "segment": "photographs",
+}
 
 
 def __getattr__(name: str):
-    "What `partbook.run` offers, loaded when it is used: `import partbook` itself takes no time."
+    "What the book offers, loaded when it is used: `import partbook` itself takes no time."
     if name in OFFERED:
-        from . import run
+        from importlib import import_module
 
-        return getattr(run, name)
+        return getattr(import_module(f"{__name__}.{OFFERED[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

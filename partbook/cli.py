@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal', 'kinds_of',
-           'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'evaluate_plan', 'write_measured',
-           'segment', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
-           'add_results', 'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
+           'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'options_in', 'segment', 'data',
+           'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training', 'add_results',
+           'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -16,42 +16,57 @@ import math
 import os
 import shlex
 import sys
-import time
 from collections import abc
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 # %% ../nbs/30_cli.ipynb #ce3eed9c
-from .commands import COMMANDS, Parser, add_last, add_pairs, add_shared, top_parser, whole
-from .core import InputError, hardware, pick_device, require, versions
+from partbook.commands import (
+    COMMANDS,
+    Parser,
+    add_last,
+    add_limit,
+    add_pairs,
+    add_plugin,
+    add_shared,
+    card_rows,
+    print_cards,
+    read_plugins,
+    top_parser,
+    whole,
+)
+
+# %% ../nbs/30_cli.ipynb #d7d50a11
+from .contract import plugin
+from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
 from .data.loading import WORKERS
-from .data.sample import collections
+from .data.sample import Collection, collections
 from .evaluation.protocols import default_protocols, protocols
-from .evaluation.results import append_row, check_results, print_table
-from .evaluation.segment import CRFS, check_crf, gather, segment_files, targets
+from .evaluation.results import print_table
+from .evaluation.segment import CRFS, Segmented
 from .features.foreground import foreground_names, foregrounds
-from .features.maps import MapOptions, out_of_memory, plan_maps, write_maps
-from .files import as_path, kind_of, shown, write_json
-from .methods.method import load_method, methods
+from .features.maps import MapOptions
+from .files import as_path, shown
+from .methods.method import methods
+from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from partbook.run import (
-    Measured,
     Request,
     Run,
     Source,
-    cached,
     carry_out,
-    held,
+    learned_on,
     load,
     options_of,
     prepare,
     remarks,
     resolve_collection,
     to_measure,
+    write_measured,
 )
 
 # %% ../nbs/30_cli.ipynb #e900720c
@@ -60,7 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     accept_any_name()
     try:
-        args = build_parser().parse_args(arguments)
+        modules, words = read_plugins(arguments)
+        for module in modules:
+            plugin(module)
+        args = build_parser().parse_args(words)
+        args.plugins = tuple(modules)
         args.command = shlex.join(["partbook", *arguments])
         read_paths(args)
         args.run(args)
@@ -180,9 +199,7 @@ def request_of(args: argparse.Namespace) -> Request:
     settings = {f.name: f.type for f in fields(kind.Settings)}
     given = {f.name: getattr(args, f.name) for f in fields(Request) if hasattr(args, f.name)}
     given["layers"] = tuple(args.layers.split(",")) if args.layers else None
-    given["option"] = read_pairs(
-        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
-    )
+    given["option"] = options_in(args, cls)
     given["set"] = read_pairs(args.set, settings, "--set", f"method {kind.registered_name!r}")
     return Request(**given)
 
@@ -239,99 +256,56 @@ def conclude(run: Run, out: Path) -> None:
 # %% ../nbs/30_cli.ipynb #ea5a9301
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     "Measure a saved model; the metrics by protocol, in percent."
-    start = time.perf_counter()
-    plan = evaluate_plan(args)
-    plan.check()
-    if args.record:
-        check_results(args.record)
     run = load(args.model, args.device)
-    cached(run.method, args.cache)
-    data = args.data or run.facts.get("collection", "birds")
-    cls, _ = resolve_collection(data, args.root, quiet)
-    option = read_pairs(
-        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
+    cls, _ = resolve_collection(learned_on(run, args.data), args.root, quiet)
+    measured = to_measure(
+        run,
+        args.data,
+        root=args.root,
+        option=options_in(args, cls),
+        split=args.split,
+        protocol=args.protocol,
+        limit=args.limit,
+        cache=args.cache,
+        out=args.out,
+        record=args.record,
+        say=say,
     )
-    measured = to_measure(run, args.data, args.root, option, args.split, args.protocol, say)
-    plan.read(*measured.study.files())
-    plan.check()
-    for line in remarks(measured.study.test):
-        say(line)
-    if not begin(args, plan):
-        return {}
     study = measured.study
+    for line in remarks(study.test):
+        say(line)
+    if not begin(args, measured.plan):
+        return {}
     counts = f"{len(study.test)} pictures to test on, {len(study.fitting)} for regressions"
     say(f"{cls.registered_name}: {counts}; foreground: {study.test.foreground}")
     found = measured.each()
     for name, metrics in found.items():
         say(f"\n{name}: {protocols[name].source}")
         print_table([metrics])
-    write_measured(args, measured, found, round(time.perf_counter() - start, 1))
+    write_measured(measured, found, args.command)
     return found
 
-# %% ../nbs/30_cli.ipynb #7207ff2b
-def evaluate_plan(args: argparse.Namespace) -> Plan:
-    "What `evaluate` writes, and the model that it reads."
-    plan = Plan()
-    plan.read(Path(args.model) / "model.json", Path(args.model) / "model.safetensors")
-    if args.out:
-        other = f"--out {shown(args.out)} is there and no record (.json); name a new file."
-        new = kind_of(args.out) == "nothing"
-        require(new or args.out.lower().endswith(".json"), other)
-        plan.make(args.out)
-    if args.record:
-        plan.extend(args.record)
-    return plan
 
-
-def write_measured(
-    args: argparse.Namespace, measured: Measured, found: dict[str, dict[str, float]], seconds: float
-) -> None:
-    "Write what was found, if asked to: all of it to --out, a row for each protocol to --record."
-    about = measured.about()
-    options = measured.source.options
-    settings = asdict(measured.run.method.settings)
-    device = measured.run.device
-    if args.out:
-        how = {"options": options, "protocols": found, "settings": settings, "versions": versions()}
-        how |= {"hardware": hardware(device), "command": args.command, "seconds": seconds}
-        write_json(args.out, about | how)
-    for name, metrics in found.items() if args.record else ():
-        row = (
-            about
-            | {"protocol": name}
-            | {f"option.{k}": str(v) for k, v in options.items()}
-            | metrics
-        )
-        append_row(args.record, row, settings, settings["seed"], seconds, args.command, device)
+def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any]:
+    "The values of --option, each of the kind that the collection expects."
+    whose = f"collection {cls.registered_name!r}"
+    return read_pairs(args.option, options_of(cls), "--option", whose)
 
 # %% ../nbs/30_cli.ipynb #562d3d30
-def segment(args: argparse.Namespace) -> int:
-    "Write NAME.png (labels, indexed) and NAME_overlay.png for each image; returns how many."
-    device = pick_device(args.device)
-    out = Path(args.out)
-    method, _ = load_method(args.model, device)
-    check_crf(method, args.crf)
-    found = gather(args.images)
-    for remark in found.remarks:
+def segment(args: argparse.Namespace) -> Segmented | None:
+    "Label photographs, and say how many."
+    run = load(args.model, args.device)
+    job = to_segment(run, args.images, args.out, crf=args.crf, limit=args.limit)
+    for remark in job.found.remarks:
         say(f"  {remark}")
-    plan = Plan()
-    plan.read(Path(args.model) / "model.json", Path(args.model) / "model.safetensors")
-    plan.read(*(path for path, _ in found.pairs))
-    plan.make(*(target for _, relative in found.pairs for target in targets(relative, out)))
-    plan.check()
-    if not begin(args, plan):
-        return 0
-    with held(out, args.command):
-        done = segment_files(method, found.pairs, out, device, args.crf)
-    skipped = [*found.skipped, *done.skipped]
-    total = len(done.written) + len(skipped)
-    none = f"None of the {total} files could be read as an image, so nothing was written"
-    require(done.written, f"{none}; the first: {next(iter(skipped), '')}")
-    for sentence in skipped:
+    if not begin(args, job.plan):
+        return None
+    done = job.carry_out(args.command)
+    for sentence in done.skipped:
         say(f"skipped: {sentence}")
     images = f"{len(done.written)} image{'s' * (len(done.written) != 1)}"
-    say(f"{images} segmented, {len(skipped)} skipped: {shown(out)}")
-    return len(done.written)
+    say(f"{images} segmented, {len(done.skipped)} skipped: {shown(args.out)}")
+    return done
 
 # %% ../nbs/30_cli.ipynb #5c0d86e2
 def data(args: argparse.Namespace) -> None:
@@ -342,10 +316,7 @@ def data(args: argparse.Namespace) -> None:
         list_collections()
         return
     cls, root = resolve_collection(args.name, args.root, say)
-    option = read_pairs(
-        args.option, options_of(cls), "--option", f"collection {cls.registered_name!r}"
-    )
-    source = Source(cls, root, option)
+    source = Source(cls, root, options_in(args, cls))
     for split in ["all"] if "all" in cls.splits else cls.splits:
         collection = source.open(split)
         for line in remarks(collection):
@@ -357,37 +328,30 @@ def data(args: argparse.Namespace) -> None:
 
 
 def list_collections() -> None:
-    "Print what collections there are, what each needs, whether it is there."
-    rows = []
-    for name in collections.names():
+    "Print what collections there are, those of plug-ins among them."
+    rows = card_rows()
+    known = {row["collection"] for row in rows}
+    for name in sorted(set(collections.names()) - known):
         cls = collections[name]
         there = "yes" if cls.present() else "no"
         rows.append({"collection": name, "there": there, "needs": cls.needs, "what": cls.summary})
-    print_table(rows)
-    say("\nCheck one: partbook data NAME --root PATH")
+    print_cards(rows)
 
 # %% ../nbs/30_cli.ipynb #e39ff5b5
 def saliency(args: argparse.Namespace) -> int:
     "Write a PNG for each photograph that has none yet; how many were written."
-    device = pick_device(args.device)
-    layers = args.layers.split(",") if args.layers else None
-    asked = (args.method, args.features, args.weights, layers, args.soft, args.replace)
-    options = MapOptions(*asked, args.size, args.patches)
-    maps = plan_maps(args.folder, options, args.out, device)
-    for remark in maps.remarks:
+    given = {f.name: getattr(args, f.name) for f in fields(MapOptions)}
+    given["layers"] = args.layers.split(",") if args.layers else None
+    job = to_guess(args.folder, MapOptions(**given), args.out, args.device)
+    for remark in job.maps.remarks:
         say(f"  {remark}")
-    plan = Plan()
-    plan.read(*maps.reads)
-    plan.make(*maps.writes)
-    plan.check()
-    if not begin(args, plan):
+    if not begin(args, job.plan):
         return 0
-    with held(maps.out, args.command):
-        done = write_maps(maps, device, args.command)
+    done = job.carry_out(args.command)
     for sentence in done.skipped:
         say(f"  skipped {sentence}")
-    counts = f"{len(done.maps)} written, {len(maps.there)} there already"
-    say(f"{counts}, {len(done.skipped)} skipped: {shown(maps.out)}")
+    counts = f"{len(done.maps)} written, {len(job.maps.there)} there already"
+    say(f"{counts}, {len(done.skipped)} skipped: {shown(job.maps.out)}")
     return len(done.maps)
 
 # %% ../nbs/30_cli.ipynb #ae101ac9
@@ -502,6 +466,7 @@ def add_results(p: Parser) -> None:
     text = "leave out the trivial baselines: quicker"
     p.add_argument("--no-baselines", dest="baselines", action="store_false", help=text)
     add_shared(p, "--cache", "--record")
+    add_limit(p)
     add_last(p)
 
 # %% ../nbs/30_cli.ipynb #bf0e661b
@@ -521,6 +486,7 @@ def add_evaluate(p: Parser) -> None:
     p.add_argument("--out", metavar="JSON", help=text)
     add_pairs(p, "--option", OPTION)
     add_shared(p, "--root", "--cache", "--record")
+    add_limit(p)
     add_last(p)
     p.set_defaults(run=evaluate)
 
@@ -532,6 +498,7 @@ def add_segment(p: Parser) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
     text = "let labels follow the photograph's edges: full (position and colour) or position only"
     p.add_argument("--crf", choices=tuple(CRFS), help=f"{text} (default: no CRF)")
+    add_limit(p)
     add_last(p)
     p.set_defaults(run=segment)
 
@@ -542,6 +509,7 @@ def add_data(p: Parser) -> None:
     p.add_argument("name", nargs="?", metavar="NAME", help=text)
     add_shared(p, "--root")
     add_pairs(p, "--option", OPTION)
+    add_plugin(p)
     p.set_defaults(run=data)
 
 
@@ -563,7 +531,7 @@ def add_saliency(p: Parser) -> None:
     p.add_argument("--out", metavar="DIR", help=f"{text} `discover` finds them)")
     text = "robust: each photograph's own colours (Zhu et al. 2014); component, border: features"
     more = {"choices": foregrounds.names(), "help": f"{text} of all of them (default: robust)"}
-    p.add_argument("--method", default="robust", **more)
+    p.add_argument("--foreground", default="robust", **more)
     add_shared(p, "--features", "--weights", "--layers")
     text = "write soft maps, from black to white, instead of masks"
     p.add_argument("--soft", action="store_true", help=text)
@@ -573,6 +541,7 @@ def add_saliency(p: Parser) -> None:
     p.add_argument("--size", type=int, metavar="S", help=text)
     text = "superpixels of a photograph, for robust (default: 200)"
     p.add_argument("--patches", type=int, metavar="N", help=text)
+    add_limit(p)
     add_last(p)
     p.set_defaults(run=saliency)
 

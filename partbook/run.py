@@ -6,8 +6,9 @@
 __all__ = ['Say', 'OWN', 'Request', 'check_request', 'resolve_collection', 'options_of', 'Source', 'Study', 'remarks',
            'settings_of', 'build', 'cached', 'planned', 'check_folder', 'Prepared', 'prepare', 'check_training',
            'learn', 'validation', 'learned_from', 'carry_out', 'held', 'evaluated', 'measure', 'trivial_methods',
-           'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'load', 'discover',
-           'Measured', 'to_measure', 'evaluate']
+           'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used',
+           'load', 'learned_on', 'discover', 'Measured', 'to_measure', 'measuring_plan', 'write_measured', 'as_run',
+           'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/28_run.ipynb #865e5720
+from .contract import comes_from_plugin, model_of, plugin, refuse_strangers, rehearse
 from .core import hardware, pick_device, require, versions
 from .data.folder import Folder
 from .data.loading import WORKERS
-from .data.sample import Collection, Kept, collections, identity
+from .data.sample import Collection, Kept, collections, identity, limited, spread
 from .evaluation.census import census
 from partbook.evaluation.protocols import (
     annotation_baselines,
@@ -52,9 +54,7 @@ from partbook.files import (
 from .methods.method import Method, Trained, load_method, methods, save_method
 from .parts.plots import part_sheet
 from .plan import Plan
-
-# %% ../nbs/28_run.ipynb #b6f1dab2
-Say = Callable[[str], Any]
+from .plugins import made_with, refuse_unknown
 
 # %% ../nbs/28_run.ipynb #ae894abb
 Say = Callable[[str], Any]  # what to do with a sentence
@@ -87,6 +87,8 @@ class Request:
     baselines: bool = True
     cache: str | None = None  # a folder for decoded pictures and features
     record: str | None = None  # a table that gets a row
+    limit: int | None = None  # look at so many pictures of each split only
+    plugins: tuple[str, ...] = ()  # modules of your own, by name or by file
     command: str | None = None  # what to write down as the command that makes it again
 
     def __post_init__(self):
@@ -114,6 +116,9 @@ def check_request(request: Request) -> None:
     require(every >= 1, least)
     never = f"eval_every is {request.eval_every}; it must not be negative, and 0 never looks."
     require(request.eval_every >= 0, never)
+    spread(0, request.limit)
+    given = request.plugins
+    request.plugins = (given,) if isinstance(given, (str, Path)) else tuple(given)
 
 # %% ../nbs/28_run.ipynb #891a5f48
 def resolve_collection(
@@ -179,13 +184,20 @@ class Study:
     test: Collection
 
     @classmethod
-    def of(cls, source: Source, size: int, split: str = "test") -> "Study":
+    def of(
+        cls, source: Source, size: int, split: str = "test", limit: int | None = None
+    ) -> "Study":
+        "Open the splits, and of each as many pictures as a limit leaves."
+
+        def opened(name: str) -> Collection:
+            return limited(source.open(name, size), limit)
+
         if not source.cls.held_out:
-            everything = source.open("train", size)
+            everything = opened("train")
             return cls(everything, everything, everything)
-        fitting = Kept(source.open(source.cls.fitting, size))
-        test = Kept(source.open(split, size))
-        train = fitting if source.cls.fitting == "train" else source.open("train", size)
+        fitting = Kept(opened(source.cls.fitting))
+        test = Kept(opened(split))
+        train = fitting if source.cls.fitting == "train" else opened("train")
         return cls(train, fitting, test)
 
     def files(self) -> list[Path]:
@@ -289,6 +301,8 @@ class Prepared:
 def prepare(request: Request, say: Say = print) -> Prepared:
     "Open the pictures, build the method, check what will be written. Raises `InputError`."
     start = time.perf_counter()
+    for module in request.plugins:
+        plugin(module)
     device = pick_device(request.device)
     cls, root = resolve_collection(request.data, request.root, say)
     source = Source(cls, root, request.option)
@@ -298,7 +312,7 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     plan.check()
     if request.record:
         check_results(request.record)
-    study = Study.of(source, method.settings.size)
+    study = Study.of(source, method.settings.size, limit=request.limit)
     plan.read(*study.files())
     plan.check()
     return Prepared(request, source, study, method, plan, device, start)
@@ -381,6 +395,8 @@ def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
         pictures = learned_from(ready)
         if pictures.foreground != ready.study.train.foreground:
             say(f"learning inside: {pictures.foreground}")
+        if comes_from_plugin(method := ready.method):
+            rehearse(method, limited(pictures, 4), ready.device)
         if not learn(ready, pictures, say):
             return None
         run = evaluated(ready, pictures.foreground, say)
@@ -415,6 +431,11 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         "learned_inside": inside,
         "command": request.command,
     }
+    if request.limit is not None:
+        facts["limit"] = request.limit
+    used = made_with(what_is_used(ready, rows))
+    if used:
+        facts["plugins"] = used
     dead = dead_parts(ready.method, study.test, next(iter(rows.values())), ready.device, say)
     return Run(ready.method, rows, facts, dead, study, ready.device)
 
@@ -554,7 +575,7 @@ def about(run: Run) -> dict[str, Any]:
 
 # %% ../nbs/28_run.ipynb #b0011476
 def save_run(run: Run, folder: Path) -> Path:
-    "Write a run into a folder: the picture, the model, and last the record."
+    "Write a run into a folder: the picture, the model, and last of all the record."
     plan = Plan()
     plan.make(folder / "metrics.json", folder / "model" / "model.json")
     plan.make(folder / "model" / "model.safetensors", folder / "parts.png")
@@ -574,6 +595,7 @@ def record_run(run: Run, table: Path) -> None:
     row["method"] = run.method.registered_name
     row["identity"] = run.facts["identity"]["key"]
     row["dead_parts"] = " ".join(map(str, run.dead))
+    row |= in_a_row(run.facts)
     row |= {f"option.{name}": str(value) for name, value in run.facts["options"].items()}
     settings = asdict(run.method.settings)
     command = run.facts.get("command")
@@ -581,14 +603,44 @@ def record_run(run: Run, table: Path) -> None:
         table, row | run.metrics, settings, settings["seed"], run.seconds, command, run.device
     )
 
+# %% ../nbs/28_run.ipynb #65512697
+def in_a_row(facts: dict[str, Any]) -> dict[str, Any]:
+    "What a row says of a limit and of plug-ins, where there were any."
+    row = {}
+    if facts.get("limit") is not None:
+        row["limit"] = facts["limit"]
+    plugins = facts.get("plugins", {})
+    if plugins:
+        row["plugins"] = ", ".join(f"{name} {about['version']}" for name, about in plugins.items())
+    return row
+
+
+def what_is_used(ready: Prepared, rows: dict[str, dict[str, float]]) -> list[tuple[str, str]]:
+    "What a run is made of, as pairs of kind and name."
+    settings = ready.method.settings
+    used = [("method", ready.request.method), ("feature extractor", settings.features)]
+    used.append(("collection", ready.study.train.registered_name))
+    used += [("protocol", name) for name in default_protocols(ready.study.test)]
+    for word, name in (
+        ("network", getattr(settings, "network", None)),
+        ("foreground", ready.request.foreground),
+    ):
+        used += [(word, name)] if name else []
+    return used
+
 # %% ../nbs/28_run.ipynb #7e2b6967
-def load(folder: str | Path, device: str = "auto") -> Run:
+def load(
+    folder: str | Path,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),  # that the model was made with
+) -> Run:
     "A run that was saved, or the `model` folder of one. `InputError` says which file does not fit."
+    for module in plugins:
+        plugin(module)
     path = as_path(folder, "The folder")
-    model = path
-    if kind_of(path / "model.json") == "nothing" and kind_of(path / "model") == "folder":
-        model = path / "model"
+    model = model_of(path)
     place = pick_device(device)
+    refuse_strangers(model / "model.json")
     method, record = load_method(model, place)
     metrics = path / "metrics.json"
     about = read_json(metrics) if kind_of(metrics) == "file" else {}
@@ -603,26 +655,52 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         folder=path,
     )
 
+
+def learned_on(run: Run, data: str | Path | None = None) -> str:
+    "What to measure a run on: `data`, or what it learned from. `InputError` names a plug-in."
+    name = str(data or run.facts.get("collection", "birds"))
+    if data is None and name not in collections:
+        where = "The model" if run.folder is None else shown(run.folder)
+        refuse_unknown(run.facts, "collection", name, where)
+    return name
+
 # %% ../nbs/28_run.ipynb #03c7922b
 def discover(
     data: str | Path = "birds",  # a collection's name, or a folder of photographs
     method: str = "kmeans",
+    *,
     say: Say = print,  # what to do with sentences on the way
     **options: Any,  # the others of `Request`
 ) -> Run | None:
     "Find the parts of a collection without part labels. None in all processes but the first."
     return carry_out(prepare(Request.of(str(data), method, **options), say), say)
 
+
+def _with_options(function: Callable, asked: type) -> inspect.Signature:
+    "The signature with every option spelt out, for editors and `help`."
+    known = inspect.signature(function)
+    own = [p for p in known.parameters.values() if p.kind != p.VAR_KEYWORD]
+    names = {p.name for p in own}
+    more = inspect.signature(asked).parameters.values()
+    spelt = [p.replace(kind=p.KEYWORD_ONLY) for p in more if p.name not in names]
+    return known.replace(parameters=own + spelt)
+
+
+discover.__signature__ = _with_options(discover, Request)  # type: ignore[attr-defined]
+
 # %% ../nbs/28_run.ipynb #8ce44b32
 @dataclass
 class Measured:
-    "What a saved run is measured on, and by which protocols."
+    "What a saved run is measured on, by which protocols, and where that is written."
 
     run: Run
     source: Source
     study: Study
     split: str
     names: list[str]  # of protocols
+    plan: Plan
+    limit: int | None = None
+    start: float = 0.0
 
     def each(self) -> dict[str, dict[str, float]]:
         "The metrics of each protocol, in percent."
@@ -636,40 +714,132 @@ class Measured:
 
     def about(self) -> dict[str, Any]:
         "What was measured on what."
+        used = [("method", self.run.method.registered_name)]
+        used.append(("feature extractor", self.run.method.settings.features))
+        used.append(("collection", self.source.cls.registered_name))
+        used += [("protocol", name) for name in self.names]
+        facts = {"limit": self.limit, "plugins": made_with(used)}
         return {
             "collection": self.source.cls.registered_name,
             "split": self.split,
             "method": self.run.method.registered_name,
-            "model": Path(self.run.folder).name,
+            "model": Path(self.run.folder or "").name,
             "identity": identity(self.study.test)["key"],
+            **in_a_row(facts),
         }
 
 # %% ../nbs/28_run.ipynb #26be5037
 def to_measure(
     run: Run,
-    data: str | None = None,  # None: what it learned from, the same variant of it
+    data: str | Path | None = None,  # None: what it learned from, the same variant of it
+    *,
     root: str | None = None,
     option: dict[str, Any] | None = None,
     split: str = "test",
-    protocol: Sequence[str] | None = None,  # None: those the collection's annotations allow
+    protocol: str | Sequence[str] | None = None,  # None: those the annotations allow
+    limit: int | None = None,  # look at so many pictures only
+    cache: str | Path | None = None,
+    out: str | Path | None = None,  # a .json file for all that was found
+    record: str | Path | None = None,  # a table that gets a row for each protocol
     say: Say = print,
 ) -> Measured:
     "Open the pictures. `InputError` when a protocol needs annotations that are not there."
+    start = time.perf_counter()
+    plan = measuring_plan(run, out, record)
+    cached(run.method, None if cache is None else str(as_path(cache, "--cache")))
     learned = {name: _as_option(value) for name, value in run.facts.get("options", {}).items()}
     chosen = (option or {}) if data else learned | (option or {})
-    cls, root = resolve_collection(data or run.facts.get("collection", "birds"), root, say)
+    cls, root = resolve_collection(learned_on(run, data), root, say)
     source = Source(cls, root, chosen)
-    study = Study.of(source, run.method.settings.size, split)
-    names = list(protocol or default_protocols(study.test))
+    study = Study.of(source, run.method.settings.size, split, limit)
+    asked = [protocol] if isinstance(protocol, str) else protocol
+    names = list(asked or default_protocols(study.test))
     for name in names:
         check_fits(protocols[name](), study.test)
-    return Measured(run, source, study, split, names)
+    plan.read(*study.files())
+    plan.check()
+    return Measured(run, source, study, split, names, plan, limit, start)
 
 
 def _as_option(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
+# %% ../nbs/28_run.ipynb #a3a68610
+def measuring_plan(run: Run, out: str | Path | None, record: str | Path | None) -> Plan:
+    "What is written, and the model that is read. `InputError` before anything is opened."
+    plan = Plan()
+    if run.folder is not None:
+        model = model_of(run.folder)
+        plan.read(model / "model.json", model / "model.safetensors")
+    if out is not None:
+        path = as_path(out, "--out")
+        other = f"--out {shown(path)} is there and no record (.json); name a new file."
+        new = kind_of(path) == "nothing"
+        require(new or path.name.lower().endswith(".json"), other)
+        plan.make(path)
+    if record is not None:
+        plan.extend(as_path(record, "--record"))
+    plan.check()
+    for table in plan.extends:
+        check_results(table)
+    return plan
 
-def evaluate(run: Run, **options: Any) -> dict[str, dict[str, float]]:
-    "Metrics of a run by protocol, in percent; the options are those of `to_measure`."
-    return to_measure(run, **options).each()
+
+def write_measured(
+    measured: Measured, found: dict[str, dict[str, float]], command: str | None = None
+) -> None:
+    "Write what was found where it was planned: all of it to a file, each protocol to a row."
+    about = measured.about()
+    options = measured.source.options
+    settings = asdict(measured.run.method.settings)
+    seconds = round(time.perf_counter() - measured.start, 1)
+    device = measured.run.device
+    for path in measured.plan.makes:
+        how = {"options": options, "protocols": found, "settings": settings, "versions": versions()}
+        how |= {"hardware": hardware(device), "command": command, "seconds": seconds}
+        write_json(path, about | how)
+    chosen = {f"option.{name}": str(value) for name, value in options.items()}
+    for table in measured.plan.extends:
+        for name, metrics in found.items():
+            row = about | {"protocol": name} | chosen | metrics
+            append_row(table, row, settings, settings["seed"], seconds, command, device)
+
+# %% ../nbs/28_run.ipynb #3a7a22bb
+def as_run(run: Run | str | Path, device: str, plugins: Sequence[str | Path]) -> Run:
+    "A run, or the folder of one."
+    return run if isinstance(run, Run) else load(run, device, plugins)
+
+
+def evaluate(
+    run: Run | str | Path,  # or the folder of one
+    data: str | Path | None = None,  # None: what it learned from, the same variant of it
+    *,
+    root: str | None = None,
+    option: dict[str, Any] | None = None,
+    split: str = "test",
+    protocol: str | Sequence[str] | None = None,  # None: those the annotations allow
+    limit: int | None = None,  # look at so many pictures only
+    cache: str | Path | None = None,
+    out: str | Path | None = None,
+    record: str | Path | None = None,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    say: Say = print,
+) -> dict[str, dict[str, float]]:
+    "Metrics of a run by protocol, in percent. `InputError` says what does not fit."
+    measured = to_measure(
+        as_run(run, device, plugins),
+        data,
+        root=root,
+        option=option,
+        split=split,
+        protocol=protocol,
+        limit=limit,
+        cache=cache,
+        out=out,
+        record=record,
+        say=say,
+    )
+    found = measured.each()
+    write_measured(measured, found)
+    return found

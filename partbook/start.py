@@ -30,7 +30,11 @@ def main(
     usual = signal.signal(signal.SIGINT, stop_at_once)
     from partbook.commands import answer_at_once
 
-    answer_at_once(sys.argv[1:] if argv is None else list(argv))
+    try:
+        answer_at_once(sys.argv[1:] if argv is None else list(argv))
+    except BrokenPipeError:  # as in `partbook data | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     from partbook.cli import main as command
 
     signal.signal(signal.SIGINT, usual)

@@ -577,7 +577,7 @@ def _saliency_records(i: int, rng, folder: Path, kit: Kit) -> Case:
     "The record beside maps, or the direction they came from, is damaged; one map lacks."
     ph = photographs(folder / "ph")
     method = ("robust", "component")[i % 2]
-    words = ["saliency", ph, "--method", method, "--size", 32, "--out", folder / "o"]
+    words = ["saliency", ph, "--foreground", method, "--size", 32, "--out", folder / "o"]
     words += ["--patches", 8] if method == "robust" else ["--features", "rgb"]
     assert run(*words) == 0
     expected = _maps(folder / "o")

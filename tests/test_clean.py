@@ -20,7 +20,7 @@ from partbook.book import (
     serving,
 )
 
-EVERY = notebooks(ROOT) + [ROOT / "nbs" / "_template.ipynb"]
+EVERY = notebooks(ROOT) + sorted((ROOT / "nbs").glob("_template*.ipynb"))
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())

@@ -190,8 +190,8 @@ def test_a_map_that_appears_meanwhile_stays(album):
     "settings, files",
     [
         ([], []),
-        ({"method": {"deep": [1]}}, []),
-        ({"method": [[1]]}, []),
+        ({"foreground": {"deep": [1]}}, []),
+        ({"foreground": [[1]]}, []),
         ({}, {"p0.png": 1}),
         ({}, ["/etc/passwd.png"]),
         ({}, ["a/../../p0.png"]),
@@ -217,7 +217,7 @@ def test_a_record_of_the_wrong_shape_is_one_sentence(settings, files, album):
 @pytest.mark.parametrize(
     "change",
     [
-        {"method": "border"},
+        {"foreground": "border"},
         {"superpixels": "200"},
         {"size": [24]},
         {"soft": None},
@@ -310,7 +310,7 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
     ],
 )
 def test_a_damaged_direction_is_one_sentence(damage, album):
-    words = dict(method="border", features="rgb")
+    words = dict(foreground="border", features="rgb")
     make(album, **words)
     photograph(album / "late.png", 1)
     whole = (album / "masks" / DIRECTION).read_bytes()
@@ -325,7 +325,7 @@ def test_a_damaged_direction_is_one_sentence(damage, album):
 
 
 def test_a_pipe_for_a_direction_is_refused_twice(album):
-    words = dict(method="border", features="rgb")
+    words = dict(foreground="border", features="rgb")
     make(album, **words)
     photograph(album / "late.png", 1)
     path = album / "masks" / DIRECTION
@@ -423,12 +423,12 @@ def killed_after(count, monkeypatch):
 
 CASES = {
     "new, from colours": ([], dict()),
-    "new, from features": ([], dict(method="border", features="rgb")),
-    "anew, otherwise": ([dict(method="border", features="rgb")], dict(replace=True)),
+    "new, from features": ([], dict(foreground="border", features="rgb")),
+    "anew, otherwise": ([dict(foreground="border", features="rgb")], dict(replace=True)),
     "anew, the same way": ([dict()], dict(replace=True)),
     "anew, with features": (
-        [dict(method="component", features="rgb")],
-        dict(method="border", features="rgb", replace=True),
+        [dict(foreground="component", features="rgb")],
+        dict(foreground="border", features="rgb", replace=True),
     ),
 }
 

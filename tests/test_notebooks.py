@@ -13,6 +13,7 @@ from partbook.book import chapter, notebooks, read_notebook
 SECONDS = 300  # a notebook at small size takes a few; this is for one that hangs
 CHAPTERS = notebooks(ROOT)
 TEMPLATE = ROOT / "nbs" / "_template.ipynb"
+TEMPLATES = [TEMPLATE, ROOT / "nbs" / "_template_method.ipynb"]
 
 RUN = """
 import sys
@@ -51,8 +52,9 @@ def test_runs(path, environment):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_template_runs(environment):
-    done = run(TEMPLATE, environment)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_template_runs(path, environment):
+    done = run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -89,14 +91,15 @@ def test_a_cell_for_gpus_is_left_out(tmp_path, environment):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CHAPTERS if p.stem != "index"] + [TEMPLATE], ids=lambda p: p.stem
+    "path", [p for p in CHAPTERS if p.stem != "index"] + TEMPLATES, ids=lambda p: p.stem
 )
 def test_opens_with_title_and_claim(path):
     assert len(chapter(path, ROOT).claim) > 10
 
 
-def test_template_has_the_anatomy():
-    text = "\n".join(cell["source"] for cell in read_notebook(TEMPLATE)["cells"])
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_template_has_the_anatomy(path):
+    text = "\n".join(cell["source"] for cell in read_notebook(path)["cells"])
     for part in (
         "What you will be able to do",
         "In the paper's words",

@@ -36,7 +36,7 @@ def pictures(folder):
 @pytest.mark.parametrize("method", ["robust", "component", "border"])
 def test_masks_are_written_where_discover_finds_them(method, album, capsys):
     assert (
-        run("saliency", album, "--method", method) == 0
+        run("saliency", album, "--foreground", method) == 0
         and "4 written, 0 there already, 0 skipped" in capsys.readouterr().out
     )
     samples = list(Folder.open(album))
@@ -44,7 +44,7 @@ def test_masks_are_written_where_discover_finds_them(method, album, capsys):
     assert set(np.unique(Image.open(album / "masks" / "more" / "plain.png"))) <= {0, 255}
     record = json.loads((album / "masks" / "saliency.json").read_text())
     assert (
-        record["settings"]["method"] == method
+        record["settings"]["foreground"] == method
         and record["files"] == ["0.png", "1.png", "2.png", "more/plain.png"]
         and "partbook saliency" in record["command"]
     )
@@ -73,7 +73,8 @@ def test_masks_are_written_where_discover_finds_them(method, album, capsys):
 @pytest.mark.parametrize("method", ["robust", "border"])
 def test_soft_maps_are_what_is_learned_from(method, album, capsys):
     assert (
-        run("saliency", album, "--soft", "--method", method) == 0 and not (album / "masks").exists()
+        run("saliency", album, "--soft", "--foreground", method) == 0
+        and not (album / "masks").exists()
     )
     found = Folder.open(album, size=32)
     assert (
@@ -108,11 +109,13 @@ def test_other_settings_do_not_mix(album, capsys):
     made = pictures(album / "masks")
     said = sentence(capsys, "saliency", album, "--patches", 100)
     assert "4 maps made otherwise (superpixels 200, not 100)" in said and "--replace" in said
-    assert "method robust, not border" in sentence(capsys, "saliency", album, "--method", "border")
+    assert "foreground robust, not border" in sentence(
+        capsys, "saliency", album, "--foreground", "border"
+    )
     assert pictures(album / "masks") == made
     assert run("saliency", album) == 0 and "0 written, 4 there already" in capsys.readouterr().out
     assert (
-        run("saliency", album, "--method", "border", "--replace") == 0
+        run("saliency", album, "--foreground", "border", "--replace") == 0
         and "4 written, 0 there already" in capsys.readouterr().out
     )
     assert pictures(album / "masks") != made
@@ -120,7 +123,7 @@ def test_other_settings_do_not_mix(album, capsys):
 
 
 def test_a_photograph_added_later_is_cut_along_the_same_line(album, tmp_path, capsys):
-    words = ["saliency", album, "--method", "border", "--soft", "--out", tmp_path / "maps"]
+    words = ["saliency", album, "--foreground", "border", "--soft", "--out", tmp_path / "maps"]
     assert run(*words) == 0
     made, direction = (
         pictures(tmp_path / "maps"),
@@ -161,7 +164,7 @@ def test_small_narrow_and_equally_named_photographs(album, capsys):
         Image.effect_noise(size, 60).convert("RGB").save(album / name)
     Image.open(album / "0.png").convert("RGB").save(album / "0.jpg")
     for method in ("robust", "border"):
-        assert run("saliency", album, "--method", method, "--out", album.parent / method) == 0
+        assert run("saliency", album, "--foreground", method, "--out", album.parent / method) == 0
         said = capsys.readouterr().out
         assert (
             "7 written" in said
@@ -175,22 +178,25 @@ def test_small_narrow_and_equally_named_photographs(album, capsys):
 
 # Wrong input: what is typed after the folder, and what the sentence must contain.
 WRONG = {
-    "unknown method": (["--method", "luck"], "invalid choice: 'luck'"),
+    "unknown method": (["--foreground", "luck"], "invalid choice: 'luck'"),
     "features for robust": (["--features", "rgb"], "reads no features"),
     "weights for robust": (["--weights", "w.pth"], "reads no features"),
-    "patches for features": (["--method", "component", "--patches", "50"], "has no superpixels"),
+    "patches for features": (
+        ["--foreground", "component", "--patches", "50"],
+        "has no superpixels",
+    ),
     "no patches": (["--patches", "0"], "--patches is 0"),
     "tiny size": (["--size", "3"], "--size is 3 pixels"),
     "unknown features": (
-        ["--method", "border", "--features", "smell"],
+        ["--foreground", "border", "--features", "smell"],
         "no feature extractor named 'smell'",
     ),
     "missing weights": (
-        ["--method", "border", "--features", "squeezenet1_1", "--weights", "nowhere.pth"],
+        ["--foreground", "border", "--features", "squeezenet1_1", "--weights", "nowhere.pth"],
         "no weights file nowhere.pth",
     ),
     "wrong layers": (
-        ["--method", "border", "--features", "rgb", "--layers", "relu9_9"],
+        ["--foreground", "border", "--features", "rgb", "--layers", "relu9_9"],
         "one layer, 'input'",
     ),
     "unknown device": (["--device", "abacus"], "device 'abacus' cannot be used"),
@@ -225,7 +231,7 @@ def test_wrong_folders(album, tmp_path, capsys):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.jpg").write_text("no picture")
     assert "can be read (1 tried)" in sentence(
-        capsys, "saliency", tmp_path / "texts", "--method", "border"
+        capsys, "saliency", tmp_path / "texts", "--foreground", "border"
     )
     assert not (tmp_path / "texts" / "masks").exists()
 
@@ -252,7 +258,7 @@ def test_a_damaged_record(text, expected, album, capsys):
 def test_too_few_photographs_for_a_component(album, capsys):
     for p in list(album.glob("*.png")):
         p.unlink()
-    said = sentence(capsys, "saliency", album, "--method", "component", "--size", 16)
+    said = sentence(capsys, "saliency", album, "--foreground", "component", "--size", 16)
     assert "too few for a principal component" in said and not (album / "masks").exists()
 
 

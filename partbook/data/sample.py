@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OUTSIDE', 'collections', 'KEEPING', 'EDGE', 'LISTS', 'WHOLE_LIST', 'SPREAD', 'FEW', 'NO_OPTION', 'Sample',
            'check_sample', 'crop', 'resize', 'Batch', 'sample_of', 'collate', 'Samples', 'Collection', 'View',
-           'resized', 'cropped', 'batches', 'batch_indices', 'Kept', 'glimpse', 'identity', 'what_differs']
+           'resized', 'cropped', 'spread', 'limited', 'batches', 'batch_indices', 'Kept', 'glimpse', 'identity',
+           'what_differs']
 
 # %% ../../nbs/data/10_sample.ipynb #67fc3b58
 import hashlib
@@ -522,6 +523,24 @@ def resized(collection: Collection, size: int | tuple[int, int]) -> View:
 def cropped(collection: Collection, pad: float = 0.0, square: bool = False) -> View:
     "The collection with every sample cropped to its box."
     return View(collection, lambda s: crop(s, pad=pad, square=square))
+
+# %% ../../nbs/data/10_sample.ipynb #d771661f
+def spread(
+    count: int,  # of pictures
+    limit: int | None = None,  # how many of them are looked at; None: all
+) -> list[int]:
+    "Which pictures a limit leaves, evenly spread. `InputError` for a limit below one."
+    low = f"The limit is {limit}; it counts pictures, so it must be 1 or more."
+    require(limit is None or limit >= 1, low)
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [i * count // limit for i in range(limit)]
+
+
+def limited(collection: Collection, limit: int | None = None) -> Collection:
+    "The collection with only so many of its pictures. With a limit it has another identity."
+    chosen = spread(len(collection), limit)
+    return collection if len(chosen) == len(collection) else View(collection, indices=chosen)
 
 # %% ../../nbs/data/10_sample.ipynb #143a5519
 def batches(

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core import InputError, progress, require
+from ..core import InputError, out_of_memory, progress, require
 from ..data.folder import find_pictures
 from ..data.pictures import UnreadablePicture, read_pixels
 from .protocols import refined_labels
-from ..features.maps import TOO_LARGE, out_of_memory, shrink
+from ..features.maps import TOO_LARGE, shrink
 from ..files import as_path, is_marked_png, kind_of, shown
 from ..methods.method import Method
 from ..parts.crf import CRFSettings
