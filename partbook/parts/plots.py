@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BASE', 'SHADES', 'METHODS', 'SPARE', 'NUMBERED', 'LEGIBLE', 'GREY', 'LARGE', 'part_colours', 'method_colour',
            'as_picture', 'as_bytes', 'draw_picture', 'boundaries', 'overlay', 'contours', 'number_places',
-           'part_numbers', 'draw_landmarks', 'Sheet', 'picture_grid', 'write_figure', 'part_sheet', 'write_palette_png',
-           'read_palette_png', 'write_picture']
+           'part_numbers', 'draw_landmarks', 'Sheet', 'picture_grid', 'write_figure', 'part_sheet', 'renumbered',
+           'bars', 'write_palette_png', 'read_palette_png', 'write_picture']
 
 # %% ../../nbs/parts/20_plots.ipynb #9cc7e82c
 import io
@@ -64,9 +64,10 @@ SPARE = ("#999933", "#aa4499", "#661100", "#6699cc", "#664400")
 
 def method_colour(
     method: str,  # its registered name, or "rgb" or "position" for a trivial baseline
+    features: str = "",  # on "rgb" or "position", k-means is a trivial baseline
 ) -> str:  # as matplotlib reads it
     "The colour of a method in every chart of this book; by its name alone."
-    return METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    return METHODS.get(features) or METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
 
 # %% ../../nbs/parts/20_plots.ipynb #48645320
 def _laid_out(value: Any) -> np.ndarray:  # (H,W) or (H,W,3), not copied
@@ -519,6 +520,39 @@ def part_sheet(
     if path is not None:
         write_figure(path, figure)
     return figure
+
+# %% ../../nbs/parts/20_plots.ipynb #596b964f
+def renumbered(
+    labels: Tensor,  # (B,H,W) integers 0..K
+    like: Tensor,  # (B,H,W) integers 0..K of another method, for the same pictures
+    K: int,
+) -> Tensor:  # (B,H,W)
+    "The same labels in the other's numbers, matched so that most pixels agree."
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = torch.bincount((labels * (K + 1) + like).flatten(), minlength=(K + 1) ** 2)
+    shared = pairs.view(K + 1, K + 1)[1:, 1:]
+    old, new = linear_sum_assignment(shared.cpu().numpy(), maximize=True)
+    number = torch.zeros(K + 1, dtype=labels.dtype, device=labels.device)
+    number[torch.as_tensor(old) + 1] = torch.as_tensor(new, dtype=labels.dtype) + 1
+    return number[labels]
+
+
+def bars(
+    ax: Axes,
+    names: Sequence[str],  # the first stands at the top
+    values: Sequence[float],
+    spreads: Sequence[float],  # deviations; NaN where there is none
+    colours: Sequence[str],
+) -> None:
+    "One bar a line, with its deviation."
+    places = range(len(names))
+    errors = np.nan_to_num(np.asarray(spreads, float))
+    ax.barh(places, values, xerr=errors, color=colours, height=0.7, ecolor="0.35", capsize=2)
+    ax.set_yticks(places, names)
+    ax.invert_yaxis()
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/parts/20_plots.ipynb #12c2add5
 def write_palette_png(
