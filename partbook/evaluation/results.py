@@ -168,8 +168,8 @@ def frame(
 
     rows = list(rows)
     columns = list(dict.fromkeys(c for row in rows for c in row))
-    values = {c: pd.Series([row.get(c) for row in rows], dtype=object) for c in columns}
-    return pd.DataFrame(values, columns=columns)
+    values = [[row.get(c) for c in columns] for row in rows]
+    return pd.DataFrame(values, columns=columns, dtype=object)
 
 
 def read_frame(

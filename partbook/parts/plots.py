@@ -67,7 +67,11 @@ def method_colour(
     features: str = "",  # on "rgb" or "position", k-means is a trivial baseline
 ) -> str:  # as matplotlib reads it
     "The colour of a method in every chart of this book; by its name alone."
-    return METHODS.get(features) or METHODS.get(method) or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    return (
+        METHODS.get(features)
+        or METHODS.get(method)
+        or SPARE[zlib.crc32(method.encode()) % len(SPARE)]
+    )
 
 # %% ../../nbs/parts/20_plots.ipynb #48645320
 def _laid_out(value: Any) -> np.ndarray:  # (H,W) or (H,W,3), not copied
