@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'LIMIT', 'LINES', 'CLASS_LINES', 'HOMES', 'PLACES', 'SIGNS', 'FOLDED', 'SERVES', 'MAIN', 'REFERENCE', 'FOOT',
-           'TAG', 'FIELDS', 'LINK', 'NOT_READ', 'SPEAKS', 'CHECKED', 'COMMANDS', 'find_root', 'notebooks',
-           'read_notebook', 'line_limit', 'serving', 'cleanliness', 'Stop', 'read_route', 'in_order', 'write_route',
-           'route_complaints', 'note_minutes', 'Chapter', 'chapter', 'footer', 'footers', 'write_footers', 'fold',
-           'run_and_save', 'imports_of', 'wrong_arrows', 'Equation', 'tags', 'exported_name', 'equations',
-           'read_register', 'fill_register', 'register_text', 'words_in', 'contents', 'links_in', 'from_root',
-           'dead_links', 'readme', 'html', 'read_cells', 'claims', 'sentences', 'speaking', 'Reading', 'reading',
-           'package_files', 'Figure', 'figures_of_chapters', 'measure', 'print_figures', 'check', 'main']
+           'TAG', 'FIELDS', 'LINK', 'ALT', 'IMAGES', 'NOT_READ', 'SPEAKS', 'CHECKED', 'COMMANDS', 'find_root',
+           'notebooks', 'read_notebook', 'line_limit', 'serving', 'cleanliness', 'Stop', 'read_route', 'in_order',
+           'write_route', 'route_complaints', 'note_minutes', 'Chapter', 'chapter', 'footer', 'footers',
+           'write_footers', 'fold', 'run_and_save', 'imports_of', 'wrong_arrows', 'Equation', 'tags', 'exported_name',
+           'equations', 'read_register', 'fill_register', 'register_text', 'words_in', 'contents', 'links_in',
+           'from_root', 'dead_links', 'readme', 'alt_text', 'draws', 'alt_complaints', 'described', 'html',
+           'read_cells', 'claims', 'sentences', 'speaking', 'Reading', 'reading', 'package_files', 'Figure', 'waits',
+           'figures_of_chapters', 'measure', 'print_figures', 'check', 'main']
 
 # %% ../nbs/20_book.ipynb #df9287f4
 import argparse
@@ -868,6 +869,58 @@ def _local_links(page: str, path: Path, root: Path, out: Path) -> str:
 
     return re.sub(r'href="([^"]+)"', moved, page)
 
+# %% ../nbs/20_book.ipynb #0859b6d7
+ALT = re.compile(r"^#\|\s*fig-alt:(.*(?:\n#\|\s{3,}\S.*)*)\n?", re.M)
+IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
+
+
+def alt_text(
+    source: str,  # of a code cell
+) -> str:
+    "What the cell says its figure shows; empty when it says nothing."
+    match = ALT.search(source)
+    return " ".join(match.group(1).replace("\n#|", " ").split()).strip("\"'") if match else ""
+
+
+def draws(
+    cell: dict,
+) -> bool:
+    "Whether a saved cell shows a figure."
+    return any(kind in o.get("data", {}) for o in cell.get("outputs", []) for kind in IMAGES)
+
+
+def alt_complaints(
+    root: str | Path = ".",
+) -> list[str]:
+    "The cells that show a figure and do not say what it shows."
+    return [
+        f"{path.relative_to(root).as_posix()}: cell {cell.get('id')} shows a figure; say what is "
+        "on it in a line #| fig-alt: ..."
+        for path in notebooks(root)
+        for cell in read_notebook(path)["cells"]
+        if draws(cell) and not alt_text(cell["source"])
+    ]
+
+# %% ../nbs/20_book.ipynb #4393b4b1
+def described(
+    nb: Any,  # of nbformat; changed
+) -> Any:
+    "A notebook for a page: its figures carry their descriptions, as a page's pictures do."
+    from html import escape
+
+    for cell in nb.cells:
+        words = alt_text(cell.source) if cell.cell_type == "code" else ""
+        if not words:
+            continue
+        cell.source = ALT.sub("", cell.source)
+        for output in cell.outputs:
+            data = output.get("data", {})
+            for kind in ("image/png", "image/jpeg"):
+                if kind in data:
+                    url = f"data:{kind};base64,{''.join(data.pop(kind)).strip()}"
+                    data["text/html"] = f'<img alt="{escape(words)}" src="{url}">'
+    return nb
+
 # %% ../nbs/20_book.ipynb #eb2476af
 def html(
     out: str | Path,  # an empty or new folder
@@ -887,7 +940,9 @@ def html(
     written = []
     for path in progress(notebooks(root), "writing pages"):
         place = path.relative_to(Path(root) / "nbs").with_suffix(".html")
-        page, _ = nbconvert.HTMLExporter(embed_images=True).from_filename(str(path))
+        about = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+        nb = described(_tool("nbformat").read(path, as_version=4))
+        page, _ = nbconvert.HTMLExporter(embed_images=True).from_notebook_node(nb, about)
         if mathjax is not None:
             page = _local_mathjax(page, "../" * (len(place.parts) - 1) + "tex-svg-full.js")
         text = _local_links(page, path, Path(root), out)
@@ -1022,18 +1077,6 @@ def _mypy(root: Path) -> tuple[int, int] | None:
     return len(wrong), sum(name.partition("/")[0] in CHECKED for name in wrong)
 
 
-def _seconds_of(words: list[str], root: Path) -> str:
-    "CPU seconds that Python takes for some words, the best of three."
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    taken = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=False)
-        after = os.times()
-        user = after.children_user - before.children_user
-        taken.append(user + after.children_system - before.children_system)
-    return f"{min(taken):.1f} s"
-
 # %% ../nbs/20_book.ipynb #4e1c122d
 class Figure(NamedTuple):
     "One line of the measure: what it is now, beside what it was and what it should be."
@@ -1046,6 +1089,44 @@ class Figure(NamedTuple):
 
 def _share(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.0f} %"
+
+# %% ../nbs/20_book.ipynb #4a1e9c9d
+def _undescribed(root: Path, chapters: Iterable[Path]) -> Figure:
+    cells = [cell for path in chapters for cell in read_notebook(path)["cells"]]
+    figures = sum(draws(cell) for cell in cells)
+    now = f"{len(alt_complaints(root))} of {figures}"
+    return Figure("figures without a description", "all", now, "0")
+
+
+def _cpu_seconds(root: Path, *words: str) -> float:
+    "CPU seconds of a Python command, the best of three."
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    taken = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=False)
+        after = os.times()
+        user = after.children_user - before.children_user
+        taken.append(user + after.children_system - before.children_system)
+    return min(taken)
+
+
+def waits(
+    root: str | Path = ".",
+) -> list[Figure]:
+    "What one waits for, at the command line and for the tests (as recorded; they take long)."
+    root = Path(root)
+    listing = f"{_cpu_seconds(root, '-m', 'partbook.start', 'data'):.1f} s"
+    empty = _cpu_seconds(root, "-c", "")
+    importing = f"{_cpu_seconds(root, '-c', 'import partbook') - empty:.2f} s"
+    table = root / "results" / "tests.csv"
+    rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
+    minutes = f"{float(rows[-1]['seconds']) / 60:.1f}" if rows else "not recorded"
+    return [
+        Figure("CPU seconds of partbook data", "", listing, "<= 1 s"),
+        Figure("CPU seconds of import partbook", "", importing, "< 0.2 s"),
+        Figure("minutes of the tests, two cores", "26", minutes, "<= 13"),
+    ]
 
 # %% ../nbs/20_book.ipynb #9cb8a2b2
 def figures_of_chapters(
@@ -1074,6 +1155,7 @@ def figures_of_chapters(
         Figure("@patch", "243", str(_patches(root)), "0"),
         Figure("links of the index that lead nowhere", "59", str(len(dead)), "0"),
         Figure("links of chapters that lead nowhere", "", str(len(elsewhere)), "0"),
+        _undescribed(root, each),
     ]
 
 # %% ../nbs/20_book.ipynb #d308460c
@@ -1084,16 +1166,12 @@ def measure(
     root = Path(root)
     errors = _mypy(root)
     said = "no mypy here" if errors is None else f"{errors[0]}, {errors[1]} where it counts"
-    start = ["-m", "partbook.start"]
-    helped = _seconds_of([*start, "--help"], root)
-    listed = _seconds_of([*start, "data"], root)
-    imported = _seconds_of(["-c", "import partbook"], root)
+    helping = f"{_cpu_seconds(root, '-m', 'partbook.start', '--help'):.1f} s"
     goal = "0 in " + ", ".join(name.removesuffix(".py") for name in CHECKED)
     return figures_of_chapters(root) + [
         Figure("mypy errors", "1225", said, goal),
-        Figure("CPU seconds of partbook --help", "8 to 9 s", helped, "<= 0.5 s"),
-        Figure("CPU seconds of partbook data", "8 to 9 s", listed, "<= 1 s"),
-        Figure("CPU seconds of import partbook", "", imported, "<= 0.2 s"),
+        Figure("CPU seconds of partbook --help", "8 to 9 s", helping, "<= 0.5 s"),
+        *waits(root),
     ]
 
 
@@ -1146,6 +1224,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("register", help="fill in nbs/register.csv from the notebooks")
     commands.add_parser("readme", help="make README.md from nbs/index.ipynb")
     commands.add_parser("measure", help="count what makes the book easy or hard to read")
+    commands.add_parser("alt", help="name the figures that nobody described")
     pages = commands.add_parser("html", help="write the book as HTML")
     pages.add_argument("out", help="folder to write to")
     pages.add_argument("--mathjax", help="a local tex-svg-full.js, for reading without a network")
@@ -1190,6 +1269,10 @@ def _fold(root: Path) -> None:
     print(f"folded cells in {len(fold(root))} chapters")
 
 
+def _alt(root: Path) -> None:
+    print("\n".join(alt_complaints(root)) or "every figure is described")
+
+
 def _measure(root: Path) -> None:
     print_figures([Figure("", "before", "now", "goal"), *measure(root)])
 
@@ -1200,6 +1283,7 @@ COMMANDS = {
     "route": _route,
     "fold": _fold,
     "measure": _measure,
+    "alt": _alt,
 }
 
 

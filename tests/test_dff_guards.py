@@ -208,3 +208,11 @@ def test_wrong_input(train):
         DFF(DFFSettings(signs="none", sample=500), phi).fit(train)
     with pytest.raises(InputError, match="at least 2 restarts"):
         suggest_rank(noisy, [2], restarts=1)
+
+
+def test_fewer_factors_find_theirs_among_more():
+    "So that a factor keeps its number, and its colour, when there is one more."
+    more = torch.eye(5, 8) + 0.01
+    fewer = more[[3, 0, 4]] * 7
+    order, cosines = match_factors(fewer, more)
+    assert order == [3, 0, 4] and cosines.min() > 0.999

@@ -5,16 +5,25 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+from conftest import ROOT
 
 from partbook.core import InputError
 from partbook.evaluation.results import (
+    EACH,
     append_row,
     as_table,
     find_results,
+    frame,
     mean_std,
+    ranked,
+    read_frame,
     read_rows,
+    recorded,
     revision,
+    table,
     write_rows,
 )
 
@@ -304,3 +313,82 @@ def test_killed_appenders_lose_nothing(tmp_path):
         assert mine in (list(range(count)), list(range(count + 1)))
     append_row(path, {"who": 9, "n": 0}, command="")
     assert read_rows(path)[-1]["who"] == 9 and [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+
+
+# ---------------------------------------------------------------- tables of pandas
+
+METRICS = ("fg_nmi", "fg_ari", "nmi", "ari", "purity", "landmark_error")
+
+
+def test_statistics_are_those_of_numpy_to_the_last_digit():
+    runs = recorded(ROOT / "results")
+    averaged = mean_std(runs, list(EACH), METRICS)
+    groups = {}
+    for row in runs.to_dict("records"):
+        groups.setdefault(tuple(str(row[c]) for c in EACH), []).append(row)
+    assert len(averaged) == len(groups) > 20 and averaged["runs"].sum() == len(runs)
+    for line, rows in zip(averaged.to_dict("records"), groups.values()):
+        assert [line[c] for c in EACH] == [rows[0][c] for c in EACH] and line["runs"] == len(rows)
+        for metric in METRICS:
+            values = [row[metric] for row in rows if row[metric] is not None]
+            wanted = (np.mean(values), np.std(values, ddof=1) if len(values) > 1 else np.nan)
+            assert np.array_equal((line[metric], line[f"{metric}_std"]), wanted, equal_nan=True)
+
+
+def test_what_was_not_measured_is_left_out_and_not_a_number_is_not():
+    rows = [{"m": "a", "x": 1.0}, {"m": "a", "x": None}, {"m": "a"}, {"m": "b", "x": float("nan")}]
+    assert mean_std(rows, "m", ["x"])["x"].tolist()[0] == 1.0
+    nothing = mean_std(rows + [{"m": "b", "x": 2.0}, {"m": "c", "x": None}], "m", ["x"])["x"]
+    assert nothing.isna().tolist() == [False, True, True]
+    assert as_table(mean_std(rows, "m", ["x"])).endswith("| b | 1 | - |")
+
+
+def test_groups_are_of_any_values_and_in_order_of_appearance():
+    rows = [{"zoom": z, "x": float(i)} for i, z in enumerate([[2, 1], None, True, [2, 1], 1])]
+    found = mean_std(rows, "zoom", ["x"])
+    assert found["zoom"].tolist() == [[2, 1], None, True, 1] and found["x"].tolist()[0] == 1.5
+
+
+def test_the_best_stands_first_and_who_did_not_measure_last():
+    rows = [{"m": m, "x": x} for m, x in zip("abcd", (1.0, None, 3.0, 3.0))]
+    assert ranked(rows, "x")[["rank", "m"]].values.tolist() == [
+        [1, "c"],
+        [1, "d"],
+        [3, "a"],
+        [None, "b"],
+    ]
+    assert ranked(rows, "x", lower=True)["m"].tolist() == ["a", "c", "d", "b"]
+    with pytest.raises(InputError, match="no column 'y'"):
+        ranked(rows, "y")
+
+
+def test_a_table_is_for_reading():
+    rows = [{"method": "a", "K": 6, "x": 42.04, "x_std": 2.96}, {"method": "b", "K": 4, "x": None}]
+    shown = table(rows, {"method": "method", "K": "K", "x": "FG-NMI"})
+    assert shown.index.tolist() == ["a", "b"] and list(shown.columns) == ["K", "FG-NMI"]
+    assert shown["FG-NMI"].tolist() == ["42.0 ± 3.0", "-"] and shown["K"].tolist() == ["6", "4"]
+    assert len(shown.to_html()) < 1000
+
+
+def test_frames_keep_values_as_they_are(tmp_path):
+    rows = [{"K": 6, "a": "x", "l": [1]}, {"K": None, "b": True}]
+    whole = [{c: row.get(c) for c in ("K", "a", "l", "b")} for row in rows]
+    assert frame(rows).to_dict("records") == whole and type(frame(rows)["K"][0]) is int
+    assert read_frame(write_rows(tmp_path / "a.csv", rows)).to_dict("records") == whole
+    assert as_table(pd.DataFrame({"x": [1.5, np.nan]})) == as_table([{"x": 1.5}, {"x": None}])
+    assert read_frame(tmp_path / "missing.csv").empty and mean_std([], "m", ["x"]).empty
+
+
+def test_a_bad_field_is_named_with_its_file_and_line(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text('method,note,nmi\na,"two\nlines",1.5\nb,,\nc,,"4,8"\n')
+    assert len(read_frame(path, ["note"][1:])) == 3
+    with pytest.raises(InputError, match="runs.csv, line 5, field 'nmi' holds '4,8', which is not"):
+        read_frame(path, ["nmi"])
+
+
+@pytest.mark.parametrize("module", ["partbook", "partbook.evaluation.results", "partbook.cli"])
+def test_pandas_waits_until_there_is_a_table(module):
+    code = f"import sys, {module}; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

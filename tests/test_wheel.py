@@ -107,3 +107,10 @@ def test_metadata(installed):
     code = "from importlib.metadata import metadata as m\nx = m('partbook')\nprint(x['License-Expression'] or x['License'], x['Requires-Python'], x.get_all('Provides-Extra'))"
     assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev', 'dino']"
     assert list(installed.glob("partbook-*.dist-info/**/LICENSE"))
+
+
+def test_what_makes_tables_comes_with_it(installed):
+    "Pandas is an ordinary dependency."
+    code = "from importlib.metadata import requires; print(*requires('partbook'), sep='\\n')"
+    needs = [line for line in python(installed, code).splitlines() if "extra ==" not in line]
+    assert any(line.startswith("pandas>=") for line in needs)
