@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ def require(
     if not condition:
         raise InputError(message)
 
-# %% ../nbs/10_core.ipynb #49a857f0
-def _is_same(known: type, entry: type) -> bool:
-    places = {known.__module__, entry.__module__}
-    return known.__qualname__ == entry.__qualname__ and (len(places) == 1 or "__main__" in places)
-
 # %% ../nbs/10_core.ipynb #fc3bb9b4
 class Registry:
     "Names to entries, collected from all modules of one sub-package of partbook."
@@ -47,41 +43,54 @@ class Registry:
         word: str,  # what an entry is called in messages: "method", "collection", ...
         package: str,  # the sub-package whose modules register entries
     ):
-        self.word = word
-        self.package = package
-        self._entries: dict[str, Any] = {}
-        self._complete = False
+        self.word, self.package, self._entries, self._complete = word, package, {}, False
 
-    def register(self, name: str) -> Callable:
-        "Class decorator: file the class under `name` (two classes may not share one)."
+# %% ../nbs/10_core.ipynb #5e34bd7a
+def _is_same(known: type, entry: type) -> bool:
+    places = {known.__module__, entry.__module__}
+    return known.__qualname__ == entry.__qualname__ and (len(places) == 1 or "__main__" in places)
 
-        def file(entry):
-            known = self._entries.get(name, entry)
-            taken = f"The {self.word} name {name!r} is taken by {known}; choose another name."
-            require(_is_same(known, entry), taken)
-            self._entries[name] = entry
-            entry.registered_name = name
-            return entry
 
-        return file
+@patch
+def register(self: Registry, name: str) -> Callable:
+    "Class decorator: file the class under `name` (two classes may not share one)."
 
-    def names(self) -> list[str]:
-        "All registered names, sorted."
-        if not self._complete:
-            package = importlib.import_module(self.package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-                importlib.import_module(f"{self.package}.{module}")
-            self._complete = True
-        return sorted(self._entries)
+    def file(entry):
+        known = self._entries.get(name, entry)
+        require(
+            _is_same(known, entry),
+            f"The {self.word} name {name!r} is taken by {known}; choose another name.",
+        )
+        self._entries[name] = entry
+        entry.registered_name = name
+        return entry
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries or name in self.names()
+    return file
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self:
-            known = ", ".join(self.names())
-            raise InputError(f"There is no {self.word} named {name!r}; choose one of: {known}.")
-        return self._entries[name]
+# %% ../nbs/10_core.ipynb #1e2b8534
+@patch
+def names(self: Registry) -> list[str]:
+    "All registered names, sorted."
+    if not self._complete:
+        package = importlib.import_module(self.package)
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{self.package}.{module}")
+        self._complete = True
+    return sorted(self._entries)
+
+
+@patch
+def __contains__(self: Registry, name: str) -> bool:
+    return name in self._entries or name in self.names()
+
+
+@patch
+def __getitem__(self: Registry, name: str):
+    if name not in self:
+        raise InputError(
+            f"There is no {self.word} named {name!r}; choose one of: {', '.join(self.names())}."
+        )
+    return self._entries[name]
 
 # %% ../nbs/10_core.ipynb #7426bf9c
 def is_small() -> bool:
