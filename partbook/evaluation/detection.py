@@ -398,8 +398,8 @@ def mean_positions(
     "Where each part is on average; the middle for a part that never occurs."
     step = -(-len(collection) // protocol.pictures)
     some = View(collection, indices=range(0, len(collection), step))
-    total: Tensor | int = 0
-    count: Tensor | int = 0
+    total = torch.zeros(())
+    count = torch.zeros((), dtype=torch.int64)
     for batch, frame in framed(some, size, 64, short=protocol.short):
         points, there = protocol.centres(batch, frame, collection)
         shares = points / frame[:, None, None]
