@@ -39,7 +39,8 @@ from partbook.methods.contrastive import (
 )
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import upsample
-from .fit import Lookout, Objective, Run, launch, make_optimiser
+from .fit import Objective, Run, launch, make_optimiser
+from .look import Lookout
 
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
 def paper_example(
