@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 from conftest import ROOT
 
-from partbook.book import chapter, notebooks, read_notebook
+from partbook.chapters import chapter, notebooks, read_notebook
 
 BROWSER = next(
     (

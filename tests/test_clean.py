@@ -9,16 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from partbook.book import (
-    CLASS_LINES,
-    FOLDED,
-    HOMES,
-    LINES,
-    cleanliness,
-    notebooks,
-    read_notebook,
-    serving,
-)
+from partbook.book import CLASS_LINES, FOLDED, HOMES, LINES, cleanliness, serving
+from partbook.chapters import notebooks, read_notebook
 
 EVERY = notebooks(ROOT) + sorted((ROOT / "nbs").glob("_template*.ipynb"))
 

@@ -9,13 +9,9 @@ from sklearn.metrics import average_precision_score
 from partbook.core import InputError, generator
 from partbook.data.sample import Collection, Sample, View, collections
 from partbook.evaluation.detection import (
-    RULES,
     Detected,
     LandmarkDetection,
     PartDetection,
-    ScoredHits,
-    assign,
-    average_precision,
     averaged,
     best_iou,
     by_part,
@@ -23,13 +19,19 @@ from partbook.evaluation.detection import (
     detection_baselines,
     foreground_maps,
     framed,
-    iou,
     mean_positions,
+    unit_of,
+)
+from partbook.evaluation.precision import (
+    RULES,
+    ScoredHits,
+    assign,
+    average_precision,
+    iou,
     peaks,
     precision_recall,
     shared,
     true_positives,
-    unit_of,
 )
 from partbook.evaluation.protocols import default_protocols, protocols
 from partbook.methods.method import Method, Settings

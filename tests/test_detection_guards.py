@@ -10,22 +10,24 @@ from sklearn.metrics import average_precision_score
 from partbook.core import InputError, generator
 from partbook.data.sample import Collection, Kept, Sample, View, collections
 from partbook.evaluation.detection import (
-    RULES,
     LandmarkDetection,
     PartDetection,
-    ScoredHits,
-    assign,
-    average_precision,
     averaged,
     best_iou,
     by_part,
     clipped,
     framed,
+    unit_of,
+)
+from partbook.evaluation.precision import (
+    RULES,
+    ScoredHits,
+    assign,
+    average_precision,
     iou,
     peaks,
     shared,
     true_positives,
-    unit_of,
 )
 from partbook.methods.method import Method, Settings
 

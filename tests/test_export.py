@@ -11,24 +11,24 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from partbook.book import (
+from partbook.book import readme
+from partbook.chapters import (
     FOOT,
     LAYERS,
     MAIN,
     chapter,
     contents,
     dead_links,
-    figures_of_chapters,
     footers,
     from_root,
     in_order,
     notebooks,
     read_notebook,
     read_route,
-    readme,
     route_complaints,
     wrong_arrows,
 )
+from partbook.reading import figures_of_chapters
 
 
 @pytest.fixture(scope="module")

@@ -17,24 +17,20 @@ from partbook.evaluation.census import Census
 from partbook.evaluation.results import read_rows
 from partbook.files import read_json
 from partbook.methods.method import Method, Trained, TrainSettings
+from partbook.training.checkpoint import changing
 from partbook.training.fit import (
-    Log,
-    Lookout,
     Run,
-    advice,
-    changing,
     check_run,
-    columns_of,
     fit,
     live_parts,
     make_optimiser,
     one_pass,
     pictures_of_step,
     poly,
-    read_log,
-    undisturbed,
     validate,
 )
+from partbook.training.log import Log, columns_of, read_log
+from partbook.training.look import Lookout, advice, undisturbed
 
 
 class Tiny(Trained):

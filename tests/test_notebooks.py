@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from partbook.book import chapter, notebooks, read_notebook
+from partbook.chapters import chapter, notebooks, read_notebook
 
 SECONDS = 300  # a notebook at small size takes a few; this is for one that hangs
 CHAPTERS = notebooks(ROOT)

@@ -6,7 +6,8 @@ import importlib
 import pytest
 from conftest import ROOT
 
-from partbook.book import Equation, chapter, equations, fill_register, read_register, tags
+from partbook.chapters import chapter
+from partbook.register import Equation, equations, fill_register, read_register, tags
 
 ROWS = read_register(ROOT)
 PAPERS = {

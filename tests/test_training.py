@@ -27,10 +27,12 @@ from partbook.core import InputError
 from partbook.data.sample import Collection, Kept, Sample, View, collections, identity
 from partbook.evaluation.census import Census, census
 from partbook.evaluation.results import read_rows
-from partbook.methods.method import Trained, TrainSettings, methods
+from partbook.methods.method import Trained, TrainSettings, methods, seal_of
 from partbook.training import benchmarks
 from partbook.training import fit as training
-from partbook.training.fit import LOOK, Log, columns_of, fit, read_log, undisturbed, validate
+from partbook.training.fit import fit, validate
+from partbook.training.log import LOOK, Log, columns_of, read_log
+from partbook.training.look import undisturbed
 from partbook.weights import load_tensors
 
 STEPS = 40
@@ -816,7 +818,7 @@ def in_state(change, sealed=True):
         tensors = change(tensors) or tensors
         save_file(tensors, path)
         if sealed:
-            in_record(tensors={"count": len(tensors), **training.seal_of(path)})(folder)
+            in_record(tensors={"count": len(tensors), **seal_of(path)})(folder)
 
     return rewrite
 

@@ -36,11 +36,8 @@ def whole_pictures(collection: Collection) -> Collection:
     masks = {}
     for i in progress(range(len(collection)), "pictures"):
         s = collection[i]
-        require(
-            s.mask is not None,
-            f"Sample {s.name!r} has no mask; a foreground is measured on collections that "
-            "have true ones.",
-        )
+        bare = f"Sample {s.name!r} has no mask; a foreground is measured on collections that "
+        require(s.mask is not None, bare + "have true ones.")
         key = s.image.numpy().tobytes()
         first.setdefault(key, i)
         masks[key] = masks.get(key, False) | s.mask
@@ -82,7 +79,9 @@ def measure_foregrounds(
     each: int = 50,  # up to so many pictures, the IoU of each is part of the row
 ) -> list[dict[str, Any]]:
     "IoU and MAE of every guess, in percent."
-    rows, fitting, test = [], Kept(fitting), Kept(test)
+    rows = []
+    fitting = Kept(fitting)
+    test = Kept(test)
     for name, (guess, how) in guesses(fitting, extractor, device).items():
         seconds = 0.0
         scores = []
@@ -98,17 +97,10 @@ def measure_foregrounds(
             names += batch.names
         iou = torch.cat(scores)
         mae = torch.cat(errors)
-        rows.append(
-            {
-                "method": name,
-                "iou": float(iou.mean()),
-                "mae": float(mae.mean()),
-                "iou_median": float(iou.median()),
-                "pictures": len(iou),
-                "ms_per_picture": 1e3 * seconds / len(iou),
-                "source": how,
-            }
-        )
+        row = {"method": name, "iou": float(iou.mean()), "mae": float(mae.mean())}
+        row |= {"iou_median": float(iou.median()), "pictures": len(iou)}
+        row |= {"ms_per_picture": 1e3 * seconds / len(iou), "source": how}
+        rows.append(row)
         if len(iou) <= each:
             rows[-1] |= {"names": names, "each": [round(v, 1) for v in iou.tolist()]}
     return rows
@@ -173,21 +165,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     start = time.perf_counter()
     try:
-        require(
-            args.size is None or args.size >= 16,
-            f"--size is {args.size} pixels; at least 16 are needed.",
-        )
+        small = f"--size is {args.size} pixels; at least 16 are needed."
+        require(args.size is None or args.size >= 16, small)
         require(args.count >= 1, f"--count is {args.count}; at least one picture is needed.")
         device = pick_device(args.device)
         extractor = load_extractor(args.features, args.weights, device=device)
         size = args.size or extractor.default_size
-        rows = measure_foregrounds(
-            *open_pictures(args.data, args.root, size, args.count), extractor, device
-        )
+        pictures = open_pictures(args.data, args.root, size, args.count)
+        rows = measure_foregrounds(*pictures, extractor, device)
         print_table(rows, ["method", "iou", "mae", "iou_median", "pictures", "ms_per_picture"])
-        command = " ".join(
-            ["python -m partbook.evaluation.foreground", *(sys.argv[1:] if argv is None else argv)]
-        )
+        typed = sys.argv[1:] if argv is None else argv
+        command = " ".join(["python -m partbook.evaluation.foreground", *typed])
         for row in rows if args.record else ():
             append_row(
                 args.record,

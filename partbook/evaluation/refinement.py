@@ -33,13 +33,11 @@ def coarse_maps(
 ) -> Tensor:  # (B,K+1,H,W)
     "Part maps as a segmenter would give them."
     inside = one_hot_maps(labels, K)
-    maps = F.interpolate(
-        torch.cat([1 - inside.sum(1, keepdim=True), inside], 1), (cells, cells), mode="area"
-    )
-    scores = (maps + 0.05).log() + noise * torch.randn(maps.shape, generator=generator(seed)).to(
-        maps
-    )
-    return upsample(scores, tuple(labels.shape[-2:])).softmax(1)
+    all_maps = torch.cat([1 - inside.sum(1, keepdim=True), inside], 1)
+    maps = F.interpolate(all_maps, (cells, cells), mode="area")
+    drawn = torch.randn(maps.shape, generator=generator(seed)).to(maps)
+    scores = (maps + 0.05).log() + noise * drawn
+    return upsample(scores, (labels.shape[-2], labels.shape[-1])).softmax(1)
 
 
 def birds_of(count: int, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -52,22 +50,10 @@ def photographs_of(
     root: str, count: int, size: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     "Pictures and maps of two labels, of the photographs of a VOCdevkit folder."
-    album = collections["pascal"].open(
-        root,
-        "all",
-        size,
-        lists="Segmentation",
-        categories="all",
-        unit="image",
-        area=0.1,
-        min_parts=0,
-        mask="object",
-    )
-    require(
-        len(album) >= count,
-        f"{root} has {len(album)} photographs with an object; ask for as many at most, not "
-        f"{count}.",
-    )
+    how = dict(lists="Segmentation", categories="all", unit="image", area=0.1, min_parts=0)
+    album = collections["pascal"].open(root, "all", size, mask="object", **how)
+    few = f"{root} has {len(album)} photographs with an object; ask for as many at most, not "
+    require(len(album) >= count, f"{few}{count}.")
     batch = album.batch(range(count)).to(device)
     return batch.images, coarse_maps(batch.masks.long(), 1)
 
@@ -80,9 +66,8 @@ def speed_benchmark(
     settings = CRFSettings().at(size)
 
     def run(form):
-        return (
-            refine(maps, images, replace(settings, form=form)).argmax(1).cpu()
-        )  # reading waits for the device
+        refined = refine(maps, images, replace(settings, form=form))
+        return refined.argmax(1).cpu()  # reading waits for the device
 
     run("fast")
     quick, seconds = timed(lambda: run("fast"), repeats)
@@ -103,12 +88,9 @@ def speed_benchmark(
 def agreement_benchmark(images: Tensor, maps: Tensor, settings: CRFSettings) -> dict[str, Any]:
     """Percent of pixels with the same label in both forms:
     of all, in the worst picture, and of those whose label the CRF changes."""
-    exact = torch.cat(
-        [
-            refine(m[None], i[None], replace(settings, form="exact")).argmax(1)
-            for m, i in zip(maps, images)
-        ]
-    )
+    literal = replace(settings, form="exact")
+    each = [refine(m[None], i[None], literal).argmax(1) for m, i in zip(maps, images)]
+    exact = torch.cat(each)
     same = refine(maps, images, settings).argmax(1) == exact
     changed = exact != maps.argmax(1)
     return {

@@ -80,9 +80,8 @@ def nmf_benchmark(
         return _quiet_nmf(non_negative_factorization, *arrays, iterations)
 
     (found, expected), (quick, slow) = in_turn([ours, reference], repeats)
-    difference = max(
-        float((a - torch.from_numpy(b)).norm() / a.norm()) for a, b in zip(found, expected)
-    )
+    pairs = [(a, torch.from_numpy(b)) for a, b in zip(found, expected)]
+    difference = max(float((a - b).norm() / a.norm()) for a, b in pairs)
     return {
         "benchmark": "NMF beside scikit-learn",
         "vectors": vectors,
@@ -101,10 +100,8 @@ def with_gradients(loss: Callable[..., Tensor], *inputs: Tensor) -> Callable[[],
 
     def call():
         value = loss(*inputs)
-        found = [
-            value.detach(),
-            *torch.autograd.grad(value.sum(), [x for x in inputs if x.requires_grad]),
-        ]
+        wanted = [x for x in inputs if x.requires_grad]
+        found = [value.detach(), *torch.autograd.grad(value.sum(), wanted)]
         return [v.cpu() for v in found]
 
     return call
@@ -129,12 +126,8 @@ def compared(
 # %% ../../nbs/evaluation/70_speed.ipynb #0115a73c
 def drawn_maps(count: int, K: int, size: int, device: torch.device | str) -> Tensor:  # (B,K,S,S)
     "Part maps that ask for gradients, from random scores; the background is left out."
-    return (
-        torch.randn(count, K + 1, size, size, generator=generator(0))
-        .softmax(1)[:, 1:]
-        .to(device)
-        .requires_grad_()
-    )
+    scores = torch.randn(count, K + 1, size, size, generator=generator(0))
+    return scores.softmax(1)[:, 1:].to(device).requires_grad_()
 
 
 def semantic_benchmark(
@@ -224,19 +217,10 @@ def build_parser() -> argparse.ArgumentParser:
 # %% ../../nbs/evaluation/70_speed.ipynb #5c4b7f50
 def measure_methods(given: argparse.Namespace) -> tuple[str, list[dict[str, Any]]]:
     "The file the row belongs in, and the row."
-    low = min(
-        given.vectors,
-        given.channels,
-        given.iterations,
-        given.parts,
-        given.repeats,
-        given.loss_channels,
-        given.size // 16,
-    )
-    require(
-        low >= 1,
-        f"every size must be at least 1, and --size at least 16; the smallest found is {low}.",
-    )
+    sizes = (given.vectors, given.channels, given.iterations, given.parts, given.repeats)
+    low = min(*sizes, given.loss_channels, given.size // 16)
+    said = f"every size must be at least 1, and --size at least 16; the smallest found is {low}."
+    require(low >= 1, said)
     return "methods.csv", [BENCHMARKS[given.what](given)]
 
 

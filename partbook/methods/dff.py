@@ -37,7 +37,7 @@ def squared_error(
     "The squared Frobenius norm of V - WH, as written."
     return (V - W @ H).square().sum()
 
-# %% ../../nbs/methods/50_dff.ipynb #80a64b42
+
 def expanded_error(
     energy: Tensor,  # the squared norm of V
     WtV: Tensor,  # (K,C)
@@ -65,7 +65,7 @@ def literal_updates(V: Tensor, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     W = multiplied(W, V @ H.T, (W @ H) @ H.T)
     return W, multiplied(H, W.T @ V, W.T @ (W @ H))
 
-# %% ../../nbs/methods/50_dff.ipynb #243d2af9
+
 def update_activations(
     W: Tensor,  # (N,K)
     VHt: Tensor,  # (N,K)
@@ -235,7 +235,7 @@ def as_amounts(
     "Descriptors as amounts that can be added up."
     return rectified(vectors - offset, split=signs in ("centre", "split"))
 
-# %% ../../nbs/methods/50_dff.ipynb #e65a906c
+
 def foreground_weights(
     batch: Batch,
     size: tuple[int, int],  # (h,w) of the feature grid

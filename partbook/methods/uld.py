@@ -36,7 +36,7 @@ def landmark_positions(
     "The mean position of each map."
     return part_centres(maps, (2, 2)) - 1
 
-# %% ../../nbs/methods/60_uld.ipynb #932a7a73
+
 def variances(
     maps: Tensor,  # (B,K,h,w)
 ) -> Tensor:  # (B,K,2) along x and along y, in units of half the picture, squared
@@ -67,7 +67,7 @@ def separation_loss(
     apart = between.square().sum(-1) / 4  # of the side, whose length is 2
     return torch.exp(-apart / (2 * bandwidth**2)).sum((1, 2)) - positions.shape[1]
 
-# %% ../../nbs/methods/60_uld.ipynb #70a2f3da
+
 def overlap_loss(
     maps: Tensor,  # (B,K,h,w) part maps, the background left out
     window: int = 1,  # m, cells
@@ -87,7 +87,7 @@ def landmark_equivariance(
     Zhang et al. 2018)."""
     return (warp.at(warped) - positions).square().sum(-1)
 
-# %% ../../nbs/methods/60_uld.ipynb #d509cb08
+
 @torch.no_grad()
 def still_seen(
     positions: Tensor,  # (B,K,2) in [-1,1], in the original pictures

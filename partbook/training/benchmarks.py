@@ -39,7 +39,9 @@ from partbook.methods.contrastive import (
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import upsample
 from ..readers.cub import LANDMARKS, write_cub
-from .fit import Lookout, Objective, Run, launch, make_optimiser
+from .fit import Objective, Run, launch, make_optimiser
+from .look import Lookout
+
 
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
 def paper_example(
@@ -73,9 +75,8 @@ def loss_benchmark(
         return feature_loss(maps, levels) + visual_loss(maps, colours)
 
     def literal(maps):
-        return sum(literal_feature_loss(maps, f) for f in levels) + literal_visual_loss(
-            maps, colours
-        )
+        of_features = sum(literal_feature_loss(maps, f) for f in levels)
+        return of_features + literal_visual_loss(maps, colours)
 
     def run(form):
         found = loss_and_gradient(form, scores, size)
@@ -103,11 +104,8 @@ class Noise(Collection):
     def __init__(self, count: int, size: int):
         g = generator(0)
         self.images = torch.rand(count, 3, size, size, generator=g)
-        self.masks = (
-            (torch.rand(count, size // 16, size // 16, generator=g) < 0.5)
-            .repeat_interleave(16, 1)
-            .repeat_interleave(16, 2)
-        )
+        coarse = torch.rand(count, size // 16, size // 16, generator=g) < 0.5
+        self.masks = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -136,18 +134,14 @@ def method_of(
 ) -> Trained:
     """The registered method that these settings are of, ready to train.
     `InputError` for one whose step is not two networks."""
-    cls = next(
-        (m for m in map(methods.__getitem__, methods.names()) if m.Settings is type(settings)), None
-    )
-    require(
-        cls is not None, f"No registered method has settings of the type {type(settings).__name__}."
-    )
+    registered = map(methods.__getitem__, methods.names())
+    cls = next((m for m in registered if m.Settings is type(settings)), None)
+    unknown = f"No registered method has settings of the type {type(settings).__name__}."
+    require(cls is not None, unknown)
     method = cls.build(settings, weights, device).train()
-    require(
-        hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels"),
-        f"The method {cls.registered_name!r} has no network and extractor to measure its "
-        "step against; choose contrastive or scops.",
-    )
+    bare = f"The method {cls.registered_name!r} has no network and extractor to measure its step "
+    two = hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels")
+    require(two, bare + "against; choose contrastive or scops.")
     return method
 
 # %% ../../nbs/training/20_benchmarks.ipynb #70705cf2
@@ -160,9 +154,8 @@ def step_benchmark(
     """A training step beside the bare forward and backward passes of its networks;
     medians of alternating runs."""
     collection = Noise(settings.batch, settings.size)
-    run = engine_of(
-        method_of(replace(settings, steps=repeats + 1), weights, device), collection, device
-    )
+    method = method_of(replace(settings, steps=repeats + 1), weights, device)
+    run = engine_of(method, collection, device)
     batch = collection.batch(range(settings.batch)).to(device)
     bare = []
     whole = []
@@ -195,10 +188,8 @@ def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
     v = method.views(batch, Step(0))
     scores = upsample(method.network(v.both), tuple(v.images.shape[-2:])).chunk(2)[0]
     maps = scores.softmax(1) * v.masks
-    return (
-        sum(literal_feature_loss(maps, f) for f in method.levels(v.images)).mean()
-        + literal_visual_loss(maps, v.images).mean()
-    )
+    of_features = sum(literal_feature_loss(maps, f) for f in method.levels(v.images))
+    return of_features.mean() + literal_visual_loss(maps, v.images).mean()
 
 
 def peak_megabytes(
@@ -228,14 +219,11 @@ def memory_benchmark(
     )
     found = {}
     for form in ("step", "literal"):
-        done = subprocess.run(
-            [sys.executable, "-c", program.format(form=form)], capture_output=True, text=True
-        )
-        require(
-            done.returncode == 0,
-            f"The step in its {form} form could not be measured: "
-            f"{done.stderr.strip().splitlines()[-1:]}; is there enough memory?",
-        )
+        words = [sys.executable, "-c", program.format(form=form)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        last = done.stderr.strip().splitlines()[-1:]
+        failed = f"The step in its {form} form could not be measured: {last}; is there enough "
+        require(done.returncode == 0, failed + "memory?")
         found[form] = float(done.stdout.split()[-1])
     return {
         "benchmark": "memory of a step",
@@ -268,13 +256,9 @@ def loading_benchmark(
     step = step_benchmark(settings, weights, repeats, device)
     with tempfile.TemporaryDirectory() as folder:
         birds = collections["birds"].open(size=pixels).take(range(count))
-        root = write_cub(
-            Path(folder) / "CUB_200_2011",
-            [replace(s, category=0) for s in birds],
-            ["001.Drawn"],
-            LANDMARKS,
-            [True] * count,
-        )
+        place = Path(folder) / "CUB_200_2011"
+        drawn = [replace(s, category=0) for s in birds]
+        root = write_cub(place, drawn, ["001.Drawn"], LANDMARKS, [True] * count)
         view = object_view(collections["cub"].open(root), settings.size)
         fresh = pass_over(view, settings.batch, workers)
         with mock.patch.dict(os.environ, PARTBOOK_CACHE=folder):
@@ -324,38 +308,28 @@ def look_benchmark(
 def settings_of(given: argparse.Namespace) -> TrainSettings:
     "The networks of the method's paper at its size, or the light ones."
     settings = methods[given.method].Settings
-    require(
-        hasattr(settings, "published"),
-        f"The method {given.method!r} has no published settings to measure; choose "
-        "contrastive or scops.",
-    )
-    known = {f.name for f in fields(settings)}
-    changes = {"batch": given.batch} | {
-        k: v for k, v in {"once": not given.fresh}.items() if k in known
-    }
-    return (
-        settings(size=96, **changes)
-        if given.light
-        else settings.published(network_weights="random", **changes)
-    )
+    none = f"The method {given.method!r} has no published settings to measure; choose "
+    require(hasattr(settings, "published"), none + "contrastive or scops.")
+    changes = {"batch": given.batch}
+    if "once" in {f.name for f in fields(settings)}:
+        changes["once"] = not given.fresh
+    if given.light:
+        return settings(size=96, **changes)
+    return settings.published(network_weights="random", **changes)
 
 
 def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     "The row of one benchmark."
-    require(
-        given.method == "contrastive" or given.what not in ("losses", "memory"),
-        f"{given.what} is measured against the literal form of contrastive reconstruction; "
-        f"leave --method {given.method} out.",
-    )
+    literal = f"{given.what} is measured against the literal form of contrastive reconstruction; "
+    fits = given.method == "contrastive" or given.what not in ("losses", "memory")
+    require(fits, f"{literal}leave --method {given.method} out.")
     if given.what == "losses":
         return loss_benchmark(device=given.device)
     weights = None if given.light else "random"
     if given.what == "memory":
         return memory_benchmark(settings_of(given), weights)
-    measure = {"step": step_benchmark, "loading": loading_benchmark, "look": look_benchmark}[
-        given.what
-    ]
-    return measure(settings_of(given), weights, given.repeats, given.device)
+    forms = {"step": step_benchmark, "loading": loading_benchmark, "look": look_benchmark}
+    return forms[given.what](settings_of(given), weights, given.repeats, given.device)
 
 # %% ../../nbs/training/20_benchmarks.ipynb #de94617f
 def build_parser() -> argparse.ArgumentParser:
