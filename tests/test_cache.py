@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from partbook.core import InputError, generator
 from partbook.features import cache
-from partbook.features.cache import FeatureCache, read_features, remember, seal
+from partbook.features.cache import FeatureCache, addresses, read_features, remember, seal
 from partbook.features.extractor import Extractor
 from partbook.files import HOST
 from partbook.weights import save_tensors
@@ -33,6 +33,13 @@ def pictures():
 
 def entries(folder):
     return sorted(folder.rglob("*.safetensors"))
+
+
+def test_the_address_knows_the_shape_and_the_purpose(pictures):
+    here = set(addresses(pictures, "x"))
+    assert here == set(addresses(pictures.clone(), "x"))
+    assert not here & set(addresses(pictures.mT.contiguous(), "x"))
+    assert not here & set(addresses(pictures, "y"))
 
 
 def rewrite(change):

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from partbook.core import InputError, generator
-from partbook.features.extractor import RGB, Extractor, Position, load_extractor, rectified
+from partbook.features.extractor import (
+    RGB,
+    Extractor,
+    Position,
+    descriptor_colours,
+    load_extractor,
+    rectified,
+)
 
 
 class Blurred(Extractor):
@@ -60,3 +67,47 @@ def test_positions_are_x_then_y_of_cell_centres_in_every_picture():
     expected = [[[-0.75, -0.25, 0.25, 0.75]] * 2, [[-0.5] * 4, [0.5] * 4]]
     assert Position(stride=1)(image).tolist() == [expected] * 2
     assert RGB(stride=2)(image[..., :3]).shape == (2, 3, 1, 2)
+
+
+def test_images_of_the_wrong_kind_are_refused():
+    phi = RGB()
+    with pytest.raises(InputError, match=r"shape \(B,3,H,W\), not \(3, 24, 36\); add the batch ax"):
+        phi(torch.rand(3, 24, 36))
+    with pytest.raises(InputError, match="not torch.uint8; divide bytes by 255"):
+        phi(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_averages_of_whole_cells_average_to_the_average():
+    noise = torch.rand(2, 3, 24, 36, generator=generator(0))
+    assert torch.equal(RGB()(noise), noise)  # stride 1: the colours themselves
+    for s in (1, 2, 3, 4, 6, 12):
+        torch.testing.assert_close(RGB(stride=s)(noise).mean((2, 3)), noise.mean((2, 3)))
+
+
+def test_colours_do_not_see_a_rotation_of_all_descriptors_or_a_common_shift():
+    spread = torch.tensor([9.0, 5.0, 3.0, 1, 1, 1, 1, 1]).view(8, 1, 1)
+    descriptors = torch.randn(2, 8, 9, 7, generator=generator(4)) * spread
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, generator=generator(5)))
+    turned = torch.einsum("dc,bchw->bdhw", rotation, descriptors) + 4
+    pairs = zip(descriptor_colours(descriptors).unbind(1), descriptor_colours(turned).unbind(1))
+    for one, other in pairs:
+        same = torch.allclose(one, other, atol=1e-3)
+        inverted = torch.allclose(one, 1 - other, atol=1e-3)
+        assert same or inverted
+
+
+def test_few_cells_are_not_too_much_for_their_colours(monkeypatch):
+    "Single precision gave up on eighteen cells of a trained network; double precision does not."
+    features = torch.randn(2, 64, 3, 3, generator=generator(1))
+    expected = descriptor_colours(features)
+    eigh = torch.linalg.eigh
+
+    def gives_up(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("The algorithm failed to converge")
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    found = descriptor_colours(features)
+    assert found.dtype == features.dtype
+    assert torch.allclose(found, expected, atol=1e-3)

@@ -12,10 +12,35 @@ from partbook.parts.maps import (
     label_rule,
     one_hot_maps,
     part_centres,
+    relative_maps,
+    softmax_maps,
     upsample,
 )
 
 TABLE = torch.tensor([[0.8, 0.6, 0.3, 0.04], [0.0, 0.1, 0.2, 0.01]]).view(1, 2, 1, 4)
+
+
+def test_each_part_is_measured_by_its_own_peak():
+    relative = relative_maps(TABLE)[0, :, 0]
+    expected = torch.tensor([[0.1, 0.1, 0.1, 0.1], [1, 0.75, 0.375, 0.05], [0, 0.5, 1, 0.05]])
+    assert torch.allclose(relative, expected)
+    assert label_rule(TABLE).tolist() == [[[1, 1, 2, 0]]]
+
+
+def test_argmax_labels_takes_the_strongest_channel_inside_the_mask():
+    mask = torch.tensor([[[True, True, True, False]]])
+    assert argmax_labels(TABLE).tolist() == [[[1, 1, 1, 1]]]
+    assert argmax_labels(TABLE, mask).tolist() == [[[1, 1, 1, 0]]]
+
+
+def test_a_missing_batch_axis_is_named():
+    with pytest.raises(InputError, match=r"not \(4, 8, 8\); add the batch axis"):
+        softmax_maps(torch.zeros(4, 8, 8))
+
+
+def test_enlarging_leaves_constants_alone():
+    ones = torch.ones(1, 1, 6, 7)
+    torch.testing.assert_close(upsample(ones, (24, 35)), torch.ones(1, 1, 24, 35))
 
 
 def test_a_tie_goes_to_the_first_part_and_silence_to_background():

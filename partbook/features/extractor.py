@@ -160,8 +160,12 @@ def principal_directions(
     cells: Tensor,  # (N,C) descriptors, their mean taken off
 ) -> Tensor:  # (C,3) unit columns, the largest variance first; zeros where C < 3
     "The three directions along which descriptors vary most; the sum of each is not negative."
-    _, directions = torch.linalg.eigh(cells.T @ cells)
-    directions = directions[:, -3:].flip(1)
+    spread = cells.T @ cells
+    try:
+        _, directions = torch.linalg.eigh(spread)
+    except torch.linalg.LinAlgError:  # single precision is not enough for a few cells
+        _, directions = torch.linalg.eigh(spread.double())
+    directions = directions[:, -3:].flip(1).to(cells.dtype)
     directions = F.pad(directions, (0, 3 - directions.shape[1]))
     sign = torch.where(directions.sum(0) < 0, -1.0, 1.0)  # an eigenvector's own is arbitrary
     return directions * sign

@@ -50,7 +50,7 @@ def label_rule(
     "SCOPS' label rule (Sec. 3.1): the strongest of the relative maps."
     return relative_maps(maps, background).argmax(1)
 
-# %% ../../nbs/parts/10_maps.ipynb #41e86935
+# %% ../../nbs/parts/10_maps.ipynb #bf04de45
 def argmax_labels(
     maps: Tensor,  # (B,K,h,w) part maps, or (B,K+1,h,w) with the background as channel 0
     masks: Tensor | None = None,  # (B,h,w) bool foreground masks D; outside, the label is 0
@@ -69,7 +69,7 @@ def argmax_labels(
     )
     return labels.where(masks.bool(), 0)
 
-# %% ../../nbs/parts/10_maps.ipynb #3707de3c
+
 def one_hot_maps(
     labels: Tensor,  # (B,H,W) int64, 0 background, 1..K parts
     K: int,  # the number of parts
@@ -137,7 +137,7 @@ def part_centres(
 def _cell_centres(n: int, length: int, like: Tensor) -> Tensor:
     return (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) * (length / n)
 
-# %% ../../nbs/parts/10_maps.ipynb #34942a3c
+# %% ../../nbs/parts/10_maps.ipynb #651ba1bf
 def divergence(
     p: Tensor,  # (B,K,h,w) scores of P
     q: Tensor,  # (B,K,h,w) scores of Q
@@ -147,7 +147,7 @@ def divergence(
     log_q = q.log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
-# %% ../../nbs/parts/10_maps.ipynb #c92d9dfd
+
 def corner_coordinates(
     centres: Tensor,  # (...,2) points (x,y) in pixels of a picture or grid of `size`
     size: tuple[int, int],  # (H,W)
