@@ -12,14 +12,12 @@ from partbook.evaluation.protocols import CoSegmentation, mask_baselines, mask_i
 from partbook.evaluation.refinement import coarse_maps, main
 from partbook.features.extractor import load_extractor
 from partbook.methods.kmeans import KMeans, KMeansSettings
-from partbook.parts.crf import (
-    CRFSettings,
+from partbook.parts.crf import CRFSettings, refine, unary_energy
+from partbook.parts.filters import (
     Lattice,
     bilateral_features,
     gaussian_kernel,
     normalised,
-    refine,
-    unary_energy,
 )
 from partbook.parts.maps import argmax_labels
 from partbook.readers.pascal import PASCAL

@@ -9,9 +9,9 @@ import torch
 
 from partbook.core import InputError, generator
 from partbook.data.sample import collections
-from partbook.parts.crf import (
+from partbook.parts.crf import CRFSettings, refine, unary_energy
+from partbook.parts.filters import (
     NORMALISATIONS,
-    CRFSettings,
     Exact,
     Lattice,
     Separable,
@@ -20,9 +20,7 @@ from partbook.parts.crf import (
     gaussian_kernel,
     normalised,
     position_features,
-    refine,
     simplex,
-    unary_energy,
 )
 from partbook.parts.maps import one_hot_maps, softmax_maps, upsample
 

@@ -8,20 +8,22 @@ from partbook.data.saliency import (
     background_weight,
     boundary_connectivity,
     centre_box,
-    colour_and_place,
     edge_lengths,
-    geodesic,
     grey_guess,
-    grid_of,
     optimise,
+    saliency,
+    smoothness,
+    weighted_contrast,
+)
+from partbook.data.superpixels import (
+    colour_and_place,
+    geodesic,
+    grid_of,
     patch_graph,
     patch_means,
     patch_sizes,
-    saliency,
     slots,
-    smoothness,
     superpixels,
-    weighted_contrast,
 )
 
 
