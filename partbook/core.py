@@ -90,7 +90,6 @@ class Registry:
         require(not known, f"There is no {self.word} named {name!r}; {known}.")
         return self._entries[name]
 
-
 # %% ../nbs/10_core.ipynb #5e34bd7a
 def import_all(package: str) -> None:
     "Import every module of a package, in the order of their names."

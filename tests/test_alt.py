@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT
 
-from partbook.book import alt_complaints, alt_text, described, draws, html, notebooks, read_notebook
+from partbook.book import described, html
+from partbook.chapters import alt_complaints, alt_text, draws, notebooks, read_notebook
 
 PNG = dict(output_type="display_data", data={"image/png": "iVBORw0KGgo=\n"}, metadata={})
 

@@ -150,7 +150,7 @@ def test_the_cards_are_what_the_classes_say():
 
 
 def test_a_data_set_that_is_there_is_noticed(tmp_path, monkeypatch):
-    from partbook.readers.cub import write_cub_fixture
+    from painters.cub import write_cub_fixture
 
     write_cub_fixture(tmp_path / "CUB_200_2011", n=4)
     for root, there in ((tmp_path / "CUB_200_2011", "yes"), (tmp_path / "nowhere", "no")):

@@ -42,7 +42,6 @@ from ..readers.cub import LANDMARKS, write_cub
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
 
-
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
 def paper_example(
     size: int = 256, count: int = 1, K: int = 4, seed: int = 0, device: torch.device | str = "cpu"
