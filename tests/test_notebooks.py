@@ -17,6 +17,9 @@ TEMPLATE = ROOT / "nbs" / "_template.ipynb"
 RUN = """
 import sys
 from pathlib import Path
+sys.path.append(str(Path(sys.argv[3]) / "tests"))
+import shapes
+shapes.install()
 from nbdev.test import test_nb
 ok, seconds = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=Path(sys.argv[3]))
 print(f"{seconds:.1f} s")
