@@ -122,9 +122,9 @@ def _windows(module: nn.Module) -> list[nn.Conv2d | nn.MaxPool2d]:
     return [getattr(module, name) for name in _PATHS.get(type(module).__name__, ())]
 
 
-def _side(value: int | tuple[int, ...]) -> int:
+def _side(value: int | str | tuple[int, ...]) -> int:
     "Kernels, strides and paddings are square here; torchvision gives some as pairs."
-    return value[0] if isinstance(value, tuple) else value
+    return int(value[0] if isinstance(value, tuple) else value)
 
 # %% ../../nbs/features/20_perceptual.ipynb #cdafd6f9
 def geometry(
