@@ -12,6 +12,7 @@ What a comment may say, best at its beginning:
     # (B,H,W) or (H,W)              one of several
     # (B,L,2) v to (B,L,2,2)        beside a result: from what to what
     # (...,2,2), (...,2) -> (...,2) beside a result: all arguments in turn, and the result
+    # each (3,H,W)                  of a list, or of a tensor along its first dimension
     # scalar                        no dimension
 
 A list, tuple or dict of tensors is checked tensor by tensor: a symbol that no single tensor of the
@@ -38,7 +39,6 @@ _FIRST = re.compile(rf"\s*({_SHAPE}|scalars?\b|a scalar\b)")
 _LATER = re.compile(rf"(?<![\w)])({_SHAPE})")
 _NEXT = re.compile(rf"\bor ({_SHAPE}|scalars?\b|a scalar\b)")
 _TO = re.compile(rf"\bto ({_SHAPE}|a scalar\b)")
-_ARROW = re.compile(rf"^\s*((?:{_SHAPE}\s*,?\s*)+)->\s*(.*)$")
 _TERM = re.compile(r"\d+|[A-Za-z_][A-Za-z_0-9']*")
 
 
@@ -86,6 +86,8 @@ def alternatives(
         found += parse(other[1])
     if not all(map(is_shape, found)):
         return []
+    if comment.startswith("each "):
+        found += [("...", *dimensions) for dimensions in found if "..." not in dimensions]
     return found
 
 
@@ -134,12 +136,13 @@ def expected_of(
         if line != last and on_line[line] == 1 and line in comments:
             expected[name] = alternatives(comments[line])
     if last in comments:
-        arrow = _ARROW.match(comments[last])
+        before, arrow, after = comments[last].partition("->")
         if arrow:
-            shapes = re.findall(_SHAPE, arrow[1])
+            shapes = re.findall(_SHAPE, before)
             names = [a.arg for a in arguments if a.arg not in ("self", "cls")]
-            expected |= {name: parse(shape) for name, shape in zip(names, shapes)}
-            expected["return"] = alternatives(arrow[2])
+            if len(shapes) == len(names):
+                expected |= {name: parse(shape) for name, shape in zip(names, shapes)}
+            expected["return"] = alternatives(after)
         elif ast.unparse(node.returns).startswith("tuple["):
             for number, choices in enumerate(each_of(comments[last])):
                 expected[f"return[{number}]"] = choices

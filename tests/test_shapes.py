@@ -76,6 +76,7 @@ def small():
         ("features (B,C_l,h,w) of each layer", [("B", "C_l", "h", "w")]),
         ("the point (x,y) in pixels", []),
         ("(x,y,w,h) in pixels", []),
+        ("each (H,W) int", [("H", "W"), ("...", "H", "W")]),
         ("in [0,1]", []),
     ],
 )
