@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import shapes
 
+shapes.install()  # the shape comments of the package are checked in every test
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # threads that wait should not keep a shared core busy
@@ -53,3 +55,10 @@ def environment(tmp_path) -> dict:
         k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PARTBOOK_SMALL", "PYTHONPATH")
     }
     return {**kept, "HOME": str(home), "MPLCONFIGDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def pytest_terminal_summary(terminalreporter):
+    "Say how often shape comments were checked (in this process)."
+    found = sum(shapes.COUNTS.values())
+    if found:
+        terminalreporter.write_line(f"{found} checks of {len(shapes.COUNTS)} shape comments")

@@ -18,6 +18,9 @@ TEMPLATES = [TEMPLATE, ROOT / "nbs" / "_template_method.ipynb"]
 RUN = """
 import sys
 from pathlib import Path
+sys.path.append(str(Path(sys.argv[3]) / "tests"))
+import shapes
+shapes.install()
 from nbdev.test import test_nb
 ok, seconds = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=Path(sys.argv[3]))
 print(f"{seconds:.1f} s")

@@ -78,7 +78,7 @@ def seal(address: str, features: Sequence[Tensor]) -> str:
     for f in features:
         kept = f.detach().cpu().contiguous()
         h.update(f"{tuple(kept.shape)} {kept.dtype}".encode())
-        h.update(kept.reshape(-1).view(torch.uint8).numpy())
+        h.update(kept.reshape(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
 
@@ -162,6 +162,7 @@ class FeatureCache:
         return features
 
     def _path(self, address: str) -> Path:
+        assert self.folder is not None  # asked for only where there is one
         return self.folder / address[:2] / f"{address}.safetensors"
 
 # %% ../../nbs/features/40_cache.ipynb #9bcc18f4
@@ -189,17 +190,16 @@ def remember(
             size = 1 if kind == "cpu" else max(1, len(new))
             for some in [new[k : k + size] for k in range(0, len(new), size)]:
                 for i, *values in zip(some, *compute(images[some])):
-                    found[names[i]] = [v.clone() for v in values]
-                    cache.put(names[i], found[names[i]])
-            return [torch.stack(values) for values in zip(*(found[n] for n in names))]
+                    computed = [v.clone() for v in values]
+                    found[names[i]] = computed
+                    cache.put(names[i], computed)
+            return [torch.stack(values) for values in zip(*(found[n] or [] for n in names))]
 
         return features
 
     grid = extractor.forward
     levels = extractor.levels
     remembered = once(lambda images: [grid(images)], "grid")
-    extractor.forward, extractor.levels = (
-        lambda images: remembered(images)[0],
-        once(levels, "levels"),
-    )
+    vars(extractor)["forward"] = lambda images: remembered(images)[0]
+    vars(extractor)["levels"] = once(levels, "levels")
     return extractor

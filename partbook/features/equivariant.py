@@ -209,6 +209,7 @@ def train_descriptor(
     for step in progress(range(steps), "training the descriptor"):
         indices = torch.randint(len(kept), (recipe.batch,), generator=which).tolist()
         batch = kept.batch(indices).to(place)
+        assert batch.masks is not None  # drawn birds have masks
         loss = training_loss(network, batch.images, batch.masks, recipe, g)
         optimiser.zero_grad()
         loss.backward()

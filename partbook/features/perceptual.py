@@ -36,7 +36,7 @@ class Architecture:
 
 # %% ../../nbs/features/20_perceptual.ipynb #fd88c0cd
 def _features(network: nn.Module) -> OrderedDict:
-    return OrderedDict(network.features.named_children())
+    return OrderedDict(network.get_submodule("features").named_children())
 
 
 def _resnet_trunk(network: nn.Module) -> OrderedDict:
@@ -113,7 +113,7 @@ class Layer:
 _PATHS = {"Fire": ("squeeze", "expand3x3"), "Bottleneck": ("conv1", "conv2", "conv3")}
 
 
-def _windows(module: nn.Module) -> list[nn.Module]:
+def _windows(module: nn.Module) -> list[nn.Conv2d | nn.MaxPool2d]:
     "The convolutions and poolings on the longest path through a module."
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
         return [module]
@@ -122,9 +122,9 @@ def _windows(module: nn.Module) -> list[nn.Module]:
     return [getattr(module, name) for name in _PATHS.get(type(module).__name__, ())]
 
 
-def _side(value: int | tuple[int, int]) -> int:
+def _side(value: int | str | tuple[int, ...]) -> int:
     "Kernels, strides and paddings are square here; torchvision gives some as pairs."
-    return value[0] if isinstance(value, tuple) else value
+    return int(value[0] if isinstance(value, tuple) else value)
 
 # %% ../../nbs/features/20_perceptual.ipynb #cdafd6f9
 def geometry(
@@ -207,6 +207,9 @@ class PerceptualNetwork(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.requires_grad_(False).train()
+
+    mean: Tensor  # (3,1,1)
+    std: Tensor  # (3,1,1)
 
     def train(self, mode: bool = True) -> "PerceptualNetwork":
         "Stay in evaluation mode, whatever is asked for."

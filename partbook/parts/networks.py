@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,8 @@ def dilated_resnet50(
         )
     kept = [(n, m) for n, m in network.named_children() if n not in ("avgpool", "fc")]
     trunk = nn.Sequential(OrderedDict(kept)).to_empty(device="cpu")
-    return _fill(trunk, "resnet50", weights, seed, torchvision.models.ResNet50_Weights, network)
+    _fill(trunk, "resnet50", weights, seed, torchvision.models.ResNet50_Weights, network)
+    return trunk
 
 
 def _fill(
@@ -197,8 +199,9 @@ class ParallelHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "The same, multiplied first and moved afterwards."
-        weights = torch.stack([branch.weight for branch in self.branches])
-        bias = reduce(torch.add, [branch.bias for branch in self.branches])
+        weights = torch.stack([branch.get_parameter("weight") for branch in self.branches])
+        biases: list[Tensor] = [branch.get_parameter("bias") for branch in self.branches]
+        bias = reduce(torch.add, biases)
         return dilated_sum(x[:, : self.width], weights, bias, self.dilations)
 
 # %% ../../nbs/parts/40_networks.ipynb #de739aa2
@@ -241,7 +244,9 @@ class DeepLab(Network):
         self.norm = _one_of(norm, NORMS, "normalisation")
         self.grid = _one_of(grid, GRIDS, "grid")
         self.backbone = dilated_resnet50(weights, seed)
-        self.backbone.maxpool.ceil_mode = grid == "ceil"
+        pool = self.backbone.get_submodule("maxpool")
+        assert isinstance(pool, nn.MaxPool2d)
+        pool.ceil_mode = grid == "ceil"
         self.head = ParallelHead(1024 if half else 2048, channels, seed=seed)
         freeze_affine(self.backbone)
         self.train()
@@ -341,7 +346,7 @@ class SqueezeSegmenter(Network):
         bottom, right = (16 * -(-n // 16) + 15 - self.lead - n for n in pictures.shape[-2:])
         x = F.pad(pictures, (self.lead, right, self.lead, bottom), mode="replicate")
         grids = []
-        for i, stage in enumerate(self.backbone):
+        for i, stage in enumerate(self.backbone.children()):
             x = stage(x)
             if i in self.taps:
                 grids.append(x)
@@ -387,16 +392,18 @@ class DINOv2(Network):
         freeze: bool = True,  # whether to leave the transformer as it came
     ):
         super().__init__(channels)
-        self.backbone = vision_transformer(size, weights, seed)
+        transformer: Any = vision_transformer(size, weights, seed)
+        self.backbone = transformer
         self.backbone.requires_grad_(not freeze)
-        head = nn.Conv2d(self.backbone.num_features, channels, 1, device="meta")
+        head = nn.Conv2d(transformer.num_features, channels, 1, device="meta")
         self.head = head.to_empty(device="cpu")
         draw_small(self.head, 0.01, seed)
 
     def tokens(self, pictures: Tensor) -> Tensor:  # (B,C,H/14,W/14)
         "The patch tokens as a grid."
         h, w = (n // self.stride for n in pictures.shape[-2:])
-        found = self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
+        transformer: Any = self.backbone
+        found = transformer.forward_features(pictures)[:, transformer.num_prefix_tokens :]
         return found.transpose(1, 2).unflatten(2, (h, w))
 
     def scores(self, pictures: Tensor) -> Tensor:
