@@ -52,7 +52,8 @@ def parse(
     "The shapes that one pair of parentheses allows."
     if not text.startswith("("):
         return [()]
-    names = tuple(part.strip() for part in text.strip("()").split(",") if part.strip())
+    names = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+    names = [re.sub(r"^(\d+)(?=[A-Za-z])", r"\1*", name) for name in names]  # 2C is 2*C
     choices = []
     for name in names:
         bare = name.removesuffix("[+1]")
@@ -139,7 +140,9 @@ def expected_of(
         before, arrow, after = comments[last].partition("->")
         if arrow:
             shapes = re.findall(_SHAPE, before)
-            names = [a.arg for a in arguments if a.arg not in ("self", "cls")]
+            names = [
+                a.arg for a in arguments if a.annotation and "Tensor" in ast.unparse(a.annotation)
+            ]
             if len(shapes) == len(names):
                 expected |= {name: parse(shape) for name, shape in zip(names, shapes)}
             expected["return"] = alternatives(after)

@@ -72,6 +72,7 @@ def small():
         ("(B,K[+1],h,w)", [("B", "K", "h", "w"), ("B", "K+1", "h", "w")]),
         ("(B,H,W) bool, or (H,W)", [("B", "H", "W"), ("H", "W")]),
         ("(B,)", [("B",)]),
+        ("(B,2C,...)", [("B", "2*C", "...")]),
         ("scalar", [()]),
         ("features (B,C_l,h,w) of each layer", [("B", "C_l", "h", "w")]),
         ("the point (x,y) in pixels", []),

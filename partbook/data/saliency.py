@@ -25,7 +25,7 @@ def boundary_connectivity(
     return (soft * border[:, None]).sum(-1) / soft.sum(-1).clamp_min(1e-6).sqrt()
 
 # %% ../../nbs/data/80_saliency.ipynb #fd00265b
-def background_weight(connectivity: Tensor, sigma: float = 1.0) -> Tensor:  # (B,N) -> (B,N)
+def background_weight(connectivity: Tensor, sigma: float = 1.0) -> Tensor:  # (...,N) -> (...,N)
     "w^bg (Zhu et al. 2014): near 1 for what is connected to the boundary."
     return 1 - torch.exp(-connectivity.square() / (2 * sigma**2))
 

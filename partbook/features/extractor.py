@@ -149,9 +149,9 @@ class Position(_Trivial):
 
 # %% ../../nbs/features/10_extractor.ipynb #f634b9af
 def rectified(
-    features: Tensor,  # (B,C,h,w)
+    features: Tensor,  # (B,C,...)
     split: bool = False,  # keep the negative half too, as C more channels
-) -> Tensor:  # (B,C,h,w) or (B,2C,h,w), none negative
+) -> Tensor:  # (B,C,...) or (B,2C,...), none negative
     "[f]+, or [f]+ and [-f]+ side by side."
     return torch.cat([features.relu(), (-features).relu()], 1) if split else features.relu()
 

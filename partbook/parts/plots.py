@@ -90,7 +90,7 @@ def _laid_out(value: Any) -> np.ndarray:  # (H,W) or (H,W,3), not copied
 
 
 def as_picture(
-    value: Any,  # (3,H,W) image, (H,W,3) picture, (H,W) integer labels, mask or map in [0,1]
+    value: Any,  # (3,H,W) image, or (H,W,3) picture, or (H,W) labels, mask or map
 ) -> np.ndarray:  # (H,W,3) float in [0,1]
     "What a tensor or an array looks like: labels in part colours, masks and maps in grey."
     array = _laid_out(value)
@@ -114,7 +114,7 @@ def _byte_colours(K: int) -> np.ndarray:  # (K+1,3) uint8
 
 def as_bytes(
     value: Any,  # what `as_picture` takes
-) -> np.ndarray:  # (H,W,3) uint8; (H,W) for a mask or a map
+) -> np.ndarray:  # (H,W,3) uint8, or (H,W) for a mask or a map
     "The same in the 256 steps of a file. A picture that is in bytes already is not copied."
     array = _laid_out(value)
     if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
