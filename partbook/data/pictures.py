@@ -10,7 +10,6 @@ __all__ = ['IMAGE_ENDINGS', 'FORMATS', 'MEANINGS', 'MAX_PIXELS', 'DENSE_PIXELS',
 
 # %% ../../nbs/data/15_pictures.ipynb #35acbb36
 import hashlib
-import importlib
 import os
 import struct
 import warnings
@@ -45,7 +44,7 @@ class UnreadablePicture(InputError):
         self.path, self.reason = Path(path), reason
         super().__init__(f"{shown(path)} cannot be read as a picture: {reason}.")
 
-# %% ../../nbs/data/15_pictures.ipynb #3219b860
+
 MEANINGS = {  # what a file is that no decoder knows, and what to do with it
     "zip": "it is a zip archive; unpack it first",
     "PDF": "it is a PDF; export its pages as PNG",
@@ -422,7 +421,7 @@ def read_header(
     with opened(path, drawn) as image:
         return _header(path, image, upright)
 
-# %% ../../nbs/data/15_pictures.ipynb #6a99e2e4
+
 def image_size(
     path: str | Path,
     upright: bool = True,
@@ -457,10 +456,3 @@ def _bits_or_reason(path: str | Path, image: Image.Image) -> int:
         return grey_bits(image) if is_deep(image) else 8
     except InputError as error:
         raise UnreadablePicture(path, str(error)) from None
-
-# %% ../../nbs/data/15_pictures.ipynb #8cc87e4d
-def __getattr__(name: str):
-    "`read_mask`, from the chapter on masks."
-    if name != "read_mask":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("partbook.data.masks").read_mask
