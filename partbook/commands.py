@@ -80,8 +80,8 @@ def answer_at_once(arguments: list[str]) -> None:
 def add_plugin(parser: argparse.ArgumentParser) -> None:
     "Add the option that names modules of your own; it may stand before or behind the command."
     text = "a module of your own with methods, data sets or features: a name, or a .py file"
-    more = {"metavar": "MODULE", "help": f"{text}; may be repeated"}
-    parser.add_argument("--plugin", action="append", default=[], **more)
+    more = f"{text}; may be repeated"
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", help=more)
 
 
 def read_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -101,18 +101,19 @@ def cards() -> Iterator[tuple[str, str, dict[str, str]]]:
         if "@collections.register(" not in source:
             continue
         module = f"partbook.{path.parent.name}.{path.stem}"
-        for node in ast.parse(source).body:
-            for name in map(registered_as, getattr(node, "decorator_list", ())):
+        classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+        for node in classes:
+            for name in map(registered_as, node.decorator_list):
                 if name is not None:
                     yield name, module, texts_in(node)
 
 
 def registered_as(decorator: ast.expr) -> str | None:
     'The name in `@collections.register("name")`; None for other decorators.'
-    called = isinstance(decorator, ast.Call) and ast.unparse(decorator.func)
-    if called != "collections.register":
+    if not isinstance(decorator, ast.Call):
         return None
-    return ast.literal_eval(decorator.args[0])
+    named = ast.unparse(decorator.func) == "collections.register"
+    return ast.literal_eval(decorator.args[0]) if named else None
 
 
 def texts_in(cls: ast.ClassDef) -> dict[str, str]:
@@ -143,11 +144,11 @@ def card_rows() -> list[dict[str, str]]:
 
 def print_cards(rows: list[dict[str, str]] | None = None) -> None:
     "Print the collections in columns."
-    lines = [("collection", "there", "needs", "what")]
-    lines += [tuple(row.values()) for row in (card_rows() if rows is None else rows)]
+    lines = [["collection", "there", "needs", "what"]]
+    lines += [list(row.values()) for row in (card_rows() if rows is None else rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    lines = [tuple(word.ljust(width) for word, width in zip(line, widths)) for line in lines]
+    lines.insert(1, ["-" * width for width in widths])
+    lines = [[word.ljust(width) for word, width in zip(line, widths)] for line in lines]
     table = "\n".join("  ".join(line).rstrip() for line in lines)
     print(f"{table}\n\nCheck one: partbook data NAME --root PATH", flush=True)
 

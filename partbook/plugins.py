@@ -118,8 +118,9 @@ def plugin(
         nothing = f"--plugin {shown(name)} registers nothing"
         cure = 'put @methods.register("name") above its class'
         require(loaded.brings, f"{nothing}: no method, collection or other entry; {cure}.")
-        for word, entry_name, entry in entries_of(name) if check else ():
-            check(word, entry_name, entry)
+        if check is not None:
+            for word, entry_name, entry in entries_of(name):
+                check(word, entry_name, entry)
     except BaseException as error:
         _take_back(name, before, imported)
         if not isinstance(error, (Exception, SystemExit)):

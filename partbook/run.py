@@ -606,7 +606,7 @@ def record_run(run: Run, table: Path) -> None:
 # %% ../nbs/28_run.ipynb #65512697
 def in_a_row(facts: dict[str, Any]) -> dict[str, Any]:
     "What a row says of a limit and of plug-ins, where there were any."
-    row = {}
+    row: dict[str, Any] = {}
     if facts.get("limit") is not None:
         row["limit"] = facts["limit"]
     plugins = facts.get("plugins", {})

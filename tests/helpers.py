@@ -1,6 +1,10 @@
-"What several test modules call: the command, and the one sentence that a refusal has to be."
+"What several test modules call: the command, small pictures for it, and what a refusal has to be."
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from partbook.cli import main
 
@@ -27,3 +31,17 @@ def message(error: pytest.ExceptionInfo) -> str:
     said = str(error.value)
     assert "\n" not in said and said.endswith("."), said
     return said
+
+
+def noise(path: Path, seed: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
+    "A picture of noise, of so many rows and columns, in a folder that is made for it."
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def quick(data, out, *more, size: int = 16, parts: int = 2) -> list:
+    "The words of a `discover` that takes a moment: colours, tiny pictures, few parts."
+    words = ["discover", "--data", data, "--features", "rgb", "--size", size, "--parts", parts]
+    return [*words, "--out", out, *more]

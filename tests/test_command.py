@@ -9,15 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import run, sentence
+from helpers import noise, quick, run, sentence
 from partbook import core
 from partbook.evaluation.results import read_rows
-
-
-def draw(path, seed=0, size=(40, 32)):
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +19,7 @@ def album(tmp_path_factory):
     "Three photographs, one of them in a sub-folder."
     folder = tmp_path_factory.mktemp("album")
     for i, name in enumerate(("a.png", "b.jpg", "more/c.webp")):
-        draw(folder / name, i, (40 + i, 32))
+        noise(folder / name, i, (40 + i, 32))
     return folder
 
 
@@ -33,24 +27,7 @@ def album(tmp_path_factory):
 def model(tmp_path_factory, album):
     "The folder of a model fitted to the album's colours."
     out = tmp_path_factory.mktemp("fitted")
-    assert (
-        run(
-            "discover",
-            "--data",
-            album,
-            "--features",
-            "rgb",
-            "--size",
-            16,
-            "--parts",
-            3,
-            "--steps",
-            1,
-            "--out",
-            out,
-        )
-        == 0
-    )
+    assert run(*quick(album, out, "--steps", 1, parts=3)) == 0
     return out / "model"
 
 
@@ -77,24 +54,7 @@ def test_segment_keeps_sizes_and_folders(album, model, tmp_path):
 
 def test_same_seed_same_result(album, tmp_path):
     for name in "xy":
-        assert (
-            run(
-                "discover",
-                "--data",
-                album,
-                "--features",
-                "rgb",
-                "--size",
-                16,
-                "--parts",
-                2,
-                "--seed",
-                4,
-                "--out",
-                tmp_path / name,
-            )
-            == 0
-        )
+        assert run(*quick(album, tmp_path / name, "--seed", 4)) == 0
     one, two = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "xy")
     assert one == two
 
@@ -104,22 +64,7 @@ def test_bad_files_are_named_skipped_and_counted(album, model, tmp_path, capsys)
     shutil.copytree(album, folder)
     (folder / "broken.jpg").write_bytes((album / "b.jpg").read_bytes()[:200])
     (folder / "text.png").write_text("not a picture")
-    assert (
-        run(
-            "discover",
-            "--data",
-            folder,
-            "--features",
-            "rgb",
-            "--size",
-            16,
-            "--parts",
-            2,
-            "--out",
-            tmp_path / "out",
-        )
-        == 0
-    )
+    assert run(*quick(folder, tmp_path / "out")) == 0
     said = capsys.readouterr().out
     assert "broken.jpg" in said and "text.png" in said and "2 files skipped, 3 read" in said
     assert run("segment", model, folder, "--out", tmp_path / "labels") == 0
@@ -160,24 +105,7 @@ def test_cub_layout(tmp_path, capsys):
 
     write_cub_fixture(tmp_path / "CUB_200_2011", n=8)
     assert (
-        run(
-            "discover",
-            "--data",
-            "cub",
-            "--root",
-            tmp_path,
-            "--features",
-            "rgb",
-            "--size",
-            24,
-            "--parts",
-            3,
-            "--steps",
-            1,
-            "--out",
-            tmp_path / "o",
-        )
-        == 0
+        run(*quick("cub", tmp_path / "o", "--root", tmp_path, "--steps", 1, size=24, parts=3)) == 0
     )
     said = capsys.readouterr().out
     assert "inside the true box" in said and "true throat alone" in said
@@ -334,23 +262,8 @@ def test_options_choose_the_pictures(tmp_path, capsys):
             if " images " in line
         ][0]
     assert 0 < counted[11] < counted[0] == 8
-    words = [
-        "--data",
-        "cub",
-        "--root",
-        tmp_path,
-        "--option",
-        "categories=1",
-        "--features",
-        "rgb",
-        "--size",
-        16,
-        "--parts",
-        2,
-        "--steps",
-        0,
-    ]
-    assert run("discover", *words, "--no-baselines", "--out", tmp_path / "o") == 0
+    chosen = ["--root", tmp_path, "--option", "categories=1", "--steps", 0, "--no-baselines"]
+    assert run(*quick("cub", tmp_path / "o", *chosen)) == 0
     record = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert record["options"] == {"categories": [1]}
     assert (
@@ -397,24 +310,11 @@ def test_the_cache_is_read_and_changes_nothing(album, tmp_path, monkeypatch):
 
 
 def test_learning_inside_a_guessed_foreground(album, tmp_path, capsys):
-    words = [
-        "discover",
-        "--data",
-        album,
-        "--features",
-        "rgb",
-        "--size",
-        16,
-        "--parts",
-        2,
-        "--steps",
-        1,
-    ]
-    for how in ("border", "component"):
-        assert run(*words, "--foreground", how, "--out", tmp_path / how) == 0
+    for how in ("border", "component", "robust"):
+        words = quick(album, tmp_path / how, "--steps", 1, "--foreground", how)
+        assert run(*words) == 0
     record = json.loads((tmp_path / "border" / "metrics.json").read_text())
     assert record["learned_inside"] == "features unlike the border's" != record["foreground"]
-    assert run(*words, "--foreground", "robust", "--out", tmp_path / "robust") == 0
     record = json.loads((tmp_path / "robust" / "metrics.json").read_text())
     assert (
         "robust background detection" in record["learned_inside"]
@@ -549,7 +449,7 @@ def test_wrong_folders(capsys, tmp_path):
 
 
 def test_more_parts_than_pixels(capsys, tmp_path):
-    draw(tmp_path / "photos" / "one.png")
+    noise(tmp_path / "photos" / "one.png")
     words = [
         "discover",
         "--data",
@@ -569,7 +469,7 @@ def test_more_parts_than_pixels(capsys, tmp_path):
 
 
 def test_out_that_cannot_be_written(album, capsys, tmp_path, monkeypatch):
-    words = ["discover", "--data", album, "--features", "rgb", "--size", 16, "--parts", 2, "--out"]
+    words = quick(album, "here")[:-1]
     (tmp_path / "file").write_text("in the way")
     assert "is a file; give a folder" in sentence(capsys, *words, tmp_path / "file")
     assert "cannot be written" in sentence(capsys, *words, tmp_path / "file" / "below")
@@ -588,20 +488,8 @@ def test_out_that_cannot_be_written(album, capsys, tmp_path, monkeypatch):
 )
 def test_read_only_out(album, capsys, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o555)
-    words = [
-        "discover",
-        "--data",
-        album,
-        "--features",
-        "rgb",
-        "--size",
-        16,
-        "--parts",
-        2,
-        "--out",
-        tmp_path / "locked",
-    ]
-    assert "cannot be written (Permission denied)" in sentence(capsys, *words)
+    said = sentence(capsys, *quick(album, tmp_path / "locked"))
+    assert "cannot be written (Permission denied)" in said
 
 
 def damage(model, kind):
@@ -666,7 +554,7 @@ def test_wrong_images(model, album, capsys, tmp_path):
     assert "None of the 1 files could be read" in sentence(
         capsys, "segment", model, tmp_path / "text.jpg", "--out", out
     )
-    draw(tmp_path / "a.jpg")
+    noise(tmp_path / "a.jpg")
     assert "would both be written" in sentence(
         capsys, "segment", model, album / "a.png", tmp_path / "a.jpg", "--out", out
     )

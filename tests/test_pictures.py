@@ -371,3 +371,10 @@ def test_the_old_place_of_read_mask():
     with pytest.raises(AttributeError):
         pictures.nothing_of_this_name
     assert issubclass(UnreadablePicture, InputError)
+
+
+def test_lab_is_that_of_scikit_image():
+    rgb2lab = pytest.importorskip("skimage.color", reason="no scikit-image here").rgb2lab
+    picture = torch.rand(2, 3, 40, 28, generator=torch.Generator().manual_seed(3))
+    reference = rgb2lab(picture.movedim(1, -1).numpy())
+    assert np.allclose(100 * pictures.lab(picture).movedim(1, -1).numpy(), reference, atol=0.02)

@@ -7,11 +7,9 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 
-import numpy as np
 import pytest
 from conftest import ROOT
-from helpers import run, sentence
-from PIL import Image
+from helpers import noise, run, sentence
 
 import partbook as pb
 from partbook import commands
@@ -33,10 +31,8 @@ def few(monkeypatch):
 def album(tmp_path):
     "Five photographs."
     folder = tmp_path / "album"
-    folder.mkdir()
     for i in range(5):
-        pixels = np.random.default_rng(i).integers(0, 255, (24, 20, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
+        noise(folder / f"{i}.png", i, (24, 20))
     return folder
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from partbook.core import InputError
 from partbook.data.folder import Folder
-from partbook.data.pictures import image_size, read_image, read_mask
+from partbook.data.masks import read_mask
+from partbook.data.pictures import image_size, read_image
 from partbook.readers.cub import CUB
 
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0

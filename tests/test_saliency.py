@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import run, sentence
+from helpers import quick, run, sentence
 from partbook.data.folder import Folder
 from partbook.data.sample import collections
 from partbook.evaluation.foreground import measure_foregrounds, open_pictures
@@ -48,21 +48,7 @@ def test_masks_are_written_where_discover_finds_them(method, album, capsys):
         and record["files"] == ["0.png", "1.png", "2.png", "more/plain.png"]
         and "partbook saliency" in record["command"]
     )
-    words = [
-        "discover",
-        "--data",
-        album,
-        "--features",
-        "rgb",
-        "--size",
-        16,
-        "--parts",
-        2,
-        "--steps",
-        1,
-        "--out",
-        album.parent / "out",
-    ]
+    words = quick(album, album.parent / "out", "--steps", 1)
     assert (
         run(*words) == 0
         and json.loads((album.parent / "out" / "metrics.json").read_text())["learned_inside"]

@@ -17,13 +17,12 @@ from helpers import message
 from torch import nn
 
 from partbook.core import InputError
-from partbook.files import is_ours, write_atomic
+from partbook.files import is_ours, looks_like, stand_in, write_atomic
 from partbook.weights import (
+    draw_weights,
     load_into,
     load_tensors,
-    looks_like,
     save_tensors,
-    stand_in,
     zip_directory,
 )
 
@@ -365,3 +364,16 @@ def test_a_stand_in_is_told_from_a_file(tmp_path):
     assert stand_in(tmp_path / "a", "a weights file") == "zip"
     assert zip_directory(tmp_path / "a").entries == len(zipfile.ZipFile(tmp_path / "a").namelist())
     assert zip_directory(__file__) is None
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_the_disk(tmp_path):
+    with pytest.raises(OSError):
+        save_tensors(STATE, tmp_path / "no folder" / "mine.safetensors")
+
+
+def test_drawn_weights_leave_the_global_stream_alone():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    before = torch.get_rng_state()
+    draw_weights(net, 0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not net[0].bias.any() and torch.equal(net[1].weight, torch.ones(5))

@@ -25,8 +25,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
 from ..core import InputError, progress, require
-from ..files import as_path, kind_of, regular_file, shown, sweep, temporary_prefix
-from ..weights import first_bytes, looks_like, stand_in, zip_directory
+from partbook.files import (
+    as_path,
+    first_bytes,
+    kind_of,
+    looks_like,
+    regular_file,
+    shown,
+    stand_in,
+    sweep,
+    temporary_prefix,
+)
+from ..weights import zip_directory
 
 # %% ../../nbs/data/18_archives.ipynb #b458ca83
 READ = ("zip", "tar", "gzip", "bzip2", "xz", "lzma")  # what is unpacked here
