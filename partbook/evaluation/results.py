@@ -92,7 +92,7 @@ def _parsed(file: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, An
     "Rows, each with the number of the line it ends on."
     lines = csv.reader(file, strict=True)
     name = shown(path)
-    header = next(lines, None)
+    header = next(lines, None) or []
     require(header, f"{name} is empty: a results file starts with a line of column names.")
     mark = next((c for c in ";\t" if len(header) == 1 and c in header[0]), None)
     require(

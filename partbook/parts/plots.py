@@ -502,14 +502,16 @@ def part_sheet(
         f"A part sheet needs as many label maps as images, and at least one; found {len(images)} "
         f"images and {len(labels)} label maps.",
     )
-    images = [as_picture(i) for i in images]
-    side = max(max(i.shape[:2]) for i in images)
+    pictures = [as_picture(image) for image in images]
+    side = max(max(picture.shape[:2]) for picture in pictures)
     cell = _screen_pixels(side, 128 if side <= 160 else 160)
-    columns = min(columns, len(images))
-    rows, gap, foot = -(-len(images) // columns), 4, 30
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    gap = 4
+    foot = 30
     pair = 2 * cell + 3 * gap
     figure = Sheet(columns * (cell + gap) + gap, rows * pair + foot)
-    for i, (image, label) in enumerate(zip(images, labels)):
+    for i, (image, label) in enumerate(zip(pictures, labels)):
         r, c = divmod(i, columns)
         for below, picture in enumerate((image, overlay(image, label, numbers=False))):
             ax = _place(
