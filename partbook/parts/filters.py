@@ -36,8 +36,8 @@ def bilateral_features(
     colour: float,  # θ_β, where white is 1
 ) -> Tensor:  # (B,N,5)
     "(x,y,r,g,b) of each pixel, in widths of the kernel."
-    H, W = images.shape[-2:]
-    places = position_features((H, W), position, images)
+    size = (images.shape[-2], images.shape[-1])
+    places = position_features(size, position, images)
     return torch.cat([places.expand(len(images), -1, -1), images.flatten(2).mT / colour], 2)
 
 
