@@ -156,27 +156,31 @@ FAINT = """panel => {
         .filter(e => Math.abs(grey(getComputedStyle(e).color) - ground(e)) < 90)
         .map(e => e.innerText);
 }"""
-PICTURE = """output => {
-    const pictures = [...output.querySelectorAll('img')].map(i => i.src);
-    const drawn = [...output.querySelectorAll('canvas')].map(c => c.toDataURL());
-    const words = [...output.querySelectorAll('.jp-OutputArea .jp-OutputArea-output, table')];
-    return JSON.stringify([pictures, drawn, words.map(w => w.innerText)]);
+PICTURE = """async output => {
+    const load = async image => {  // the bytes: a picture drawn again has a new address
+        const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+        return Array.from(bytes).reduce((h, b) => (h * 31 + b) % 4294967291, 7);
+    };
+    try {
+        const pictures = await Promise.all([...output.querySelectorAll('img')].map(load));
+        const drawn = [...output.querySelectorAll('canvas')].map(c => c.toDataURL());
+        const words = [...output.querySelectorAll('.jp-OutputArea .jp-OutputArea-output, table')];
+        return JSON.stringify([pictures, drawn, words.map(w => w.innerText)]);
+    } catch {
+        return null;  // a picture went while it was read
+    }
 }"""
 
 
-def fetched(page, picture):
-    "The bytes behind a picture's address: each new drawing has a new address, changed or not."
-    return page.evaluate(
-        """async text => {
-            const [pictures, drawn, words] = JSON.parse(text);
-            const load = async a => {
-                const bytes = new Uint8Array(await (await fetch(a)).arrayBuffer());
-                return Array.from(bytes).reduce((h, b) => (h * 31 + b) % 4294967291, 7);
-            };
-            return JSON.stringify([await Promise.all(pictures.map(load)), drawn, words]);
-        }""",
-        picture,
-    )
+def seen(page, widget, besides=None):
+    "What a widget shows; waits for something else than `besides`. None where nothing else comes."
+    until = time.monotonic() + 30  # it takes one second; a busy machine may take more
+    while time.monotonic() < until:
+        found = widget.evaluate(PICTURE)
+        if found not in (None, besides):
+            return found
+        page.wait_for_timeout(100)
+    return None
 
 
 def opened(lab, browser, path):
@@ -229,7 +233,7 @@ def move(page, widget):
     control = widget.locator(CONTROLS).first
     control.scroll_into_view_if_needed()
     page.wait_for_function(IDLE)
-    before = fetched(page, widget.evaluate(PICTURE))
+    before = seen(page, widget)
     control.focus()
     kind = control.evaluate("e => e.tagName + ' ' + e.className")
     if "noUi" in kind:
@@ -243,10 +247,7 @@ def move(page, widget):
         control.select_option(index=chosen + (1 if chosen == 0 else -1))
     else:
         widget.locator(".widget-toggle-button:not(.mod-active)").first.click()
-    until = time.monotonic() + 30  # it takes one second; a busy machine may take more
-    while fetched(page, widget.evaluate(PICTURE)) == before:
-        assert time.monotonic() < until, f"the picture does not change with {kind}"
-        page.wait_for_timeout(100)
+    assert seen(page, widget, before), f"the picture does not change with {kind}"
     page.wait_for_function(IDLE)
     assert page.locator(WRONG).count() == 0
 
