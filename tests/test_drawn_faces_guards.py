@@ -565,3 +565,11 @@ def test_no_landmark_turns_away():
     edge = outline(far, x, y)
     share = (x / (edge.half * edge.root)).amax((1, 2)) / far["turn cos"]
     assert share.max() < 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"yaw": 0.5}, {"pitch": 0.2}, {"roll": -0.3}, {"smile": 1.0}, {"open": 0.8}, {"person": 7}],
+)
+def test_every_setting_changes_the_picture(change):
+    assert not torch.equal(pose_face(size=48, **change).image, pose_face(size=48).image)

@@ -330,3 +330,10 @@ def test_turning():
     ):
         with pytest.raises(InputError, match=sentence):
             wrong()
+
+
+@pytest.mark.parametrize(
+    "change", [{"yaw": -0.4}, {"rise": 0.4}, {"style": 0.9}, {"roll": 0.2}, {"kind": "train"}]
+)
+def test_every_setting_changes_the_picture(change):
+    assert not torch.equal(pose_vehicle(size=48, **change).image, pose_vehicle(size=48).image)
