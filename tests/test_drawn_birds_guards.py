@@ -24,6 +24,7 @@ from partbook.drawn.birds import (
     TAIL,
     WING,
     Birds,
+    bird_landmarks,
     bird_layers,
     bird_parameters,
     bird_scene,
@@ -31,10 +32,12 @@ from partbook.drawn.birds import (
     coat_colours,
     plumage,
     pose_bird,
+    role,
     skeleton,
 )
 from partbook.drawn.engine import (
     Stream,
+    polar,
     six_colours,
 )
 
@@ -391,3 +394,33 @@ def test_a_spread_wing_is_larger():
 def test_no_dodo():
     with pytest.raises(InputError, match="no species 'dodo'"):
         pose_bird("dodo")
+
+
+def test_landmarks_lie_on_their_layers():
+    p = bird_parameters(Stream(0, torch.arange(small(2000, 500))))
+    j = skeleton(p)
+    marks = bird_landmarks(p, j)
+    x, y = (torch.stack([place[:, c] for place, _ in marks.values()], -1)[:, None] for c in (0, 1))
+    layers = {layer.name: layer.distance[:, 0] for layer in bird_layers(p, j, x, y)}
+    for i, (name, (_, own)) in enumerate(marks.items()):
+        assert not own or (layers[own][:, i] < 0.005).float().mean() > 0.98, (
+            name
+        )  # on its own layer, whatever lies in front of that
+    height = {
+        name: (place * polar(torch.full_like(p["pitch"], 1.5708) - p["pitch"])).sum(-1)
+        for name, (place, _) in marks.items()
+    }
+    assert (height["back"] < height["belly"]).all() and (
+        marks["crown"][0] - marks["throat"][0]
+    ).mul(j["up"]).sum(-1).min() > 0
+
+
+def test_near_and_far():
+    assert (
+        role("left wing", "left") == "near wing"
+        and role("left wing", "right") == "far wing"
+        and role("tail", "left") == "tail"
+    )
+    assert len(LANDMARKS) == 15 and sorted(LANDMARKS) == list(
+        LANDMARKS
+    )  # CUB lists them alphabetically

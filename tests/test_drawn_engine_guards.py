@@ -43,6 +43,7 @@ from partbook.drawn.engine import (
     smoothstep,
     tight_boxes,
     turned,
+    undo,
     unit,
     wave,
 )
@@ -392,3 +393,11 @@ def test_pieces_and_wrong_input():
     ):
         with pytest.raises(InputError, match=sentence):
             wrong()
+
+
+def test_undoing_a_matrix():
+    matrix = torch.tensor([[[1.0, 2.0], [3.0, 5.0]]])
+    assert [v.tolist() for v in undo(matrix, torch.tensor([5.0]), torch.tensor([13.0]))] == [
+        [1],
+        [2],
+    ]  # 1 + 2*2 = 5, 3 + 5*2 = 13

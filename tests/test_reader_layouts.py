@@ -16,8 +16,10 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
-from partbook.readers.aflw import AFLW, find_aflw, write_aflw_fixture
-from partbook.readers.celeba import CelebA, write_celeba_fixture
+from painters.aflw import write_aflw_fixture
+from partbook.readers.aflw import AFLW, find_aflw
+from painters.celeba import write_celeba_fixture
+from partbook.readers.celeba import CelebA
 from partbook.readers.coco import (
     CocoParts,
     _measure,
@@ -26,8 +28,10 @@ from partbook.readers.coco import (
     fill_polygon,
     read_coco,
 )
-from partbook.readers.pascal import PASCAL, write_pascal_fixture
-from partbook.readers.vehiclepart import VehiclePart, write_vehiclepart_fixture
+from painters.pascal import write_pascal_fixture
+from partbook.readers.pascal import PASCAL
+from painters.vehiclepart import write_vehiclepart_fixture
+from partbook.readers.vehiclepart import VehiclePart
 
 WRITERS = {
     "celeba": (CelebA, write_celeba_fixture, {"min_face": 0.0}),

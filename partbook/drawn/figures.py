@@ -9,11 +9,11 @@ __all__ = ['LANDMARKS', 'PARTS', 'HAIR', 'SKIN', 'UPPER', 'LOWER', 'SHOES', 'STA
            'trunk_joints', 'leg_joints', 'arm_joints', 'figure_skeleton', 'Piece', 'hidden', 'leg_pieces', 'axial_cut',
            'arm_pieces', 'is_behind', 'trunk_shape', 'skirt_shape', 'neckline', 'trunk_pieces', 'face_shape',
            'hair_cap', 'head_pieces', 'on_line', 'hanging_locks', 'hanging_hair', 'figure_pieces', 'bag_piece',
-           'figure_landmarks', 'frame_figure', 'ramp', 'figure_palette', 'weave', 'surroundings', 'indoors',
-           'seen_landmarks', 'figure_scene', 'dress', 'paint_face', 'paint_figure', 'brightness', 'Drawing',
-           'draw_figures', 'photograph', 'Figures', 'pose_figure']
+           'figure_landmarks', 'frame_figure', 'figure_palette', 'weave', 'surroundings', 'indoors', 'seen_landmarks',
+           'figure_scene', 'dress', 'paint_face', 'paint_figure', 'brightness', 'draw_figures', 'photograph', 'Figures',
+           'pose_figure']
 
-# %% ../../nbs/drawn/50_figures.ipynb #926539d8
+# %% ../../nbs/drawn/50_figures.ipynb #4cba42db
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,37 +23,48 @@ from torch import Tensor
 from ..core import require
 from ..data.sample import Batch, Sample, collections
 from partbook.drawn.engine import (
-    SPLITS,
     Drawn,
     Frame,
     Layer,
+    Numbers,
     Scene,
     Stream,
-    axial,
+    annotated,
     background,
+    expose,
+    inside,
+    occluders,
+    overridden,
+    paint_occluders,
+    pixels,
+    ramp,
+    surface,
+    tilt,
+    view,
+    white,
+)
+
+# %% ../../nbs/drawn/50_figures.ipynb #84e01d6d
+from partbook.drawn.engine import (
+    axial,
     blend,
     cos_sin,
     cover,
-    expose,
     hsv,
     lattice_noise,
     limb,
     mix,
     natural_hue,
-    occluders,
     on_grid,
     paint,
-    paint_occluders,
     polar,
     smoothstep,
-    surface,
-    tight_boxes,
     turned,
     unit,
     wave,
 )
 
-# %% ../../nbs/drawn/50_figures.ipynb #aa90aca9
+# %% ../../nbs/drawn/50_figures.ipynb #5bad0905
 def profile(
     x: Tensor,
     y: Tensor,  # (B,H,W) coordinates
@@ -81,7 +92,7 @@ def profile(
     outside = (across.clamp(min=0) ** 2 + beyond.clamp(min=0) ** 2).sqrt()
     return torch.where(inside < 0, inside, outside), t, (v / half.clamp(min=1e-4)).clamp(-1, 1)
 
-# %% ../../nbs/drawn/50_figures.ipynb #8156d2de
+# %% ../../nbs/drawn/50_figures.ipynb #bc074fde
 def tube(
     x: Tensor,
     y: Tensor,  # (B,H,W) coordinates
@@ -94,7 +105,8 @@ def tube(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Signed distance (B,H,W) to a sleeve over two bones;
     also t in [0,1] along both and the position across."""
-    (a, b, c), reach = bones, on_grid(reach)
+    (a, b, c) = bones
+    reach = on_grid(reach)
     first, t, s = limb(x, y, a, b, radii[0], radii[1], bulge[0])
     second, t2, s2 = limb(x, y, b, c, radii[1], radii[2], bulge[1])
     l1, l2 = (on_grid(((q - p) * (q - p)).sum(-1).sqrt()) for p, q in ((a, b), (b, c)))
@@ -106,7 +118,7 @@ def tube(
     d = torch.where(reach > 0.05, torch.minimum(first, second), 9.0)
     return d, torch.where(lower, 1 + t2, t) * 0.5, torch.where(lower, s2, s)
 
-# %% ../../nbs/drawn/50_figures.ipynb #0dd12d94
+# %% ../../nbs/drawn/50_figures.ipynb #78663f88
 LANDMARKS = (
     "head top",
     "neck",
@@ -138,7 +150,7 @@ ARMS = (
 FRAMINGS = ("whole", "to the shins", "to the thighs")
 HAIRSTYLES = ("cropped", "short", "bob", "long", "bun", "ponytail", "afro")
 
-# %% ../../nbs/drawn/50_figures.ipynb #f139dda8
+# %% ../../nbs/drawn/50_figures.ipynb #1f9338fb
 COVERING = (1, 2, 3, 5, 6, 7, 9, 11)  # outfits with long sleeves, twice as common as the others
 NECKLINES = ("round", "V", "scoop")
 CUT = (
@@ -171,8 +183,8 @@ OUTFITS = {
     "long dress": (1.60, -0.09, 0.014, 0.00, 1, 0, 0.00, 0.000, 0.000, 0.76, 0.12, 1),
 }
 
-# %% ../../nbs/drawn/50_figures.ipynb #b773dfa4
-def physique(stream: Stream) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #67ef8f36
+def physique(stream: Stream) -> Numbers:
     """Shoulders, waist and hips (half widths), the thickness
     of limbs, the lengths of legs, trunk, arms and head."""
     u = stream.uniform
@@ -189,8 +201,8 @@ def physique(stream: Stream) -> dict[str, Tensor]:
         "head": u("head", 1.04, 1.22),
     }
 
-# %% ../../nbs/drawn/50_figures.ipynb #b552d575
-def posture(stream: Stream) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #1e5543c4
+def posture(stream: Stream) -> Numbers:
     "Where the person faces, how it stands, and what either arm does."
     u = stream.uniform
     p = {}
@@ -210,14 +222,12 @@ def posture(stream: Stream) -> dict[str, Tensor]:
     for side in ("left", "right"):
         v = u(f"{side} arm does")
         p[f"{side} arm"] = sum((v > share).long() for share in (0.42, 0.62, 0.77, 0.81, 0.88, 0.96))
-        p[f"{side} hand x"], p[f"{side} hand y"] = (
-            u(f"{side} hand x", -1, 1),
-            u(f"{side} hand y", -1, 1),
-        )
+        p[f"{side} hand x"] = u(f"{side} hand x", -1, 1)
+        p[f"{side} hand y"] = u(f"{side} hand y", -1, 1)
     return p
 
-# %% ../../nbs/drawn/50_figures.ipynb #f5bd8194
-def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
+# %% ../../nbs/drawn/50_figures.ipynb #332fdad7
+def clothing(stream: Stream, outfit: Tensor) -> Numbers:  # (B,) index
     "The cut of the garments, the hair and the shoes."
     u = stream.uniform
     device = stream.device
@@ -235,7 +245,9 @@ def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
         p[name] = p[name] * u("own " + name, 1 - spread, 1 + spread)
     p["hem"] = p["hem"] + u("own hem", -0.03, 0.03)
     p["hair"] = stream.choice("hair", len(HAIRSTYLES))
-    p["hair length"], p["fringe"], p["parting"] = u("hair length"), u("fringe"), u("parting", -1, 1)
+    p["hair length"] = u("hair length")
+    p["fringe"] = u("fringe")
+    p["parting"] = u("parting", -1, 1)
     p["locks"] = stream.chance("locks", 0.6).float()
     p["boots"] = torch.where(
         stream.chance("boots", 0.2), u("boots", 0.4, 0.85), torch.zeros(len(stream), device=device)
@@ -246,30 +258,33 @@ def clothing(stream: Stream, outfit: Tensor) -> dict[str, Tensor]:  # (B,) index
     p["bag"] = stream.chance("bag", 0.15).float()
     return p
 
-# %% ../../nbs/drawn/50_figures.ipynb #ced21876
-def viewpoint(stream: Stream) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #e91718ee
+def viewpoint(stream: Stream) -> Numbers:
     "Framing, place, rotation and perspective."
     u = stream.uniform
     p = {}
     p["framing"] = (u("framing") > 0.15).long() + (u("framing") > 0.55).long()
     p["fill"] = u("fill", 0.94, 1.0)
-    p["x"], p["y"] = u("x", -1, 1), u("y", -1, 1)
-    p["roll"], p["shear"] = u("roll", -0.07, 0.07), u("shear", -0.04, 0.04)
-    p["tilt x"], p["tilt y"] = u("tilt x", -0.08, 0.08), u("tilt y", -0.15, 0.15)
+    p["x"] = u("x", -1, 1)
+    p["y"] = u("y", -1, 1)
+    p["roll"] = u("roll", -0.07, 0.07)
+    p["shear"] = u("shear", -0.04, 0.04)
+    p["tilt x"] = u("tilt x", -0.08, 0.08)
+    p["tilt y"] = u("tilt y", -0.15, 0.15)
     return p
 
 
 def figure_parameters(
     stream: Stream,
     outfit: int | None = None,  # drawn unless given
-) -> dict[str, Tensor]:
+) -> Numbers:
     "What makes one figure this figure: named (B,) numbers, all independent of the picture's size."
     often = torch.tensor([*range(len(OUTFITS)), *COVERING], device=stream.device)
     kind = often[stream.choice("outfit", len(often))]
     kind = kind if outfit is None else torch.full_like(kind, outfit)
     return physique(stream) | posture(stream) | clothing(stream, kind) | viewpoint(stream)
 
-# %% ../../nbs/drawn/50_figures.ipynb #98ec38a0
+# %% ../../nbs/drawn/50_figures.ipynb #0b1b9c7e
 def bent_arm(
     shoulder: Tensor,
     hand: Tensor,  # (B,2), the hand where it is wanted
@@ -289,8 +304,8 @@ def bent_arm(
     h = (first * first - k * k).clamp(min=0).sqrt() * outward
     return shoulder + e * k[:, None] + n * h[:, None], shoulder + e * r[:, None]
 
-# %% ../../nbs/drawn/50_figures.ipynb #39342b26
-def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #ad9b5726
+def trunk_joints(p: Numbers) -> Numbers:
     "Pelvis, crotch, neck, shoulders and hips, skull and chin; `up` is the direction of the spine."
     turn = cos_sin(p["yaw"])[0]
     zero = torch.zeros_like(p["yaw"])
@@ -323,7 +338,7 @@ def trunk_joints(p: dict[str, Tensor]) -> dict[str, Tensor]:
         "right hip": pelvis - level * hips,
     }
 
-# %% ../../nbs/drawn/50_figures.ipynb #6e9ef87a
+# %% ../../nbs/drawn/50_figures.ipynb #299de104
 # for each stance the leg that bears the weight, then the free
 # one: angles of thigh and shin outward, and how long they appear
 LEGS = (
@@ -338,7 +353,7 @@ LEGS = (
 )
 
 
-def leg_joints(p: dict[str, Tensor], hips: dict[str, Tensor]) -> dict[str, Tensor]:
+def leg_joints(p: Numbers, hips: Numbers) -> Numbers:
     """Knees, ankles and toes. Angles are outward from the vertical;
     a leg that points at us or away is shorter in the picture."""
     j = {}
@@ -362,7 +377,7 @@ def leg_joints(p: dict[str, Tensor], hips: dict[str, Tensor]) -> dict[str, Tenso
         )
     return j
 
-# %% ../../nbs/drawn/50_figures.ipynb #5ff16df3
+# %% ../../nbs/drawn/50_figures.ipynb #2445515b
 HANDS = (  # outward, down, freedom outward, freedom down; one row for each of ARMS
     (0.22, 0.96, 0.10, 0.06),
     (0.04, 0.66, 0.03, 0.05),
@@ -374,7 +389,7 @@ HANDS = (  # outward, down, freedom outward, freedom down; one row for each of A
 )
 
 
-def arm_joints(p: dict[str, Tensor], trunk: dict[str, Tensor]) -> dict[str, Tensor]:
+def arm_joints(p: Numbers, trunk: Numbers) -> Numbers:
     "Elbows, wrists and finger tips."
     j = {}
     half = 0.52 * p["trunk"]
@@ -382,7 +397,8 @@ def arm_joints(p: dict[str, Tensor], trunk: dict[str, Tensor]) -> dict[str, Tens
         out, down, free_x, free_y = torch.tensor(HANDS, device=half.device)[
             p[f"{side} arm"]
         ].unbind(1)
-        out, down = out + free_x * p[f"{side} hand x"], down + free_y * p[f"{side} hand y"]
+        out = out + free_x * p[f"{side} hand x"]
+        down = down + free_y * p[f"{side} hand y"]
         shoulder = trunk[f"{side} shoulder"]
         hand = shoulder + torch.stack([out * sign * half, down * half], -1)
         raised = torch.where(down < 0, -1.0, 1.0)
@@ -390,18 +406,19 @@ def arm_joints(p: dict[str, Tensor], trunk: dict[str, Tensor]) -> dict[str, Tens
             torch.where((p[f"{side} arm"] == 4) | (p[f"{side} arm"] == 5), 0.88, 1.0) * p["arms"]
         )  # they come towards us, or go away
         elbow, wrist = bent_arm(shoulder, hand, 0.29 * shorter, 0.255 * shorter, -sign * raised)
-        j[f"{side} elbow"], j[f"{side} wrist"] = elbow, wrist
+        j[f"{side} elbow"] = elbow
+        j[f"{side} wrist"] = wrist
         limp = torch.stack([0 * half, 0.2 * raised], -1)
         j[f"{side} fingers"] = wrist + unit((wrist - elbow) * 0.7 + limp * 0.3) * 0.115
     return j
 
 
-def figure_skeleton(p: dict[str, Tensor]) -> dict[str, Tensor]:
+def figure_skeleton(p: Numbers) -> Numbers:
     "Joints (B,2) in figure coordinates."
     trunk = trunk_joints(p)
     return trunk | leg_joints(p, trunk) | arm_joints(p, trunk)
 
-# %% ../../nbs/drawn/50_figures.ipynb #2efc6097
+# %% ../../nbs/drawn/50_figures.ipynb #0f1b7407
 @dataclass
 class Piece(Layer):
     "A layer of a figure: also the limb it wraps, and how many metres long and wide its texture is."
@@ -414,10 +431,8 @@ def hidden(distance: Tensor, there: Tensor) -> Tensor:  # (B,H,W), (B,) bool
     "The distance where the piece is there, far away where it is not."
     return torch.where(on_grid(there), distance, 9.0)
 
-# %% ../../nbs/drawn/50_figures.ipynb #2b60343f
-def leg_pieces(
-    side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
-) -> list[Piece]:
+# %% ../../nbs/drawn/50_figures.ipynb #580f3b87
+def leg_pieces(side: str, p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     bones = tuple(j[f"{side} {k}"] for k in ("hip", "knee", "ankle"))
     fat = p["thick"]
     limb_ = f"{side} leg"
@@ -449,16 +464,14 @@ def leg_pieces(
         Piece(f"{side} trouser", LOWER, names, trouser, t3, s3, limb_, (0.85, 0.09)),
     ]
 
-# %% ../../nbs/drawn/50_figures.ipynb #1fb29556
+
 def axial_cut(x: Tensor, y: Tensor, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     "Negative beyond a share of the way from start to end."
     u, _, length = axial(x, y, start, end)
     return on_grid(share) * length - u
 
-# %% ../../nbs/drawn/50_figures.ipynb #eba8a5f1
-def arm_pieces(
-    side: str, p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
-) -> list[Piece]:
+# %% ../../nbs/drawn/50_figures.ipynb #529d43b5
+def arm_pieces(side: str, p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     bones = tuple(j[f"{side} {k}"] for k in ("shoulder", "elbow", "wrist"))
     fat = p["thick"]
     limb_ = f"{side} arm"
@@ -480,7 +493,7 @@ def arm_pieces(
     ]
 
 
-def is_behind(side: str, p: dict[str, Tensor]) -> Tensor:  # (B,) bool
+def is_behind(side: str, p: Numbers) -> Tensor:  # (B,) bool
     """Whether an arm is behind the trunk, as seen in the picture:
     a hand at the back, seen from the front; or the far arm of someone turned."""
     sign = 1.0 if side == "left" else -1.0
@@ -491,10 +504,8 @@ def is_behind(side: str, p: dict[str, Tensor]) -> Tensor:  # (B,) bool
         farther & (p[f"{side} arm"] != 4) & (p[f"{side} arm"] != 5)
     )
 
-# %% ../../nbs/drawn/50_figures.ipynb #b5f9114d
-def trunk_shape(
-    p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #e878dc38
+def trunk_shape(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     "The body without head and limbs; turned sideways it is narrower, but not as narrow as a plank."
     c, s = cos_sin(p["yaw"])
     turn = (c * c + 0.45 * s * s).sqrt()
@@ -523,10 +534,10 @@ def trunk_shape(
         torch.stack([-j["hip tilt"][:, 1] * 0.5, j["hip tilt"][:, 0]], -1),
     )
 
-# %% ../../nbs/drawn/50_figures.ipynb #a908be37
+# %% ../../nbs/drawn/50_figures.ipynb #b09c4cd5
 def skirt_shape(
-    p: dict[str, Tensor],
-    j: dict[str, Tensor],
+    p: Numbers,
+    j: Numbers,
     length: Tensor,  # (B,) metres below the hip
     flare: Tensor,
     fit: Tensor,  # (B,) how much wider it becomes, and is all over, in metres
@@ -558,8 +569,8 @@ def skirt_shape(
         torch.stack([j["hip tilt"][:, 0], 0.3 * j["hip tilt"][:, 0]], -1),
     )
 
-# %% ../../nbs/drawn/50_figures.ipynb #e28c024d
-def neckline(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+# %% ../../nbs/drawn/50_figures.ipynb #bf3e20cf
+def neckline(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> Tensor:
     """Distance to what a garment leaves free:
     around the neck, and around the shoulders when it has no sleeves."""
     top = j["neck"]
@@ -581,8 +592,8 @@ def neckline(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -
         )
     return free
 
-# %% ../../nbs/drawn/50_figures.ipynb #e2380613
-def trunk_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> list[Piece]:
+# %% ../../nbs/drawn/50_figures.ipynb #680af2b7
+def trunk_pieces(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     "Lower garment about the hips, skin of neck and trunk, upper garment."
     body, t, s = trunk_shape(p, j, x, y)
     length = on_grid(0.605 * p["trunk"])  # neck to crotch, near enough
@@ -619,9 +630,9 @@ def trunk_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tenso
         ),
     ]
 
-# %% ../../nbs/drawn/50_figures.ipynb #4fd07fa9
+# %% ../../nbs/drawn/50_figures.ipynb #a9680c07
 def face_shape(
-    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
+    p: Numbers, j: Numbers, side: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     "An egg with two ears."
     up = unit(j["skull"] - j["chin"])
@@ -634,7 +645,7 @@ def face_shape(
         )
     return face, t, s
 
-# %% ../../nbs/drawn/50_figures.ipynb #4996d143
+
 SWELL = (
     0.006,
     0.014,
@@ -645,9 +656,9 @@ SWELL = (
     0.050,
 )  # metres by which each hairstyle stands off the head
 
-# %% ../../nbs/drawn/50_figures.ipynb #2c0a3c0d
+# %% ../../nbs/drawn/50_figures.ipynb #3c1b1bc9
 def hair_cap(
-    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
+    p: Numbers, j: Numbers, side: Tensor, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hair on the head: all over from behind;
     from the front with an opening for the face, which moves sideways as the head turns."""
@@ -686,8 +697,8 @@ def hair_cap(
         s,
     )
 
-# %% ../../nbs/drawn/50_figures.ipynb #82799bfe
-def head_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> list[Piece]:
+# %% ../../nbs/drawn/50_figures.ipynb #e001e24f
+def head_pieces(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> list[Piece]:
     "Face, cap of hair, and what hangs in front of the shoulders."
     up = unit(j["skull"] - j["chin"])
     side = torch.stack([-up[:, 1], up[:, 0]], -1)
@@ -702,7 +713,7 @@ def head_pieces(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
         Piece("locks", HAIR, ends, locks, t1, s1, "hair", (0.2, 0.1)),
     ]
 
-# %% ../../nbs/drawn/50_figures.ipynb #7611f894
+
 def on_line(x: Tensor, y: Tensor, through: Tensor, direction: Tensor) -> Tensor:
     "How far points lie beyond a line, in a direction."
     return (x - on_grid(through[:, 0])) * on_grid(direction[:, 0]) + (
@@ -710,9 +721,7 @@ def on_line(x: Tensor, y: Tensor, through: Tensor, direction: Tensor) -> Tensor:
     ) * on_grid(direction[:, 1])
 
 
-def hanging_locks(
-    p: dict[str, Tensor], j: dict[str, Tensor], side: Tensor, x: Tensor, y: Tensor
-) -> Tensor:
+def hanging_locks(p: Numbers, j: Numbers, side: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "Long hair that falls over the shoulders in front, left and right of the face."
     k = p["head"][:, None]
     up = j["up"]
@@ -723,10 +732,8 @@ def hanging_locks(
         d = torch.minimum(d, limb(x, y, root, tip, 0.022 * p["head"], 0.014, 0.018, 0.02 * sign)[0])
     return d
 
-# %% ../../nbs/drawn/50_figures.ipynb #957cfac6
-def hanging_hair(
-    p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+# %% ../../nbs/drawn/50_figures.ipynb #70081e43
+def hanging_hair(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     "Bob, long hair or ponytail: what hangs down at the back."
     style = p["hair"]
     k = p["head"]
@@ -745,10 +752,10 @@ def hanging_hair(
     d, t, s = profile(x, y, start, start - up * (length + 0.02)[:, None], widths)
     return hidden(d - 0.004, (style == 2) | (style == 3) | tail), t, s
 
-# %% ../../nbs/drawn/50_figures.ipynb #da5a69bc
+# %% ../../nbs/drawn/50_figures.ipynb #9e32ab79
 def figure_pieces(
-    p: dict[str, Tensor],
-    j: dict[str, Tensor],  # joints
+    p: Numbers,
+    j: Numbers,  # joints
     x: Tensor,
     y: Tensor,  # (B,H,W) figure coordinates, or (B,1,L) for single points
 ) -> list[Piece]:
@@ -784,8 +791,8 @@ def figure_pieces(
         bag_piece(*place),
     ]
 
-# %% ../../nbs/drawn/50_figures.ipynb #1e319950
-def bag_piece(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) -> Piece:
+# %% ../../nbs/drawn/50_figures.ipynb #49ae4199
+def bag_piece(p: Numbers, j: Numbers, x: Tensor, y: Tensor) -> Piece:
     "A handbag in the left hand; it is no part of the person."
     hand = 0.5 * (j["left wrist"] + j["left fingers"])
     down = torch.zeros_like(hand) + torch.tensor([0.0, 1.0], device=x.device)
@@ -804,8 +811,8 @@ def bag_piece(p: dict[str, Tensor], j: dict[str, Tensor], x: Tensor, y: Tensor) 
         (0.2, 0.1),
     )
 
-# %% ../../nbs/drawn/50_figures.ipynb #b2682da8
-def figure_landmarks(j: dict[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+# %% ../../nbs/drawn/50_figures.ipynb #d488958b
+def figure_landmarks(j: Numbers) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
     """Each landmark's place (B,2), and the limbs that may
     be in front there if it is to count as visible."""
     marks = {"head top": (j["head top"], ("head", "hair")), "neck": (j["neck"], ("head", "trunk"))}
@@ -825,42 +832,24 @@ def figure_landmarks(j: dict[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str,
             )
     return marks
 
-# %% ../../nbs/drawn/50_figures.ipynb #c735602c
-def frame_figure(p: dict[str, Tensor], j: dict[str, Tensor]) -> Frame:
+
+def frame_figure(p: Numbers, j: Numbers) -> Frame:
     "Place the figure in the picture: framed, rolled, mirrored if seen from behind."
-    c, s = cos_sin(p["roll"])
-    flip = p["facing"]
-    matrix = torch.stack(
-        [
-            torch.stack([c * flip, c * p["shear"] - s], -1),
-            torch.stack([s * flip, s * p["shear"] + c], -1),
-        ],
-        -2,
-    )
+    whole = p["framing"] == 0
+    shins = p["framing"] == 1
     top = j["head top"][:, 1] - 0.06 * p["head"]
     foot = torch.maximum(j["left toe"][:, 1], j["right toe"][:, 1]) + 0.05
     shin = 0.5 * (j["left knee"][:, 1] + j["right knee"][:, 1]) + 0.16
-    bottom = torch.where(
-        p["framing"] == 0, foot, torch.where(p["framing"] == 1, shin - 0.03, shin - 0.20)
-    )
-    top = top + torch.where(p["framing"] == 2, 0.03, torch.where(p["framing"] == 0, -0.22, -0.08))
+    bottom = torch.where(whole, foot, torch.where(shins, shin - 0.03, shin - 0.20))
+    top = top + torch.where(p["framing"] == 2, 0.03, torch.where(whole, -0.22, -0.08))
     scale = p["fill"] / (bottom - top)
-    middle = torch.stack(
-        [
-            0.5 * j["neck"][:, 0] + 0.25 * (j["left knee"][:, 0] + j["right knee"][:, 0]),
-            0.5 * (top + bottom),
-        ],
-        -1,
-    )
+    across = 0.5 * j["neck"][:, 0] + 0.25 * (j["left knee"][:, 0] + j["right knee"][:, 0])
+    middle = torch.stack([across, 0.5 * (top + bottom)], -1)
     room = torch.stack([(0.5 - 0.36 * scale).clamp(0.02, 0.08), 0.5 - 0.5 * p["fill"]], -1)
-    place = 0.5 + room * torch.stack(
-        [p["x"], torch.where(p["framing"] == 0, p["y"], p["y"].abs())], -1
-    )
-    return Frame(
-        matrix * scale[:, None, None], middle, place, torch.stack([p["tilt x"], p["tilt y"]], -1)
-    )
+    place = 0.5 + room * torch.stack([p["x"], torch.where(whole, p["y"], p["y"].abs())], -1)
+    return Frame(view(p, p["facing"]) * scale[:, None, None], middle, place, tilt(p))
 
-# %% ../../nbs/drawn/50_figures.ipynb #b6c6535c
+# %% ../../nbs/drawn/50_figures.ipynb #eb70778a
 TONES = (
     (0.98, 0.84, 0.75),
     (0.95, 0.76, 0.64),
@@ -883,7 +872,7 @@ HAIRS = (
     (0.66, 0.65, 0.65),
 )
 
-# %% ../../nbs/drawn/50_figures.ipynb #24b73620
+# %% ../../nbs/drawn/50_figures.ipynb #fd503f33
 CLOTHS = (  # hue, saturation, value
     (0.60, 0.10, 0.10),
     (0.60, 0.05, 0.22),
@@ -911,15 +900,7 @@ CLOTHS = (  # hue, saturation, value
     (0.10, 0.22, 0.70),
 )
 
-# %% ../../nbs/drawn/50_figures.ipynb #6aea9a95
-def ramp(table: Sequence, place: Tensor) -> Tensor:  # (B,...) in [0,1] -> (B,...,3)
-    "A colour between neighbours of a table."
-    table = torch.tensor(table, device=place.device)
-    place = place * (len(table) - 1)
-    i = place.long().clamp(max=len(table) - 2)
-    return mix(table[i], table[i + 1], (place - i)[..., None])
-
-# %% ../../nbs/drawn/50_figures.ipynb #d5b67463
+# %% ../../nbs/drawn/50_figures.ipynb #893caf4f
 def figure_palette(stream: Stream) -> Tensor:  # (B,8,3)
     """Colours of bag, hair, skin, upper and lower garment, shoes;
     then the inks of both garments' patterns."""
@@ -951,7 +932,7 @@ def figure_palette(stream: Stream) -> Tensor:  # (B,8,3)
     )
     return colours
 
-# %% ../../nbs/drawn/50_figures.ipynb #833b1cb9
+# %% ../../nbs/drawn/50_figures.ipynb #3a1ca77c
 def weave(
     stream: Stream, name: str, along: Tensor, across: Tensor, pixel: Tensor
 ) -> Tensor:  # (B,H,W) metres; (B,1,1) metres
@@ -986,7 +967,7 @@ def weave(
     ink = mix(0.4 * torch.ones_like(ink), ink, (2.2 - 3.2 * f * pixel).clamp(0, 1))
     return torch.where(kind < 7, ink, 0.0) * own("strength", 0.5, 1.0)
 
-# %% ../../nbs/drawn/50_figures.ipynb #af6e3a04
+# %% ../../nbs/drawn/50_figures.ipynb #026897ae
 def surroundings(
     scene: Scene, bright: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor, pixel: Tensor
 ) -> Tensor:
@@ -1021,7 +1002,7 @@ def surroundings(
         shadow = torch.maximum(shadow, 1 - (dx * dx + dy * dy).sqrt() * 4)
     return canvas * (1 - 0.5 * smoothstep(shadow))[:, None]
 
-# %% ../../nbs/drawn/50_figures.ipynb #5bc7a433
+# %% ../../nbs/drawn/50_figures.ipynb #eafe145e
 def _plain(u, name: str) -> Tensor:
     "A colour of a room."
     hue = natural_hue(u(f"{name} hue", 0, 0.85))
@@ -1060,7 +1041,7 @@ def indoors(stream: Stream, floor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     boards = on_grid(board) * planks[:, None] * (0.85 + 0.3 * floor.clamp(0, 1))[:, None]
     return paint(canvas, boards, cover(-floor, 0.02))
 
-# %% ../../nbs/drawn/50_figures.ipynb #bc9d5f3d
+# %% ../../nbs/drawn/50_figures.ipynb #191e86f1
 def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     """(B,14,2) places in the picture, and (B,14) whether
     the limb itself, or what wraps it, is in front there."""
@@ -1069,17 +1050,12 @@ def seen_landmarks(scene: Scene) -> tuple[Tensor, Tensor]:
     x = places[:, None, :, 0]
     y = places[:, None, :, 1]
     pieces = figure_pieces(scene.pose, scene.joints, *scene.frame.to_object(x, y))
-    fits = torch.tensor(
-        [[False] * len(LANDMARKS)]
-        + [[piece.limb in marks[name][1] for name in LANDMARKS] for piece in pieces],
-        device=x.device,
-    )
+    wraps = [[piece.limb in marks[name][1] for name in LANDMARKS] for piece in pieces]
+    fits = torch.tensor([[False] * len(LANDMARKS), *wraps], device=x.device)
     top = surface(scene, x, y, pieces)[:, 0]
-    return places, fits[top, torch.arange(len(LANDMARKS), device=x.device)] & (
-        (places >= 0) & (places < 1)
-    ).all(-1)
+    return places, fits[top, torch.arange(len(LANDMARKS), device=x.device)] & inside(places)
 
-# %% ../../nbs/drawn/50_figures.ipynb #7e6e2d31
+
 def figure_scene(
     stream: Stream,
     # where the colours of skin, hair and clothes come from, if not from `stream`
@@ -1089,44 +1065,26 @@ def figure_scene(
 ) -> Scene:
     "Draw the parameters, place the figure, and find out which landmarks can be seen."
     pose = figure_parameters(stream, overrides.pop("outfit", None))
-    for name, value in overrides.items():
-        name = name.replace("_", " ")
-        require(
-            name in pose, f"A figure has no parameter {name!r}; choose among: {', '.join(pose)}."
-        )
-        pose[name] = (
-            torch.as_tensor(value, device=stream.device)
-            .to(pose[name].dtype)
-            .expand(len(stream))
-            .clone()
-        )
+    pose = overridden(pose, stream, overrides, "figure")
     joints = figure_skeleton(pose)
     frame = frame_figure(pose, joints)
     colours = stream if colours is None else colours
     front = occluders(stream, frame.place, 0.8 * pose["fill"])
     front.there = front.there & stream.chance("in the way", 0.3, (1,)) & (not clear)
-    scene = Scene(
-        stream,
-        colours,
-        pose,
-        joints,
-        frame,
-        front,
-        figure_palette(colours),
-        torch.empty(0),
-        torch.empty(0),
-    )
+    palette = figure_palette(colours)
+    nowhere = torch.empty(0)
+    scene = Scene(stream, colours, pose, joints, frame, front, palette, nowhere, nowhere)
     landmarks, visible = seen_landmarks(scene)
     return replace(scene, landmarks=landmarks, visible=visible)
 
-# %% ../../nbs/drawn/50_figures.ipynb #67db1aa4
-def _opened(p: dict[str, Tensor], down: Tensor, right: Tensor) -> Tensor:
+# %% ../../nbs/drawn/50_figures.ipynb #52aa7134
+def _opened(p: Numbers, down: Tensor, right: Tensor) -> Tensor:
     "Where an open jacket shows what is under it."
     aside = (right - 0.05 * on_grid(cos_sin(p["yaw"])[1])).abs()
     lapel = (0.02 + 0.16 * (0.42 - down).clamp(min=0) - aside) * 60
     return smoothstep(lapel + 0.5) * on_grid((p["open"] > 0) & (p["facing"] > 0))
 
-# %% ../../nbs/drawn/50_figures.ipynb #ab26bd23
+# %% ../../nbs/drawn/50_figures.ipynb #cb6bff89
 def dress(scene: Scene, x: Tensor, y: Tensor, pixel: Tensor):
     "A function from a piece to its (B,3,H,W) colours."
     own = scene.colours
@@ -1167,7 +1125,7 @@ def dress(scene: Scene, x: Tensor, y: Tensor, pixel: Tensor):
 
     return coat
 
-# %% ../../nbs/drawn/50_figures.ipynb #07f735e2
+# %% ../../nbs/drawn/50_figures.ipynb #67a4ef6d
 def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor) -> Tensor:
     "Eyes, brows, nose and mouth, on those who face us."
     p = scene.pose
@@ -1180,7 +1138,8 @@ def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor
     turn = cos_sin(p["look"])
     v = -on_line(x, y, j["skull"], up) / on_grid(k)  # down from the middle of the skull, in heads
     w = on_line(x, y, j["skull"], side) / on_grid(k) - 0.05 * on_grid(turn[1])
-    pixel, seen = pixel / on_grid(k), on_grid((p["facing"] > 0).float())
+    pixel = pixel / on_grid(k)
+    seen = on_grid((p["facing"] > 0).float())
     squeeze = on_grid(turn[0])
 
     def spot(colour, cx, cy, rx, ry, strength=1.0):
@@ -1202,7 +1161,7 @@ def paint_face(scene: Scene, canvas: Tensor, x: Tensor, y: Tensor, pixel: Tensor
         canvas = spot(brow, 0.033 * sign, -0.015, 0.020, 0.005)
     return spot(lips, 0.0, 0.064, 0.024, 0.008)
 
-# %% ../../nbs/drawn/50_figures.ipynb #9095aa9b
+# %% ../../nbs/drawn/50_figures.ipynb #c9cb61c4
 def paint_figure(
     scene: Scene, canvas: Tensor, pieces: list[Piece], x: Tensor, y: Tensor, pixel: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -1239,69 +1198,42 @@ def paint_figure(
             canvas = paint_face(scene, canvas, x, y, pixel)
     return canvas, whole
 
-# %% ../../nbs/drawn/50_figures.ipynb #75bab045
+# %% ../../nbs/drawn/50_figures.ipynb #b6062517
 def brightness(palette: Tensor) -> Tensor:  # (B,8,3) -> (B,)
     "Luminance of the clothes, for the ground outdoors to differ from it."
     tone = 0.5 * (palette[:, UPPER] + palette[:, LOWER])
     return tone[:, 0] * 0.3 + tone[:, 1] * 0.6 + tone[:, 2] * 0.1
-
-# %% ../../nbs/drawn/50_figures.ipynb #9caa7cb3
-@dataclass
-class Drawing:
-    "What comes out of a scene at one size."
-
-    images: Tensor  # (B,3,S,S)
-    parts: Tensor  # (B,S,S) int64
-    whole: Tensor  # (B,S,S) bool, the figure as if nothing stood in front of it
 
 
 def draw_figures(
     scene: Scene,
     size: int,  # S, pixels
     plain: bool = False,  # the figure alone, on white, in even light
-) -> Drawing:
+) -> tuple[Tensor, Tensor]:  # (B,3,S,S) pictures, (B,S,S) parts
     "Paint the scene: background, pieces from back to front, occluders, light."
-    stream = scene.stream
-    device = scene.stream.device
     B = len(scene.stream)
-    line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
-    Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
+    device = scene.stream.device
+    X, Y = pixels(B, size, device)
     x, y = scene.frame.to_object(X, Y)
     pixel = on_grid(1.0 / (scene.frame.scale * size))
     pieces = figure_pieces(scene.pose, scene.joints, x, y)
-    canvas = (
-        torch.full((B, 3, size, size), 0.96, device=device)
-        if plain
-        else surroundings(scene, brightness(scene.palette), X, Y, x, y, pixel)
-    )
+    if plain:
+        canvas = white(B, size, device)
+    else:
+        canvas = surroundings(scene, brightness(scene.palette), X, Y, x, y, pixel)
     canvas, whole = paint_figure(scene, canvas, pieces, x, y, pixel)
     canvas = paint_occluders(scene, canvas, whole, X, Y)
-    parts = torch.tensor([0] + [piece.part for piece in pieces], device=device)[
-        surface(scene, X, Y, pieces)
-    ]
-    if (
-        not plain
-    ):  # fashion is photographed with care: a little more than half of what the birds' camera does
-        canvas = canvas + (expose(stream, canvas, X, Y, size) - canvas) * 0.6
-    return Drawing(canvas.clamp(0, 1), parts, whole)
+    parts = torch.tensor([0] + [piece.part for piece in pieces], device=device)
+    if not plain:
+        canvas = canvas + (expose(scene.stream, canvas, X, Y, size) - canvas) * 0.6
+    return canvas.clamp(0, 1), parts[surface(scene, X, Y, pieces)]
 
-# %% ../../nbs/drawn/50_figures.ipynb #1a94a3b6
+# %% ../../nbs/drawn/50_figures.ipynb #2e387423
 def photograph(scene: Scene, size: int, names: list[str], plain: bool = False) -> Batch:
     "A scene drawn at one size, with its annotations in pixels."
-    drawing = draw_figures(scene, size, plain)
-    masks = drawing.parts > 0
-    return Batch(
-        drawing.images,
-        names,
-        masks,
-        drawing.parts,
-        scene.landmarks * size,
-        scene.visible,
-        tight_boxes(masks),
-        scene.pose["outfit"],
-    )
+    return annotated(*draw_figures(scene, size, plain), names, scene, scene.pose["outfit"])
 
-# %% ../../nbs/drawn/50_figures.ipynb #ed741db4
+
 @collections.register("figures")
 class Figures(Drawn):
     """Clothed people drawn on the fly with every truth known.
@@ -1310,8 +1242,6 @@ class Figures(Drawn):
     summary = "drawn clothed people: 14 landmarks, 5 parts, masks, boxes, 12 outfits"
     noun = "figure"
     grouping = "outfits"
-    ranges = SPLITS
-    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = tuple(OUTFITS)
@@ -1322,7 +1252,7 @@ class Figures(Drawn):
     def draw(self, scene: Scene, names: list[str]) -> Batch:
         return photograph(scene, self.size, names)
 
-# %% ../../nbs/drawn/50_figures.ipynb #cb02bea6
+# %% ../../nbs/drawn/50_figures.ipynb #7282e5e6
 NEUTRAL = {
     "facing": 1.0,
     "yaw": 0.0,
@@ -1349,7 +1279,7 @@ NEUTRAL = {
     "bag": 0.0,
 }
 
-# %% ../../nbs/drawn/50_figures.ipynb #181fe638
+# %% ../../nbs/drawn/50_figures.ipynb #514ac709
 def pose_figure(
     outfit: str = "tee and jeans",
     stance: str = "straight",

@@ -8,11 +8,11 @@ __all__ = ['KINDS', 'PARTS', 'WHEEL', 'WINDOW', 'BODY', 'DOOR', 'LIGHT', 'FRONT'
            'within', 'Piece', 'Plan', 'far_wheels', 'near_wheels', 'car_outline', 'car_faces', 'car_side', 'car',
            'coach_faces', 'glazed_door', 'coach', 'bus', 'train', 'aerofoil', 'jet', 'landing_gear', 'aeroplane',
            'grip', 'pedals', 'mark_wheels', 'bicycle', 'motorbike_frame', 'motorbike', 'vehicle_plan',
-           'vehicle_parameters', 'turn_round', 'frame_vehicle', 'Ride', 'front_most', 'find_landmarks', 'vehicle_ride',
-           'paints', 'tones', 'painted', 'coats', 'sky', 'houses', 'road', 'footing', 'scenery', 'paint_vehicle',
-           'draw_vehicles', 'instance_boxes', 'photograph', 'select', 'Vehicles', 'pose_vehicle']
+           'vehicle_parameters', 'turn_round', 'Ride', 'front_most', 'find_landmarks', 'vehicle_ride', 'paints',
+           'tones', 'painted', 'coats', 'sky', 'houses', 'road', 'footing', 'scenery', 'paint_vehicle', 'draw_vehicles',
+           'instance_boxes', 'photograph', 'select', 'Vehicles', 'kinds_of', 'draw_kinds', 'pose_vehicle']
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #95873e3f
+# %% ../../nbs/drawn/40_vehicles.ipynb #584108c4
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,35 +23,45 @@ from torch import Tensor
 from ..core import require
 from ..data.sample import Batch, Sample, collections
 from partbook.drawn.engine import (
-    OCCLUDERS,
-    SPLITS,
     Drawn,
     Frame,
     Limbs,
+    Numbers,
     Stream,
+    annotated,
     background,
-    cos_sin,
-    cover,
     draw_batch,
     expose,
-    hsv,
+    inside,
     join,
+    occluders,
+    overridden,
+    paint_occluders,
+    pixels,
+    placed,
+    six_colours,
+    tight_boxes,
+    unless_hidden,
+    view,
+    white,
+)
+
+# %% ../../nbs/drawn/40_vehicles.ipynb #6232f4a7
+from partbook.drawn.engine import (
+    cos_sin,
+    cover,
+    hsv,
     lattice_noise,
     limb,
     mix,
     natural_hue,
-    occluders,
     on_grid,
     paint,
-    paint_occluders,
-    six_colours,
     smoothstep,
-    tight_boxes,
-    undo,
     wave,
 )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #afd1ca5e
+# %% ../../nbs/drawn/40_vehicles.ipynb #9a40b55f
 KINDS = ("aeroplane", "bicycle", "bus", "car", "motorbike", "train")
 PARTS = (
     "wheel",
@@ -73,7 +83,7 @@ WHEEL, WINDOW, BODY, DOOR, LIGHT, FRONT, REAR, ROOF, WING, TAIL, ENGINE, SEAT, H
 )
 LANDMARKS = ("front", "rear", "top", "front wheel", "rear wheel")
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #9eb7c739
+# %% ../../nbs/drawn/40_vehicles.ipynb #4a87532a
 def polygon(
     x: Tensor,
     y: Tensor,  # (B,H,W) coordinates
@@ -97,7 +107,7 @@ def polygon(
         inside = inside ^ (((ay > y) != (by > y)) & ((ex * wy - ey * wx > 0) == (ey > 0)))
     return nearest.sqrt() * torch.where(inside, -1.0, 1.0) - round
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #f95d457b
+# %% ../../nbs/drawn/40_vehicles.ipynb #add3223b
 def facet(
     x: Tensor,
     y: Tensor,  # (B,H,W)
@@ -117,7 +127,7 @@ def facet(
         d = side if d is None else torch.maximum(d, side) + h * h * (0.25 / max(soft, 1e-6))
     return d
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #60c3abc9
+
 def within(
     quad: Tensor,  # (B,4,2) corners: top left, top right, bottom right, bottom left
     u0: float,
@@ -135,7 +145,7 @@ def within(
 
     return torch.stack([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], 1)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #1bc5e27c
+# %% ../../nbs/drawn/40_vehicles.ipynb #3b231235
 @dataclass
 class Piece:
     "One painted piece of an instance, and coordinates to shade it by."
@@ -149,11 +159,11 @@ class Piece:
     light: Tensor | float = 1.0  # (B,) how much light falls on it
     cover: Tensor | float = 1.0  # (B,H,W) less than one where one sees through: spokes
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #d0385cd2
+# %% ../../nbs/drawn/40_vehicles.ipynb #1feb6d9c
 class _Ground:
     "Where things are on a vehicle, and the pieces laid so far."
 
-    def __init__(self, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0):
+    def __init__(self, p: Numbers, x: Tensor, y: Tensor, pixel: Tensor | float = 1.0):
         self.p = p
         self.x = x
         self.y = y
@@ -206,7 +216,7 @@ class _Ground:
         ground = self.at(x, 0.0)
         return torch.stack([ground[:, 0], -r], -1)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #b24d4e96
+# %% ../../nbs/drawn/40_vehicles.ipynb #c77d900b
 class _Surfaces(_Ground):
     "The pieces that bodies are made of."
 
@@ -254,7 +264,7 @@ class _Surfaces(_Ground):
         shares u along the edge, t from the near side to the far one."""
         return _face(self, number, a, b, coat, u0, u1, t0, t1)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #09e0fa48
+# %% ../../nbs/drawn/40_vehicles.ipynb #ece93c25
 class Plan(_Surfaces):
     "The pieces of a batch of vehicles of one kind, at given coordinates."
 
@@ -300,7 +310,7 @@ class Plan(_Surfaces):
         `one` gives the whole row a single number."""
         return _windows(self, x0, y0, x1, y1, n, most, gap, there, one)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #d3223f27
+# %% ../../nbs/drawn/40_vehicles.ipynb #9e7e83e5
 def _sheet(
     plan: Plan,
     number: int,
@@ -327,7 +337,7 @@ def _panel(plan: Plan, number: int, coat: str, round: float, *places: tuple) -> 
 def _light(plan: Plan, coat: str, round: float, *places: tuple) -> None:
     _panel(plan, plan.instance(LIGHT), coat, round, *places)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #9530b55c
+# %% ../../nbs/drawn/40_vehicles.ipynb #284be83b
 def _tube(
     plan: Plan,
     number: int,
@@ -348,7 +358,7 @@ def _tube(
     d, t, s = limb(plan.x, plan.y, a, b, r0, r1, bulge, bend)
     plan.add(number, d, t * 2 - 1, s, coat, there)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #5722ed4e
+
 def _face(plan: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0, u1, t0, t1) -> None:
     s = plan.depth
     e = b - a
@@ -365,7 +375,7 @@ def _face(plan: Plan, number: int, a: Tensor, b: Tensor, coat: str, u0, u1, t0, 
         light=0.78 + 0.4 * upward,
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #0b1068d0
+# %% ../../nbs/drawn/40_vehicles.ipynb #18ff0fae
 def _wheel(
     plan: Plan,
     number: int,
@@ -386,7 +396,7 @@ def _wheel(
     hole = smoothstep((five - 0.1) * 3) * smoothstep((away - 0.22) * 8) * on_grid(plan.p["holes"])
     plan.add(number, (away - 0.66) * on_grid(r), hole, dy.clamp(-1, 1), "rim", there)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #d12ac11b
+
 def _open_wheel(plan: Plan, number: int, centre: Tensor, r: Tensor) -> None:
     plan.bounds.append(torch.stack([centre - r[:, None], centre + r[:, None]], 1))
     dx, _, away, c = plan.around(centre, r)
@@ -404,7 +414,7 @@ def _open_wheel(plan: Plan, number: int, centre: Tensor, r: Tensor) -> None:
         cover=torch.maximum(torch.maximum(ring, hub), spokes),
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #cc7f4f6b
+# %% ../../nbs/drawn/40_vehicles.ipynb #53789b93
 def _windows(
     plan: Plan, x0, y0, x1, y1, n: Tensor, most: int, gap: float, there: Tensor | None, one: bool
 ) -> None:
@@ -429,7 +439,7 @@ def _windows(
         None if one else number + k.long(),
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #53c58263
+# %% ../../nbs/drawn/40_vehicles.ipynb #0840abc5
 def far_wheels(plan: Plan, places: Sequence[float], r: Tensor) -> list[Tensor]:
     "The wheels of the far side; returns the hubs (B,2) of the near side."
     hubs = [plan.hub(x, r) for x in places]
@@ -449,7 +459,7 @@ def near_wheels(plan: Plan, hubs: Sequence[Tensor], r: Tensor, arch: int | None 
         plan.wheel(number, hub, r, shift=0.03)
     plan.marks |= {"front wheel": (hubs[-1], numbers[-1]), "rear wheel": (hubs[0], numbers[0])}
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #bc130ea8
+# %% ../../nbs/drawn/40_vehicles.ipynb #4da6ee77
 def car_outline(plan: Plan) -> list[Tensor]:
     "Eight corners (B,2), clockwise from the lower rear."
     p = plan.p
@@ -485,7 +495,7 @@ def car_faces(plan: Plan, q: list[Tensor], roof: int, front: int, rear: int) -> 
         plan.face(plan.instance(LIGHT), q[6], q[7], "lamp", 0.05, 0.45, t, t + 0.22)
         plan.face(plan.instance(LIGHT), q[0], q[1], "tail lamp", 0.5, 0.95, t, t + 0.22)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #a9e5ecc8
+# %% ../../nbs/drawn/40_vehicles.ipynb #3be53fa1
 def car_side(plan: Plan, q: list[Tensor], body: int, roof: int, front: int, rear: int) -> None:
     "The near side: panels, three windows, two doors with handles, lights."
     at = plan.at
@@ -509,7 +519,7 @@ def car_side(plan: Plan, q: list[Tensor], body: int, roof: int, front: int, rear
     _light(plan, "lamp", 0.01, (0.83, 0.46), (0.96, 0.435), (0.99, 0.33), (0.84, 0.35))
     _light(plan, "tail lamp", 0.01, (-1.01, 0.50), (-0.89, 0.51), (-0.91, 0.36), (-1.02, 0.35))
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #8a4926e0
+
 def car(plan: Plan) -> None:
     "A car, from saloon to estate."
     r = plan.p["wheel"] * 0.22
@@ -522,7 +532,7 @@ def car(plan: Plan) -> None:
     plan.marks |= {"front": (plan.at(0.985, 0.25), front), "rear": (plan.at(-0.985, 0.25), rear)}
     plan.marks["top"] = (0.5 * (q[3] + q[4]) + plan.at(0.0, -0.03), roof)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #28d4f60b
+# %% ../../nbs/drawn/40_vehicles.ipynb #cf2c66b7
 def coach_faces(plan: Plan, q: list[Tensor], roof: int, front: int, rear: int) -> None:
     "Rear, roof and front with screens, lights and a plate."
     plan.face(rear, q[0], q[1], "paint")
@@ -545,7 +555,7 @@ def glazed_door(plan: Plan, x0: float, x1: float, low: float, high: float) -> No
     for u in (0.08, 0.53):
         plan.sheet(door, within(frame, u, 0.08, u + 0.39, 0.6), "glass", 0.01, convex=True)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #aba7c829
+# %% ../../nbs/drawn/40_vehicles.ipynb #b0ebc187
 def coach(
     plan: Plan,
     nose,
@@ -585,7 +595,7 @@ def coach(
     _light(plan, "tail lamp", 0.01, (-1.01, high), (-0.965, high), (-0.965, low), (-1.01, low))
     return body, roof, front, rear
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #909ef304
+# %% ../../nbs/drawn/40_vehicles.ipynb #8941a8fb
 def bus(plan: Plan) -> None:
     "A bus; one in seven has two decks."
     p = plan.p
@@ -607,7 +617,7 @@ def bus(plan: Plan) -> None:
         "top": (plan.at(0.0, top - 0.04), roof),
     }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #cc0d7cc3
+# %% ../../nbs/drawn/40_vehicles.ipynb #0224d014
 def train(plan: Plan) -> None:
     "A railcar on two bogies, with a pantograph."
     p = plan.p
@@ -641,7 +651,7 @@ def train(plan: Plan) -> None:
         "top": (plan.at(-0.1, 0.92), roof),
     }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #07272623
+# %% ../../nbs/drawn/40_vehicles.ipynb #a998dca0
 def aerofoil(
     plan: Plan,
     number: int,
@@ -682,7 +692,7 @@ def landing_gear(plan: Plan, body: int, there: Tensor) -> None:
         plan.wheel(number, hub, 0.09 * plan.p["wheel"], thick=0.06, there=there)
         plan.marks["front wheel" if x > 0.5 else "rear wheel"] = (hub, number)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #7020a900
+# %% ../../nbs/drawn/40_vehicles.ipynb #a2362594
 def aeroplane(plan: Plan) -> None:
     "A jet with two engines."
     p = plan.p
@@ -719,7 +729,7 @@ def aeroplane(plan: Plan) -> None:
         "top": (at(-0.88, 0.82), fin),
     }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #f38dbad2
+# %% ../../nbs/drawn/40_vehicles.ipynb #2a99e9d7
 def grip(plan: Plan, bars: int, stem: Tensor, bend: Tensor, side: float, thick: float) -> None:
     "Half of the handlebar, to one side of the stem (B,2)."
     end = stem + plan.depth * side
@@ -744,7 +754,7 @@ def mark_wheels(plan: Plan, numbers: Sequence[int], back: Tensor, fore: Tensor, 
     plan.marks |= {"front": (fore + reach, numbers[1]), "rear": (back - reach, numbers[0])}
     plan.marks |= {"front wheel": (fore, numbers[1]), "rear wheel": (back, numbers[0])}
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #1ad2a398
+# %% ../../nbs/drawn/40_vehicles.ipynb #89605212
 def bicycle(plan: Plan) -> None:
     "A bicycle; the top tube is straight or low."
     p = plan.p
@@ -784,7 +794,7 @@ def bicycle(plan: Plan) -> None:
     mark_wheels(plan, numbers, back, fore, r)
     plan.marks["top"] = (saddle, seat)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #a17bbdc9
+# %% ../../nbs/drawn/40_vehicles.ipynb #938a80e9
 def motorbike_frame(
     plan: Plan, back: Tensor, fore: Tensor, body: int, seat: int, engine: int, tail: int, front: int
 ) -> None:
@@ -824,7 +834,7 @@ def motorbike_frame(
         fairing,
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #9ae60908
+# %% ../../nbs/drawn/40_vehicles.ipynb #02560a7b
 def motorbike(plan: Plan) -> None:
     "A motorbike, with a fairing or without."
     r = plan.p["wheel"] * 0.28
@@ -846,7 +856,7 @@ def motorbike(plan: Plan) -> None:
     mark_wheels(plan, numbers, back, fore, r)
     plan.marks["top"] = (at(0.1, 0.74), body)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #84818df9
+
 DRAWERS = {
     "aeroplane": aeroplane,
     "bicycle": bicycle,
@@ -857,15 +867,13 @@ DRAWERS = {
 }
 
 
-def vehicle_plan(
-    kind: int, p: dict[str, Tensor], x: Tensor, y: Tensor, pixel: Tensor | float = 1.0
-) -> Plan:
+def vehicle_plan(kind: int, p: Numbers, x: Tensor, y: Tensor, pixel: Tensor | float = 1.0) -> Plan:
     "All pieces of a batch of one kind, at coordinates (B,H,W)."
     plan = Plan(p, x, y, pixel)
     DRAWERS[KINDS[kind]](plan)
     return plan
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #930e9175
+# %% ../../nbs/drawn/40_vehicles.ipynb #54a3d434
 VIEWS = {  # width, lowest and highest rise, largest turn in radians
     "aeroplane": (1.0, 0.2, 0.55, 0.4),
     "bicycle": (0.5, 0.0, 0.35, 0.45),
@@ -894,10 +902,11 @@ RANGES = {
     "tilt y": (-0.12, 0.12),
 }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #8bcd1348
-def vehicle_parameters(stream: Stream, kind: int) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/40_vehicles.ipynb #0484700c
+def vehicle_parameters(stream: Stream, kind: int) -> Numbers:
     "Named (B,) numbers, all independent of the picture's size."
-    u, (width, low, high, turn) = stream.uniform, VIEWS[KINDS[kind]]
+    u = stream.uniform
+    (width, low, high, turn) = VIEWS[KINDS[kind]]
     p = {name: u(name, *limits) for name, limits in RANGES.items()}
     p |= {
         "facing": torch.where(stream.chance("facing", 0.5), 1.0, -1.0),
@@ -916,37 +925,13 @@ def vehicle_parameters(stream: Stream, kind: int) -> dict[str, Tensor]:
     p["long"] = p["long"] * (1.15 if KINDS[kind] == "train" else 1.0)
     return p
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #45ff8c87
-def turn_round(p: dict[str, Tensor]) -> dict[str, Tensor]:
+
+def turn_round(p: Numbers) -> Numbers:
     "Add what follows from the turn: tan, foreshortening and perspective."
     c, s = cos_sin(p["yaw"])
     return p | {"turn": s / c, "squeeze": c, "tilt x": p["tilt x"] - p["facing"] * s * 0.25}
 
-
-def frame_vehicle(p: dict[str, Tensor], bounds: Tensor) -> Frame:  # bounds (B,N,2)
-    """Place the vehicle in the picture:
-    rolled, mirrored, as large as `fill` says, now and then a little over the border."""
-    c, s = cos_sin(p["roll"])
-    flip = p["facing"] * p["squeeze"]
-    matrix = torch.stack(
-        [
-            torch.stack([c * flip, c * p["shear"] - s], -1),
-            torch.stack([s * flip, s * p["shear"] + c], -1),
-        ],
-        -2,
-    )
-    q = (matrix[:, None] * bounds[:, :, None]).sum(-1)
-    low = q.amin(1)
-    high = q.amax(1)
-    scale = p["fill"] / (high - low).amax(-1)
-    centre = torch.stack(undo(matrix, *(0.5 * (low + high)).unbind(-1)), -1)
-    room = (1 - (high - low) * scale[:, None]) * 0.5 + 0.015
-    place = 0.5 + room * torch.stack([p["x"], p["y"]], -1)
-    return Frame(
-        matrix * scale[:, None, None], centre, place, torch.stack([p["tilt x"], p["tilt y"]], -1)
-    )
-
-# %% ../../nbs/drawn/40_vehicles.ipynb #f8e67b37
+# %% ../../nbs/drawn/40_vehicles.ipynb #7669f2e5
 @dataclass
 class Ride:
     "Everything about a batch of pictures of one kind except their size."
@@ -954,7 +939,7 @@ class Ride:
     kind: int
     stream: Stream
     colours: Stream  # of the vehicle's own colours
-    pose: dict[str, Tensor]
+    pose: Numbers
     frame: Frame
     front: Limbs
     palette: Tensor  # (B,6,3)
@@ -968,13 +953,11 @@ def front_most(front: Limbs, plan: Plan, X: Tensor, Y: Tensor) -> Tensor:
     top = torch.zeros_like(X, dtype=torch.int64)
     for piece in plan.pieces:
         top = torch.where(piece.distance < 0, piece.number, top)
-    for n in range(OCCLUDERS):
-        top = torch.where(front.distance(n, X, Y)[0] < 0, 0, top)
-    return top
+    return unless_hidden(front, top, X, Y)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #37b1685c
+
 def find_landmarks(
-    kind: int, pose: dict[str, Tensor], frame: Frame, front: Limbs, plan: Plan
+    kind: int, pose: Numbers, frame: Frame, front: Limbs, plan: Plan
 ) -> tuple[Tensor, Tensor]:
     """(B,5,2) places in the picture, and (B,5) whether
     the instance in front there is the landmark's own."""
@@ -983,21 +966,9 @@ def find_landmarks(
     y = places[:, None, :, 1]
     top = front_most(front, vehicle_plan(kind, pose, *frame.to_object(x, y)), x, y)[:, 0]
     wanted = torch.tensor([plan.marks[name][1] for name in LANDMARKS], device=x.device)
-    return places, (top == wanted) & ((places >= 0) & (places < 1)).all(-1)
+    return places, (top == wanted) & inside(places)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #664c29b5
-def _overridden(pose: dict[str, Tensor], stream: Stream, overrides: dict) -> dict[str, Tensor]:
-    "The parameters, but for those that are given."
-    for name, value in overrides.items():
-        name = name.replace("_", " ")
-        require(
-            name in pose, f"A vehicle has no parameter {name!r}; choose among: {', '.join(pose)}."
-        )
-        given = torch.as_tensor(value, device=stream.device).to(pose[name].dtype)
-        pose[name] = given.expand(len(stream)).clone()
-    return pose
-
-# %% ../../nbs/drawn/40_vehicles.ipynb #8a5e249a
+# %% ../../nbs/drawn/40_vehicles.ipynb #8050580a
 def vehicle_ride(
     stream: Stream,
     kind: int,
@@ -1007,22 +978,20 @@ def vehicle_ride(
 ) -> Ride:
     """Draw the parameters (or take `overrides`, spaces as
     underscores), place the vehicle, and find its landmarks."""
-    pose = turn_round(_overridden(vehicle_parameters(stream, kind), stream, overrides))
+    pose = overridden(vehicle_parameters(stream, kind), stream, overrides, "vehicle")
+    pose = turn_round(pose)
     nowhere = torch.zeros(len(stream), 1, 1, device=stream.device)
     plan = vehicle_plan(kind, pose, nowhere, nowhere)
-    frame = frame_vehicle(pose, torch.cat(plan.bounds, 1))
+    frame = placed(pose, view(pose, pose["facing"] * pose["squeeze"]), torch.cat(plan.bounds, 1))
     colours = stream if colours is None else colours
-    palette = six_colours(
-        colours,
-        natural_hue(colours.uniform("vehicle hue")),
-        colours.uniform("vehicle saturation", 0.1, 1.0),
-    )
+    hue = natural_hue(colours.uniform("vehicle hue"))
+    palette = six_colours(colours, hue, colours.uniform("vehicle saturation", 0.1, 1.0))
     front = occluders(stream, frame.place, pose["fill"])
     front.there = front.there & (not clear)
     landmarks = find_landmarks(kind, pose, frame, front, plan)
     return Ride(kind, stream, colours, pose, frame, front, palette, *landmarks)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #9797749f
+# %% ../../nbs/drawn/40_vehicles.ipynb #9d8cea40
 def paints(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,14,3)
     """The paint of each part (row 0:
     of the stripe), drawn anew for each vehicle, so that no colour means a part."""
@@ -1034,8 +1003,8 @@ def paints(stream: Stream, palette: Tensor) -> Tensor:  # (B,6,3) -> (B,14,3)
     own = torch.where(stream.chance("part like body", 0.55, (P,)), own[:, BODY : BODY + 1], own)
     return palette.gather(1, own[..., None].expand(-1, -1, 3))
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #ba926a84
-def tones(stream: Stream, base: Tensor) -> dict[str, Tensor]:
+# %% ../../nbs/drawn/40_vehicles.ipynb #20051b26
+def tones(stream: Stream, base: Tensor) -> Numbers:
     "Colours (B,3,1,1) of what is not painted."
     u = stream.uniform
 
@@ -1071,7 +1040,7 @@ def tones(stream: Stream, base: Tensor) -> dict[str, Tensor]:
         ),
     }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #7796b687
+# %% ../../nbs/drawn/40_vehicles.ipynb #49e93228
 def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Piece], Tensor]:
     "A function from a painted piece to its colours (B,3,H,W)."
     u = stream.uniform
@@ -1095,7 +1064,7 @@ def painted(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> Callable[[Pie
 
     return coat
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #4a5bc86a
+
 _Coat = Callable[[Piece], Tensor]  # from a piece to its colours (B,3,H,W)
 
 
@@ -1104,7 +1073,7 @@ def _plate(piece: Piece) -> Tensor:
     letters = (piece.along * 4).floor().remainder(2) * (piece.across.abs() < 0.5)
     return (0.85 - 0.3 * letters)[:, None].expand(-1, 3, -1, -1)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #f4fab012
+# %% ../../nbs/drawn/40_vehicles.ipynb #474a0f7f
 def coats(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> dict[str, _Coat]:
     "What each material looks like; (x,y) are the vehicle's coordinates."
     tone = tones(stream, base)
@@ -1145,7 +1114,7 @@ def coats(stream: Stream, base: Tensor, x: Tensor, y: Tensor) -> dict[str, _Coat
         "dark": shaded("rubber", 0.8, 0.0),
     }
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #532aa63e
+# %% ../../nbs/drawn/40_vehicles.ipynb #852cf2a1
 def sky(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, y: Tensor, horizon: Tensor) -> Tensor:
     """A sky with clouds over the (B,3,S,S) canvas, above the horizon (B,1,1), half of the time;
     always for those who fly."""
@@ -1167,7 +1136,7 @@ def sky(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, y: Tensor, horizon: Te
     )
     return paint(canvas, air, smoothstep((horizon - y) * 12 + 0.5) * there)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #8a095ef4
+# %% ../../nbs/drawn/40_vehicles.ipynb #6bfada7e
 def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tensor:
     "Fronts with rows of windows, in two of five pictures that are not taken in the air."
     stream = ride.stream
@@ -1200,7 +1169,7 @@ def houses(ride: Ride, canvas: Tensor, X: Tensor, Y: Tensor, n: int = 4) -> Tens
         )
     return canvas
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #6a39c32a
+# %% ../../nbs/drawn/40_vehicles.ipynb #4904fb88
 def road(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor, horizon: Tensor) -> Tensor:
     """Rough ground below the horizon, and a marking, for those who do not fly.
     (x,y) are the vehicle's coordinates."""
@@ -1225,7 +1194,7 @@ def road(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor, horizon: Tensor) -> T
         marking * on_grid(stream.chance("marked", 0.5).float()) * grounded * 0.7,
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #52034b19
+# %% ../../nbs/drawn/40_vehicles.ipynb #5eb4722d
 def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
     "The shadow under a vehicle; sleepers and rails under a train."
     p = ride.pose
@@ -1263,7 +1232,7 @@ def footing(ride: Ride, canvas: Tensor, x: Tensor, y: Tensor) -> Tensor:
         ]
     )
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #94e44222
+# %% ../../nbs/drawn/40_vehicles.ipynb #4e6fe993
 def scenery(ride: Ride, base: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """(B,3,S,S) all that is behind the vehicle.
     (X,Y) are picture coordinates, (x,y) the same points in the vehicle's."""
@@ -1278,7 +1247,7 @@ def scenery(ride: Ride, base: Tensor, X: Tensor, Y: Tensor, x: Tensor, y: Tensor
     canvas = houses(ride, sky(ride, canvas, X, Y, y, horizon), X, Y)
     return footing(ride, road(ride, canvas, x, y, horizon), x, y)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #052610aa
+# %% ../../nbs/drawn/40_vehicles.ipynb #c5e104f8
 LEAST = 1 / 1024  # share of the picture that an instance must cover to have a box
 
 
@@ -1298,30 +1267,22 @@ def paint_vehicle(ride: Ride, plan: Plan, canvas: Tensor, base: Tensor) -> tuple
         whole = whole | (piece.distance < 0)
     return canvas, whole
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #b3269dc9
+
 def draw_vehicles(ride: Ride, size: int, plain: bool = False) -> tuple[Tensor, Tensor, list[int]]:
     """Pictures (B,3,S,S), instance numbers (B,S,S), and the part of each number. `plain`:
     the vehicle alone, on white, in even light."""
     B = len(ride.stream)
     device = ride.stream.device
-    line = (torch.arange(size, device=device).float() + 0.5) * (1.0 / size)
-    Y, X = (v.expand(B, size, size) for v in torch.meshgrid(line, line, indexing="ij"))
+    X, Y = pixels(B, size, device)
     x, y = ride.frame.to_object(X, Y)
     base = paints(ride.colours, ride.palette)
     plan = vehicle_plan(ride.kind, ride.pose, x, y, on_grid(1.0 / (ride.frame.scale * size)))
-    canvas = (
-        torch.full((B, 3, size, size), 0.96, device=device)
-        if plain
-        else scenery(ride, base, X, Y, x, y)
-    )
+    canvas = white(B, size, device) if plain else scenery(ride, base, X, Y, x, y)
     canvas = paint_occluders(ride, *paint_vehicle(ride, plan, canvas, base), X, Y)
-    return (
-        canvas.clamp(0, 1) if plain else expose(ride.stream, canvas, X, Y, size),
-        front_most(ride.front, plan, X, Y),
-        plan.parts,
-    )
+    images = canvas.clamp(0, 1) if plain else expose(ride.stream, canvas, X, Y, size)
+    return images, front_most(ride.front, plan, X, Y), plan.parts
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #b41ca95d
+# %% ../../nbs/drawn/40_vehicles.ipynb #7c2b365f
 def instance_boxes(
     top: Tensor,  # (B,S,S) instance numbers
     parts: Sequence[int],  # the part of each number; number 0 is nothing
@@ -1339,25 +1300,16 @@ def instance_boxes(
     there = labels <= len(PARTS)
     return boxes.gather(1, order[..., None].expand(-1, -1, 4)) * there[..., None], labels * there
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #fe1234bd
+# %% ../../nbs/drawn/40_vehicles.ipynb #5ed3c1a3
 def photograph(ride: Ride, size: int, names: list[str], plain: bool = False) -> Batch:
     "A ride drawn at one size, with its annotations in pixels."
     images, top, numbers = draw_vehicles(ride, size, plain)
     parts = torch.tensor(numbers, device=top.device)[top]
     kinds = torch.full((len(names),), ride.kind, device=top.device)
-    return Batch(
-        images,
-        names,
-        parts > 0,
-        parts,
-        ride.landmarks * size,
-        ride.visible,
-        tight_boxes(parts > 0),
-        kinds,
-        *instance_boxes(top, numbers),
-    )
+    part_boxes = instance_boxes(top, numbers)
+    return annotated(images, parts, names, ride, kinds, part_boxes=part_boxes)
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #3b31895f
+
 def select(batch: Batch, rows: Sequence[int]) -> Batch:
     "The batch in another order, or a part of it, its list of boxes no longer than needed."
     index = torch.tensor(rows, device=batch.images.device)
@@ -1369,16 +1321,7 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
     n = int((chosen["box_parts"] > 0).sum(1).max())
     return Batch(**chosen | {k: chosen[k][:, :n] for k in ("part_boxes", "box_parts")})
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #d3d1360f
-def _known(categories: str) -> str:
-    require(
-        categories in (*KINDS, "all"),
-        f"There are no vehicles of the category {categories!r}; choose one of: "
-        f"{', '.join(KINDS)}, or all.",
-    )
-    return categories
-
-# %% ../../nbs/drawn/40_vehicles.ipynb #97721e1f
+# %% ../../nbs/drawn/40_vehicles.ipynb #5536c0d7
 @collections.register("vehicles")
 class Vehicles(Drawn):
     """Vehicles drawn on the fly with every truth known.
@@ -1388,21 +1331,17 @@ class Vehicles(Drawn):
         "drawn vehicles: part boxes, 13 parts, 5 landmarks, masks, boxes; cars, or any of 6 kinds"
     )
     noun = "vehicle"
-    ranges = SPLITS
-    splits = tuple(SPLITS)
     landmark_names = LANDMARKS
     part_names = PARTS
     category_names = KINDS
 
     def __init__(
-        self,
-        split: str = "train",
-        size: int = 64,
-        seed: int = 0,
-        categories: str = "car",
+        self, split: str = "train", size: int = 64, seed: int = 0, categories: str = "car"
     ):
         super().__init__(split, size, seed)
-        self.categories = _known(categories)
+        known = f"There are no vehicles of the category {categories!r}; choose one of: "
+        require(categories in (*KINDS, "all"), f"{known}{', '.join(KINDS)}, or all.")
+        self.categories = categories
 
     @classmethod
     def open(
@@ -1428,39 +1367,34 @@ class Vehicles(Drawn):
 
     def kinds(self, indices: Sequence[int]) -> list[int]:
         "The kind of each vehicle, 0..5."
-        return _kinds(self, indices)
+        return kinds_of(self, indices)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         "Vehicles `indices`, drawn together, kind by kind."
-        return _batch(self, indices)
+        return draw_kinds(self, torch.as_tensor(indices, dtype=torch.int64).tolist())
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #be407d33
-def _kinds(vehicles: Vehicles, indices: Sequence[int]) -> list[int]:
+# %% ../../nbs/drawn/40_vehicles.ipynb #557dd506
+def kinds_of(vehicles: Vehicles, indices: Sequence[int]) -> list[int]:
+    "The kind of each vehicle: as told, or drawn."
     stream = vehicles.stream(indices)
     if vehicles.categories == "all":
         return stream.choice("kind", len(KINDS)).tolist()
     return [KINDS.index(vehicles.categories)] * len(stream)
 
 
-def _batch(vehicles: Vehicles, indices: Sequence[int]) -> Batch:
-    indices = torch.as_tensor(indices, dtype=torch.int64).tolist()
+def draw_kinds(vehicles: Vehicles, indices: list[int]) -> Batch:
+    "Vehicles drawn kind by kind, and put in order again."
     kinds = vehicles.kinds(indices)
     order = sorted(range(len(indices)), key=lambda i: kinds[i])
-    drawn = join(
-        [
-            draw_batch(
-                vehicles,
-                [indices[i] for i in order if kinds[i] == kind],
-                noun=KINDS[kind],
-                kind=kind,
-            )
-            for kind in sorted(set(kinds))
-        ]
-    )
+    batches = []
+    for kind in sorted(set(kinds)):
+        some = [indices[i] for i in order if kinds[i] == kind]
+        batches.append(draw_batch(vehicles, some, KINDS[kind], kind=kind))
+    drawn = join(batches)
     place = {row: i for i, row in enumerate(order)}
     return select(drawn, [place[i] for i in range(len(indices))])
 
-# %% ../../nbs/drawn/40_vehicles.ipynb #b3e92f8f
+# %% ../../nbs/drawn/40_vehicles.ipynb #16524605
 NEUTRAL = {
     "yaw": 0.4,
     "rise": 0.2,
