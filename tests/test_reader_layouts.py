@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import message, run
 from painters.coco import write_coco_fixture
+from painters.vehiclepart import write_vehiclepart_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -27,7 +28,7 @@ from partbook.readers.coco import (
     read_coco,
 )
 from partbook.readers.pascal import PASCAL, write_pascal_fixture
-from partbook.readers.vehiclepart import VehiclePart, write_vehiclepart_fixture
+from partbook.readers.vehiclepart import VehiclePart
 
 WRITERS = {
     "celeba": (CelebA, write_celeba_fixture, {"min_face": 0.0}),
