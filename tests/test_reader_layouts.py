@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import message, run
+from painters.aflw import write_aflw_fixture
 from painters.celeba import write_celeba_fixture
 from painters.coco import write_coco_fixture
 from painters.vehiclepart import write_vehiclepart_fixture
@@ -18,7 +19,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
-from partbook.readers.aflw import AFLW, find_aflw, write_aflw_fixture
+from partbook.readers.aflw import AFLW, find_aflw
 from partbook.readers.celeba import CelebA
 from partbook.readers.coco import (
     CocoParts,
