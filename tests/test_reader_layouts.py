@@ -14,6 +14,7 @@ from helpers import message, run
 from painters.aflw import write_aflw_fixture
 from painters.celeba import write_celeba_fixture
 from painters.coco import write_coco_fixture
+from painters.pascal import write_pascal_fixture
 from painters.vehiclepart import write_vehiclepart_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
@@ -29,7 +30,7 @@ from partbook.readers.coco import (
     fill_polygon,
     read_coco,
 )
-from partbook.readers.pascal import PASCAL, write_pascal_fixture
+from partbook.readers.pascal import PASCAL
 from partbook.readers.vehiclepart import VehiclePart
 
 WRITERS = {
