@@ -162,7 +162,7 @@ class Kit:
 
     def fixture(self, name: str) -> Path:
         "A tiny data set in the layout of a public one."
-        from partbook.readers import aflw, celeba, coco, cub, deepfashion, pascal, vehiclepart
+        from painters import aflw, celeba, coco, cub, deepfashion, pascal, vehiclepart
 
         folder = self.folder / "data" / name
         if not folder.exists():

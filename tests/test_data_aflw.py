@@ -15,6 +15,7 @@ from scipy.io import loadmat, savemat
 from helpers import message
 from partbook.core import InputError
 from partbook.readers import aflw as module
+from painters.aflw import write_aflw_fixture
 from partbook.readers.aflw import (
     AFLW,
     EARS,
@@ -23,7 +24,6 @@ from partbook.readers.aflw import (
     LANDMARKS,
     head_landmarks,
     photograph_split,
-    write_aflw_fixture,
 )
 from partbook.data.sample import batches, collections, cropped, resized
 

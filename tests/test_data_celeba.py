@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painters.celeba import write_celeba_fixture
 from PIL import Image
 
 from partbook.core import InputError
@@ -28,7 +29,6 @@ from partbook.readers.celeba import (
     read_faces,
     read_table,
     similarity,
-    write_celeba_fixture,
     write_sizes,
 )
 

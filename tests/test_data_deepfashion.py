@@ -12,6 +12,7 @@ from PIL import Image
 from helpers import message
 from partbook.core import InputError
 from partbook.readers import deepfashion as module
+from painters.deepfashion import write_deepfashion_fixture
 from partbook.readers.deepfashion import (
     COLOURS,
     GROUPS,
@@ -25,7 +26,6 @@ from partbook.readers.deepfashion import (
     read_partition,
     segment_name,
     view_of,
-    write_deepfashion_fixture,
 )
 from partbook.data.sample import Sample, batches, collections
 

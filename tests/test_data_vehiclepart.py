@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painters.vehiclepart import write_vehiclepart_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -21,7 +22,6 @@ from partbook.readers.vehiclepart import (
     photo_to_crop,
     read_object,
     read_parts,
-    write_vehiclepart_fixture,
 )
 
 LIST = "PASCAL3D+_sp/file_list/train_list/car_train.txt"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from painters.cub import write_cub_fixture
+from painters.deepfashion import write_deepfashion_fixture
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
@@ -15,7 +16,6 @@ from partbook.core import InputError
 from partbook.data import folder as chapter
 from partbook.data.folder import BESIDE, WHOLE, Folder, find_pictures
 from partbook.readers.cub import CUB
-from painters.deepfashion import write_deepfashion_fixture
 from partbook.readers.deepfashion import DeepFashion
 
 W, H = 64, 48

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import message, run
+from painters.aflw import write_aflw_fixture
+from painters.celeba import write_celeba_fixture
 from painters.coco import write_coco_fixture
+from painters.pascal import write_pascal_fixture
+from painters.vehiclepart import write_vehiclepart_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
 from partbook.core import InputError
-from painters.aflw import write_aflw_fixture
 from partbook.readers.aflw import AFLW, find_aflw
-from painters.celeba import write_celeba_fixture
 from partbook.readers.celeba import CelebA
 from partbook.readers.coco import (
     CocoParts,
@@ -28,9 +30,7 @@ from partbook.readers.coco import (
     fill_polygon,
     read_coco,
 )
-from painters.pascal import write_pascal_fixture
 from partbook.readers.pascal import PASCAL
-from painters.vehiclepart import write_vehiclepart_fixture
 from partbook.readers.vehiclepart import VehiclePart
 
 WRITERS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painters.vehiclepart import write_vehiclepart_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -15,7 +16,6 @@ from partbook.readers.vehiclepart import (
     Stored,
     VehiclePart,
     turned_by_size,
-    write_vehiclepart_fixture,
 )
 
 LYING = {  # how an upright picture is stored so that the note turns it back

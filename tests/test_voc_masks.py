@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import message
+from painters.pascal import write_pascal_fixture
 from PIL import Image
 
 from partbook.core import InputError
@@ -22,7 +23,6 @@ from partbook.readers.pascal import (
     voc_greys,
     voc_palette,
     write_pascal,
-    write_pascal_fixture,
 )
 
 FOLDERS = ("SegmentationClass", "SegmentationObject")

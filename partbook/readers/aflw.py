@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEATURES', 'EARS', 'FIVE', 'NINETEEN', 'LANDMARKS', 'ALLOWED', 'TABLES', 'BORDER', 'EXPECTED', 'CLICK', 'SOURCES',
            'FETCH', 'opened_database', 'read_table', 'Faces', 'photograph_split', 'read_database', 'read_nineteen',
-           'read_recropped', 'head_landmarks', 'write_aflw_fixture', 'Place', 'find_aflw', 'chosen_landmarks', 'AFLW']
+           'read_recropped', 'head_landmarks', 'write_aflw', 'Place', 'find_aflw', 'chosen_landmarks', 'AFLW']
 
 # %% ../../nbs/readers/30_aflw.ipynb #857409d4
 import math
@@ -24,12 +24,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core import InputError, generator, progress, require
+from ..core import InputError, progress, require
 from ..data.matlab import read_variables
 from ..data.pictures import read_header, read_image
 from ..data.sample import Collection, Sample, collections, resize
 from ..files import as_path, kind_of, regular_file, shown
-from .cub import missing_files
+from .cub import fresh_folder, missing_files
 
 # %% ../../nbs/readers/30_aflw.ipynb #47a1bdbb
 FEATURES = (  # as table FeatureCoordTypes describes them
@@ -633,98 +633,6 @@ def head_landmarks(
         turn
     ) - x * math.sin(turn)
 
-# %% ../../nbs/readers/30_aflw.ipynb #216a1431
-@dataclass
-class _Face:
-    "A drawn face: what the annotators of AFLW would note of it."
-
-    middle: tuple[float, float]
-    size: float  # pixels
-    yaw: float  # degrees
-    points: np.ndarray  # (21,2) pixels
-    seen: np.ndarray  # (21,) bool
-    box: tuple[float, float, float, float]
-
-
-def _pose_face(middle: tuple[float, float], size: float, yaw: float, W: int, H: int) -> _Face:
-    points, near = head_landmarks(yaw)
-    points = np.round(points * size + middle, 2)
-    reach = np.where(np.isin(FEATURES, EARS), -0.2, 0.05)  # ears stand out
-    inside = ((points > 0) & (points < (W, H))).all(1)
-    return _Face(
-        middle,
-        size,
-        yaw,
-        points,
-        (near > reach) & inside,
-        (middle[0] - 0.46 * size, middle[1] - 0.46 * size, 0.92 * size, 0.98 * size),
-    )
-
-# %% ../../nbs/readers/30_aflw.ipynb #2fecac3f
-def _paint_face(image: Tensor, face: _Face, r: Sequence[float]) -> Tensor:
-    "The face on a (3,H,W) ground; r holds four numbers in [0,1] for its colours."
-    H, W = image.shape[1:]
-    y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
-    points, near = head_landmarks(face.yaw)
-    skin = torch.tensor([0.95, 0.76, 0.62]) * (0.45 + 0.55 * r[0])
-    hair = torch.tensor([0.5, 0.34, 0.2]) * (0.3 + r[1])
-
-    def dab(image, at, half, colour):
-        u = (x - face.middle[0] - at[0] * face.size) / (half[0] * face.size)
-        v = (y - face.middle[1] - at[1] * face.size) / (half[1] * face.size)
-        return torch.where(u**2 + v**2 < 1, colour[:, None, None], image)
-
-    place = {name: (points[n], float(near[n])) for n, name in enumerate(FEATURES)}
-    image = dab(image, (-0.1 * math.sin(math.radians(face.yaw)), -0.08), (0.47, 0.52), hair)
-    for name in EARS:
-        image = dab(image, place[name][0], (0.07, 0.11), skin * 0.85)
-    image = dab(image, (0, 0.03), (0.38, 0.5), skin)
-    marks = [
-        (f"{side}{what}Center", half, colour)
-        for side in ("Left", "Right")
-        for what, half, colour in (
-            ("Brow", (0.11, 0.022), hair),
-            ("Eye", (0.075, 0.04), torch.ones(3)),
-            ("Eye", (0.032, 0.036), torch.tensor([0.1, 0.15 + 0.3 * r[2], 0.25])),
-        )
-    ]
-    marks += [
-        ("NoseCenter", (0.06, 0.1), skin * 0.82),
-        ("MouthCenter", (0.15, 0.04), torch.tensor([0.7, 0.2 + 0.15 * r[3], 0.22])),
-    ]
-    for name, (a, b), colour in marks:
-        at, z = place[name]
-        if z > 0.05:
-            image = dab(image, at, (a * max(z, 0.25), b), colour)
-    return image
-
-# %% ../../nbs/readers/30_aflw.ipynb #72dd281b
-def _draw_photograph(g: torch.Generator, faces: int, close: bool) -> tuple[Tensor, list[_Face]]:
-    "A photograph with one or two heads over a blurred ground; `close` fills it with one."
-    H = 120
-    W = 160
-    image = (
-        torch.nn.functional.interpolate(
-            torch.rand(1, 3, 3, 4, generator=g), (H, W), mode="bicubic"
-        ).clamp(0, 1)[0]
-        * 0.4
-        + 0.3
-    )
-    image = 0.5 * image + 0.5 * image.mean(0)
-    found = []
-    for k in range(faces):
-        r = torch.rand(8, generator=g).tolist()
-        size = 105 if close else 58 + 14 * r[0]
-        middle = (
-            W * (0.5 if faces == 1 else 0.27 + 0.46 * k) + 8 * r[1] - 4,
-            H * (0.46 + 0.08 * r[2]),
-        )
-        found.append(
-            _pose_face(middle, size, 150 * r[3] - 75 if not close else 12 * r[3] - 6, W, H)
-        )
-        image = _paint_face(image, found[-1], r[4:])
-    return image.clamp(0, 1), found
-
 # %% ../../nbs/readers/30_aflw.ipynb #1691c17c
 _SCHEMA = """
 CREATE TABLE Databases (db_id TEXT PRIMARY KEY, path TEXT, description TEXT);
@@ -744,87 +652,20 @@ CREATE TABLE FeatureCoords (face_id INTEGER, feature_id INTEGER, x REAL, y REAL,
 INTEGER);
 """
 
-# %% ../../nbs/readers/30_aflw.ipynb #72f0f5fd
-def _write_database(path: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]]) -> None:
+# %% ../../nbs/readers/30_aflw.ipynb #285e6f65
+def _fill_database(path: Path, rows: dict[str, list[tuple]]) -> None:
+    "The database with these rows, and the names of all features."
+    kinds = enumerate((*FEATURES, "LeftTemple", "RightTemple"), 1)
+    types = [(k, name, name[:3].upper(), 0.0, 0.0, 0.0) for k, name in kinds]
+    about = [("aflw", "flickr", "pictures in the layout of AFLW")]
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {name: [] for name in ("FaceImages", "Faces", "FaceRect", "FacePose", "FeatureCoords")}
-    face_id = 39341
-    for n, (file, image, faces) in enumerate(photographs, 1):
-        rows["FaceImages"].append(
-            (n, "aflw", PurePosixPath(file).name, file, 0, image.shape[2], image.shape[1])
-        )
-        for f in faces:
-            rows["Faces"].append((face_id, PurePosixPath(file).name, "aflw"))
-            rows["FaceRect"].append((face_id, *(round(v) for v in f.box), 4))
-            rows["FacePose"].append((face_id, 0.0, 0.0, math.radians(f.yaw), 1))
-            rows["FeatureCoords"] += [
-                (face_id, k + 1, *f.points[k].tolist(), 4)
-                for k in range(len(FEATURES))
-                if f.seen[k]
-            ]
-            face_id += 1
-    rows["FaceRect"].append((39341, 1, 1, 20, 20, 5))
-    rows["Faces"].append((face_id, rows["Faces"][0][1], "aflw"))
-    rows["Databases"] = [("aflw", "flickr", "drawn faces in the layout of AFLW")]
-    rows["FeatureCoordTypes"] = [
-        (k, name, name[:3].upper(), 0.0, 0.0, 0.0)
-        for k, name in enumerate((*FEATURES, "LeftTemple", "RightTemple"), 1)
-    ]
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_SCHEMA)
-        for name, values in rows.items():
-            connection.executemany(
-                f"INSERT INTO {name} VALUES ({', '.join('?' * len(values[0]))})", values
-            )
+        for name, values in {**rows, "FeatureCoordTypes": types, "Databases": about}.items():
+            for row in values:
+                places = ", ".join("?" * len(row))
+                connection.execute(f"INSERT INTO {name} VALUES ({places})", row)
         connection.commit()
-
-# %% ../../nbs/readers/30_aflw.ipynb #0a80759b
-def _write_nineteen(
-    path: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]], g: torch.Generator
-) -> None:
-    from scipy.io import savemat
-
-    keep = [f not in EARS for f in FEATURES]
-    faces = [(file, f) for file, _, found in photographs for f in found]
-    names = np.empty((len(faces), 1), dtype=object)
-    names[:, 0] = [file for file, _ in faces]
-    x, y, w, h = np.array([f.box for _, f in faces]).round().T
-    savemat(
-        path,
-        {
-            "nameList": names,
-            "bbox": np.stack([x, x + w, y, y + h], 1),
-            "data": np.stack([f.points[keep].T.reshape(-1) for _, f in faces]),
-            "mask_new": np.stack([f.seen[keep] for _, f in faces]).astype(np.uint8),
-            "ra": (torch.randperm(len(faces), generator=g) + 1).numpy()[None],
-        },
-        do_compression=True,
-    )
-
-# %% ../../nbs/readers/30_aflw.ipynb #d533a141
-def _write_recropped(folder: Path, photographs: Sequence[tuple[str, Tensor, list[_Face]]]) -> None:
-    from scipy.io import savemat
-
-    five = [FEATURES.index(name) for name in FIVE.values()]
-    crops = []
-    for file, image, faces in photographs:
-        for f in (f for f in faces if f.seen[five].all()):
-            left = max(round(f.middle[0] - 0.5 * f.size), 0)
-            top = max(round(f.middle[1] - 0.5 * f.size), 0)
-            crops.append(
-                (
-                    image[:, top : top + round(f.size), left : left + round(f.size)],
-                    (f.points[five] - (left, top))[:, ::-1],
-                )
-            )
-    for word, chosen in (("train", crops[: -len(crops) // 3]), ("test", crops[-len(crops) // 3 :])):
-        lines = [f"{word}/{n:05d}.jpg" for n in range(len(chosen))]
-        for line, (image, _) in zip(lines, chosen):
-            _save(folder / "output" / line, image)
-        (folder / f"aflw_{word}_images.txt").write_text("\n".join(lines) + "\n")
-        truth = np.stack([p for _, p in chosen]) - CLICK  # the numbers of pixels
-        sizes = np.array([i.shape[1:] for i, _ in chosen])
-        savemat(folder / f"aflw_{word}_keypoints.mat", {"gt": truth, "hw": sizes})
 
 
 def _save(path: Path, image: Tensor, grey: bool = False) -> None:
@@ -833,34 +674,53 @@ def _save(path: Path, image: Tensor, grey: bool = False) -> None:
     picture = Image.fromarray(values)
     (picture.convert("L") if grey else picture).save(path, quality=95)
 
-# %% ../../nbs/readers/30_aflw.ipynb #43528962
-def write_aflw_fixture(
+# %% ../../nbs/readers/30_aflw.ipynb #310a3e3c
+def _check_heads(samples: Sequence[Sample], names: Sequence[str], known: dict[str, int]) -> None:
+    for name in names:
+        require(
+            name in known,
+            f"{name!r} is none of AFLW's landmarks; choose from: {', '.join(known)}.",
+        )
+    for s in samples:
+        require(
+            s.box is not None and s.landmarks is not None,
+            f"Sample {s.name!r} lacks a box or landmarks; AFLW's layout needs both.",
+        )
+        require(
+            len(s.landmarks) == len(names),
+            f"Sample {s.name!r} has {len(s.landmarks)} landmarks, but {len(names)} names; give "
+            "a name for each.",
+        )
+
+# %% ../../nbs/readers/30_aflw.ipynb #5f5e2e0d
+def write_aflw(
     folder: str | Path,
-    # how many photographs; number 2 has two faces, number
-    # 3 is greyscale, every third is filled by a face
-    n: int = 12,
-    seed: int = 0,
+    samples: Sequence[Sample],  # with a box and landmarks; one face each
+    names: Sequence[str] = tuple(FIVE),  # of the landmarks, from AFLW's 5 or 21
+    yaws: Sequence[float] | None = None,  # in degrees; by default 0, as if all looked at you
 ) -> Path:
-    """Draw a few heads and write them in AFLW's three layouts
-    (`recrop/` below the folder holds the third); returns the folder."""
-    folder, g = Path(folder), generator(seed)
-    photographs = []
-    number = 1
-    for k in range(1, n + 1):
-        file = f"{(0, 2, 3)[k % 3]}/image{number:05d}.jpg"
-        while photograph_split([file])[0] != (
-            k % 4 < 2
-        ):  # numbers are chosen so that both halves get some
-            number += 1
-            file = f"{(0, 2, 3)[k % 3]}/image{number:05d}.jpg"
-        number += 1
-        image, faces = _draw_photograph(g, 2 if k == 2 else 1, k % 3 == 0)
-        _save(folder / "data" / "flickr" / file, image, k == 3)
-        photographs.append((file, image, faces))
-    _write_database(folder / "data" / "aflw.sqlite", photographs)
-    _write_nineteen(folder / "AFLWinfo_release.mat", photographs, g)
-    (folder / "recrop").mkdir()
-    _write_recropped(folder / "recrop", photographs)
+    """Write samples as AFLW's database and photographs; returns the folder, which has to be new or
+    empty. `AFLW` reads boxes and visible landmarks back as they were."""
+    known = {_in_words(feature): k for k, feature in enumerate(FEATURES, 1)}
+    known |= {name: FEATURES.index(feature) + 1 for name, feature in FIVE.items()}
+    _check_heads(samples, names, known)
+    folder = fresh_folder(folder)
+    tables = ("FaceImages", "Faces", "FaceRect", "FacePose")
+    rows: dict[str, list[tuple]] = {table: [] for table in tables}
+    coords = []
+    yaws = [0.0] * len(samples) if yaws is None else yaws
+    for n, (s, yaw) in enumerate(zip(samples, yaws, strict=True), 1):
+        file = f"0/image{n:05d}.jpg"
+        H, W = s.size
+        _save(folder / "data" / "flickr" / file, s.image)
+        rows["FaceImages"].append((n, "aflw", PurePosixPath(file).name, file, 0, W, H))
+        rows["Faces"].append((n, PurePosixPath(file).name, "aflw"))
+        rows["FaceRect"].append((n, *s.box.tolist(), 4))
+        rows["FacePose"].append((n, 0.0, 0.0, math.radians(yaw), 1))
+        seen = [True] * len(names) if s.visible is None else s.visible.tolist()
+        points = zip(names, s.landmarks.tolist(), seen, strict=True)
+        coords += [(n, known[name], x, y, 4) for name, (x, y), visible in points if visible]
+    _fill_database(folder / "data" / "aflw.sqlite", rows | {"FeatureCoords": coords})
     return folder
 
 # %% ../../nbs/readers/30_aflw.ipynb #d9b5b056
@@ -1015,7 +875,6 @@ class AFLW(_OpenedAFLW):
         # "train", "test", "frontal" (test faces with every landmark visible) or "all"
         split: str = "train",
         size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-        seed: int = 0,  # photographs do not depend on it
         # "sqlite", "aflw-19" (Zhu et al. 2016), "recrop"
         # (Zhang et al. 2018), or the first that is there
         source: str = "auto",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'NAMES', 'GROUPS', 'STATUS', 'EXPECTED', 'FITS', 'labels_of', 'read_parsing', 'Entry', 'read_partition',
-           'check_items', 'read_items', 'read_parsed', 'segment_name', 'read_entries', 'write_deepfashion_fixture',
-           'fitted', 'find_deepfashion', 'DeepFashion', 'view_of']
+           'check_items', 'read_items', 'read_parsed', 'segment_name', 'read_entries', 'write_deepfashion', 'fitted',
+           'find_deepfashion', 'DeepFashion', 'view_of']
 
 # %% ../../nbs/readers/50_deepfashion.ipynb #8d389fd5
 import json
@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..core import InputError, generator, progress, require
+from ..core import InputError, progress, require
 from ..data.masks import read_mask, sampled_looks, verdicts_said
 from ..data.pictures import opened, read_header, read_image
 from ..data.sample import Collection, Sample, collections, resize
-from .cub import missing_files
+from .cub import fresh_folder, missing_files
 
 # %% ../../nbs/readers/50_deepfashion.ipynb #48893046
 COLOURS = {  # label 0, 1, ... 15
@@ -350,158 +350,91 @@ def read_entries(
         e for e in entries if segment_name(e.path) not in absent
     ], "list_eval_partition.txt, where a parsing lies beside the photograph"
 
-# %% ../../nbs/readers/50_deepfashion.ipynb #3c7cceff
-def _shape(
-    x: Tensor,
-    y: Tensor,
-    at: Sequence[float],
-    half: Sequence[float],
-    taper: float = 0.0,
-    square: float = 2.0,
-) -> Tensor:
-    """A rounded blob around `at`: an ellipse for square=2, boxier above;
-    `taper` widens it downwards."""
-    v = (y - at[1]) / half[1]
-    u = (x - at[0]) / (half[0] * (1 + taper * v))
-    return u.abs().pow(square) + v.abs().pow(square) < 1
-
-# %% ../../nbs/readers/50_deepfashion.ipynb #c0507ccf
-def _layers(
-    r: Sequence[float],
-) -> list[tuple[str, tuple[float, float], tuple[float, float], float, float]]:
-    """(part, centre, half axes, taper, squareness) from back to
-    front, in a frame 1 high with the figure around x = 0."""
-    lean = 0.03 * (r[0] - 0.5)
-    spread = 0.095 + 0.02 * r[1]
-    stride = 0.035 + 0.02 * r[2]
-    outfit = int(r[3] * 4)
-    layers = [("hair", (lean, 0.12), (0.075, 0.09 + 0.08 * r[4]), 0.2, 2.0)] if r[5] > 0.15 else []
-    for s in (-1, 1):
-        layers += [
-            ("skin", (s * spread, 0.385), (0.026, 0.16), -0.15, 2.5),
-            ("skin", (s * stride, 0.73), (0.032, 0.23), -0.3, 3.0),
-            ("footwear", (s * (stride + 0.012), 0.955), (0.036, 0.022), 0.0, 2.5),
-        ]
-    if outfit == 0:
-        layers += [("dress", (0, 0.46), (0.095, 0.24), 0.35, 3.5)]
-    else:
-        if outfit == 1:
-            layers += [("skirt", (0, 0.58), (0.095, 0.12), 0.3, 4.0)]
-        else:
-            name, width = ("pants", 0.046) if outfit == 2 else ("leggings", 0.038)
-            layers += [(name, (s * stride, 0.7), (width, 0.24), -0.2, 4.0) for s in (-1, 1)]
-        layers += [("top", (0, 0.36), (0.088, 0.135), -0.08, 3.5)]
-        if r[6] > 0.5:
-            layers += [("outer", (s * 0.072, 0.38), (0.034, 0.19), 0.1, 3.5) for s in (-1, 1)]
-        layers += [("belt", (0, 0.485), (0.078, 0.012), 0.0, 4.0)]
-    layers += [
-        ("skin", (lean * 0.5, 0.215), (0.026, 0.04), 0.0, 2.0),
-        ("face", (lean, 0.125), (0.05, 0.072), -0.15, 2.0),
-    ]
-    layers += [("hair", (lean, 0.065), (0.056, 0.028), 0.0, 2.0)] if r[5] > 0.15 else []
-    layers += [("headwear", (lean, 0.06), (0.075, 0.03), 0.3, 2.5)] if r[7] > 0.75 else []
-    layers += [("eyeglass", (lean, 0.115), (0.042, 0.012), 0.0, 3.0)] if r[7] < 0.2 else []
-    layers += [("neckwear", (lean * 0.5, 0.24), (0.05, 0.02), 0.0, 2.0)] if 0.3 < r[7] < 0.5 else []
-    return layers + (
-        [("bag", (spread + 0.03, 0.56), (0.045, 0.06), 0.2, 3.0)] if r[8] > 0.6 else []
-    )
-
-# %% ../../nbs/readers/50_deepfashion.ipynb #982262f3
-def _draw_figure(g: torch.Generator, H: int, W: int) -> tuple[Tensor, Tensor]:
-    "A figure on a pale ground, (3,H,W), and its labels (H,W)."
-    r = torch.rand(12, generator=g).tolist()
-    y, x = torch.meshgrid(
-        (torch.arange(H) + 0.5) / H, (torch.arange(W) + 0.5 - W / 2) / H, indexing="ij"
-    )
-    x = x - 0.04 * (r[9] - 0.5)
-    labels = torch.zeros(H, W, dtype=torch.int64)
-    image = (0.97 - 0.12 * y).expand(3, H, W).clone()
-    colours = torch.rand(16, 3, generator=g) * 0.75 + 0.1
-    skin = torch.tensor([0.93, 0.75, 0.62]) * (0.5 + 0.5 * r[10])
-    for part, colour in (
-        ("skin", skin),
-        ("face", skin),
-        ("hair", torch.tensor([0.35, 0.24, 0.16]) * (0.4 + 1.4 * r[11])),
-    ):
-        colours[NAMES.index(part)] = colour
-    shade = 1 - 0.5 * (x * 4).abs().clamp(max=0.5)
-    for part, *how in _layers(r):
-        inside = _shape(x, y, *how)
-        labels[inside] = NAMES.index(part)
-        image = torch.where(inside, colours[NAMES.index(part)][:, None, None] * shade, image)
-    return image.clamp(0, 1), labels
-
 # %% ../../nbs/readers/50_deepfashion.ipynb #2f9ae39f
-_KINDS = ("WOMEN/Dresses", "MEN/Denim", "WOMEN/Tees_Tanks")
-_VIEWS = ("1_front", "2_side", "3_back", "4_full", "7_additional")
-
-
-def _write_parsing(path: Path, labels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_PALETTE[labels]).save(path)
-
-# %% ../../nbs/readers/50_deepfashion.ipynb #5e115921
-def write_deepfashion_fixture(
-    folder: str | Path,
-    n: int = 9,  # parsed images, in turn train, query and gallery; two of an item
-    seed: int = 0,
-    coco: bool = True,  # whether the three JSON files are written
-    # whether supervisedlabels/ is written, masks that are a little too small
-    predicted: bool = True,
-) -> Path:
-    """Draw a few figures and write them in the layout of DeepFashion's in-shop benchmark;
-    returns the folder."""
-    folder, g, rows = Path(folder), generator(seed), []
-    segmentation = folder / "Anno" / "segmentation"
-    for k in range(n):
-        item = f"id_{k // 6 * 6 + (k % 3 > 0) + 1:08d}"
-        name = (
-            f"{_KINDS[(k // 6 * 2 + (k % 3 > 0)) % 3]}/{item}/{k // 3 + 1:02d}_{_VIEWS[k % 5]}.jpg"
-        )
-        image, labels = _draw_figure(g, 160 if k != 4 else 110, 108 if k != 4 else 150)
-        rows.append((name, item, STATUS[k % 3]))
-        photograph = segmentation / "img_highres" / name
-        photograph.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(
-            photograph, quality=95
-        )
-        _write_parsing(segmentation / "img_highres" / segment_name(name), labels.numpy())
-        if predicted:
-            mask = -F.max_pool2d(-(labels > 0).float()[None], 3, 1, 1)[0]
-            path = folder / "supervisedlabels" / "img_highres" / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((mask * 255).byte().numpy()).save(path)
-    _write_lists(folder, rows, coco)
-    return folder
+def _write_photograph(folder: Path, name: str, image: Tensor, labels: Tensor) -> None:
+    "A photograph, and beside it the parsing in the sixteen colours."
+    photograph = folder / "Anno" / "segmentation" / "img_highres" / name
+    photograph.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(photograph, quality=95)
+    Image.fromarray(_PALETTE[labels.numpy()]).save(
+        photograph.parent / segment_name(photograph.name)
+    )
 
 # %% ../../nbs/readers/50_deepfashion.ipynb #4ac4e253
-def _write_lists(folder: Path, rows: Sequence[tuple[str, str, str]], coco: bool) -> None:
-    """The partition (with one image that was never
-    parsed), the items, and the lists of parsed images."""
-    unparsed = ("WOMEN/Dresses/id_00000099/01_6_flat.jpg", "id_00000099", "train")
-    lines = [f"img/{name:70s} {item} {status}" for name, item, status in (*rows, unparsed)]
-    (folder / "Eval").mkdir(parents=True, exist_ok=True)
-    (folder / "Eval" / "list_eval_partition.txt").write_text(
-        "\n".join([str(len(lines)), "image_name item_id evaluation_status", *lines]) + "\n"
-    )
-    items = sorted({item for _, item, _ in (*rows, unparsed)})
-    (folder / "Anno" / "list_item_inshop.txt").write_text(
-        "\n".join([str(len(items)), *items]) + "\n"
-    )
-    for status in STATUS if coco else ():
+def _write_lists(folder: Path, entries: Sequence[Entry]) -> None:
+    "The partition and the items."
+    lines = [f"img/{e.path:70s} {e.item} {e.status}" for e in entries]
+    items = sorted({e.item for e in entries})
+    head = "image_name item_id evaluation_status"
+    for name, rows in (
+        ("Eval/list_eval_partition.txt", [str(len(lines)), head, *lines]),
+        ("Anno/list_item_inshop.txt", [str(len(items)), *items]),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("\n".join(rows) + "\n")
+
+
+def _write_parsed(folder: Path, entries: Sequence[Entry]) -> None:
+    "The three lists of images that were parsed."
+    for status in STATUS:
         images = [
-            {"id": k, "file_name": f"img_highres/{name}", "width": 108, "height": 160}
-            for k, (name, _, s) in enumerate(rows, 1)
-            if s == status
+            {"id": k, "file_name": f"img_highres/{e.path}"}
+            for k, e in enumerate(entries, 1)
+            if e.status == status
         ]
         content = {
             "images": images,
             "annotations": [],
             "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES[1:], 1)],
         }
-        (folder / "Anno" / "segmentation" / f"DeepFashion_segmentation_{status}.json").write_text(
-            json.dumps(content)
+        name = f"DeepFashion_segmentation_{status}.json"
+        (folder / "Anno" / "segmentation" / name).write_text(json.dumps(content))
+
+# %% ../../nbs/readers/50_deepfashion.ipynb #e052971c
+def _check_parsings(samples: Sequence[Sample], names: Sequence[str]) -> None:
+    for name in names:
+        require(
+            name in NAMES[1:],
+            f"{name!r} is not among the fifteen parts of a parsing; choose from: "
+            f"{', '.join(NAMES[1:])}.",
         )
+    for s in samples:
+        require(s.parts is not None, f"Sample {s.name!r} has no part labels; a parsing needs them.")
+        most = int(s.parts.max())
+        require(
+            most <= len(names),
+            f"Sample {s.name!r} has part {most}, but only {len(names)} parts have names; name "
+            "them all.",
+        )
+
+# %% ../../nbs/readers/50_deepfashion.ipynb #41467e75
+def write_deepfashion(
+    folder: str | Path,
+    samples: Sequence[Sample],  # with part labels
+    names: Sequence[str] = NAMES[1:],  # of the labels 1..P, from the fifteen parts of a parsing
+    statuses: Sequence[str] | None = None,  # by default train, query and gallery in turn
+) -> Path:
+    """Write samples in the layout of the in-shop benchmark; returns the folder, which has to be new
+    or empty. `DeepFashion` reads labels and masks back as they were."""
+    _check_parsings(samples, names)
+    statuses = [STATUS[k % 3] for k in range(len(samples))] if statuses is None else statuses
+    for status in statuses:
+        require(
+            status in STATUS, f"The status {status!r} is not {', '.join(STATUS[:2])} or gallery."
+        )
+    folder = fresh_folder(folder)
+    number = torch.tensor([0, *(NAMES.index(name) for name in names)])
+    entries = []
+    for k, (s, status) in enumerate(zip(samples, statuses, strict=True)):
+        item = f"id_{2 * (k // 3) + (status != 'train') + 1:08d}"  # queries and gallery share items
+        path = f"WOMEN/Dresses/{item}/{k + 1:02d}_4_full.jpg"
+        entries.append(Entry(path, item, status))
+        _write_photograph(folder, path, s.image, number[s.parts])
+    _write_lists(folder, entries)
+    if {e.status for e in entries} == set(STATUS):  # else the partition tells what was parsed
+        _write_parsed(folder, entries)
+    return folder
 
 # %% ../../nbs/readers/50_deepfashion.ipynb #3d02e048
 FITS = ("pad", "short", "stretch")
@@ -669,7 +602,6 @@ class DeepFashion(_OpenedFashion):
         # "train", "test" (query and gallery: contrastive, Sec. 4.4), "query", "gallery" or "all"
         split: str = "train",
         size: int | None = None,  # pixels; None keeps each photograph's own size
-        seed: int = 0,  # photographs do not depend on it
         fit: str = "pad",  # how `size` is reached: "pad", "short" or "stretch"
         # the parsing's own parts, or "four": hair, skin, upper and lower garment
         parts: str = "fifteen",

@@ -7,8 +7,8 @@ __all__ = ['CLASSES', 'SCOPS', 'CONTRASTIVE', 'ALIASES', 'VOID', 'COARSE', 'PART
            'VOC_ARCHIVES', 'EXPECTED', 'AREA', 'WORDS', 'class_name', 'chosen_classes', 'stem', 'part_groups',
            'PascalObject', 'mask_box', 'part_labels', 'read_mat', 'read_names', 'read_flags', 'voc_palette',
            'voc_greys', 'colour_meaning', 'grey_meaning', 'counts_in_greys', 'read_indices', 'read_segmentation',
-           'VOCObject', 'read_xml', 'box_iou', 'marks_of', 'PascalPicture', 'write_mat', 'write_indices',
-           'write_pascal', 'write_pascal_fixture', 'find_pascal', 'Row', 'PASCAL']
+           'VOCObject', 'read_xml', 'box_iou', 'marks_of', 'PascalPicture', 'pascal_pictures', 'write_mat',
+           'write_indices', 'write_pascal', 'find_pascal', 'Row', 'PASCAL']
 
 # %% ../../nbs/readers/40_pascal.ipynb #39ab637a
 import os
@@ -24,13 +24,14 @@ import scipy.io
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import ops
 
-from ..core import InputError, generator, progress, require
+from ..core import InputError, progress, require
 from ..data.matlab import read_variables
 from ..data.pictures import opened, read_header, read_image
 from ..data.sample import Collection, Sample, collections, resize
 from ..files import as_path, kind_of, regular_file, shown
-from .cub import missing_files
+from .cub import fresh_folder, missing_files
 
 # %% ../../nbs/readers/40_pascal.ipynb #fa1f297f
 CLASSES = (
@@ -248,9 +249,8 @@ def mask_box(
     mask: np.ndarray,  # (H,W) bool, with at least one pixel
 ) -> tuple[int, int, int, int]:  # (x,y,w,h) in pixels
     "The smallest box that holds every pixel of a mask."
-    ys = np.flatnonzero(mask.any(1))
-    xs = np.flatnonzero(mask.any(0))
-    return int(xs[0]), int(ys[0]), int(xs[-1] + 1 - xs[0]), int(ys[-1] + 1 - ys[0])
+    x, y, right, bottom = ops.masks_to_boxes(torch.from_numpy(mask)[None])[0].int().tolist()
+    return x, y, right + 1 - x, bottom + 1 - y
 
 # %% ../../nbs/readers/40_pascal.ipynb #192bd766
 def part_labels(
@@ -714,10 +714,8 @@ def box_iou(
     b: np.ndarray,  # (M,4)
 ) -> np.ndarray:  # (N,M) in [0,1]
     "Intersection over union of every pair of boxes."
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
-    shared = (high - low).clip(0).prod(-1)
-    return shared / (a[:, None, 2:].prod(-1) + b[None, :, 2:].prod(-1) - shared)
+    corners = [ops.box_convert(torch.from_numpy(boxes), "xywh", "xyxy") for boxes in (a, b)]
+    return ops.box_iou(*corners).numpy()
 
 
 def marks_of(
@@ -754,6 +752,34 @@ def _struct_array(
         for f in fields:
             array[0, n][f] = values[f]
     return array
+
+# %% ../../nbs/readers/40_pascal.ipynb #4298a8ba
+def pascal_pictures(
+    samples: Sequence[Sample],  # with masks and part labels
+    kind: str,  # their class
+    part_names: Sequence[str],  # of the labels 1..P, from PARTS[kind]; wheel_1, wheel_2 are two
+    training: Sequence[bool] | None = None,  # by default every other one
+) -> list[PascalPicture]:
+    "Samples of one class, ready for `write_pascal`: one object a picture."
+    for name in part_names:
+        require(stem(name) in PARTS[kind], f"{name!r} is not a part of a {kind}; see PARTS.")
+    training = [k % 2 == 0 for k in range(len(samples))] if training is None else training
+    pictures = []
+    for n, (s, train) in enumerate(zip(samples, training, strict=True), 1):
+        require(
+            s.mask is not None and s.parts is not None,
+            f"Sample {s.name!r} lacks a mask or part labels; this layout needs both.",
+        )
+        labels = s.parts.numpy()
+        require(
+            labels.max() <= len(part_names),
+            f"Sample {s.name!r} has part {labels.max()}, but only {len(part_names)} parts have "
+            "names; name them all.",
+        )
+        parts = [(name, labels == k) for k, name in enumerate(part_names, 1) if (labels == k).any()]
+        thing = PascalObject(kind, s.mask.numpy(), parts)
+        pictures.append(PascalPicture(f"2008_{n:06d}", s.image, [thing], train))
+    return pictures
 
 # %% ../../nbs/readers/40_pascal.ipynb #4e3ae7fc
 def write_mat(path: Path, name: str, objects: Sequence[PascalObject]) -> None:
@@ -841,8 +867,10 @@ def write_pascal(
     folder: str | Path,  # becomes VOC2010
     pictures: Sequence[PascalPicture],
 ) -> Path:
-    "Write pictures in the layout of VOC 2010 and PASCAL-Part; returns the folder."
-    folder, lists = Path(folder), {"train": [], "val": [], "trainval": []}
+    """Write pictures in the layout of VOC 2010 and PASCAL-Part; returns the folder, which has to be
+    new or empty."""
+    folder = fresh_folder(folder)
+    lists: dict[str, list[PascalPicture]] = {"train": [], "val": [], "trainval": []}
     for picture in pictures:
         _check_name(picture.name, "a picture's name")
         _write_picture(folder, picture)
@@ -863,232 +891,6 @@ def write_pascal(
                 "".join(f"{p.name} {flag:2d}\n" for p, flag in zip(members, flags))
             )
     return folder
-
-# %% ../../nbs/readers/40_pascal.ipynb #1b739cba
-def _leg(place: str, u: float, hoof: bool) -> dict:
-    leg = {
-        f"{place}uleg": (u, 0.30, 0.075, 0.16, 0, 2),
-        f"{place}lleg": (u - 0.01, 0.53, 0.045, 0.14, 0, 2),
-    }
-    return leg | ({f"{place}ho": (u, 0.66, 0.055, 0.035, 0, 4)} if hoof else {})
-
-
-def _animal(hoof: bool = False, mane: bool = False, horn: bool = False) -> dict:
-    """Layers from back to front: centre (u,v), half axes, angle, exponent.
-    Facing right, it shows its right side."""
-    return {
-        "tail": (-0.57, 0.12, 0.07, 0.24, 0.35, 2),
-        **_leg("lb", -0.28, hoof),
-        **_leg("lf", 0.34, hoof),
-        **_leg("rb", -0.40, hoof),
-        **_leg("rf", 0.24, hoof),
-        "neck": (0.47, -0.24, 0.24, 0.13, -0.9, 2),
-        "torso": (0, 0, 0.50, 0.23, 0, 2.5),
-        **({"-mane": (0.36, -0.33, 0.23, 0.05, -0.9, 2)} if mane else {}),
-        **({"rhorn": (0.55, -0.62, 0.03, 0.11, 0.3, 2)} if horn else {}),
-        "head": (0.66, -0.42, 0.19, 0.11, 0.55, 2),
-        "rear": (0.55, -0.56, 0.035, 0.08, -0.2, 2),
-        "muzzle": (0.78, -0.34, 0.08, 0.075, 0.55, 2),
-        "reye": (0.66, -0.46, 0.024, 0.024, 0, 2),
-    }
-
-# %% ../../nbs/readers/40_pascal.ipynb #bb853bb2
-_THINGS = {
-    "horse": _animal(hoof=True, mane=True),
-    "cow": _animal(horn=True),
-    "sheep": _animal(),
-    "car": {
-        "rightside": (0, 0.05, 0.56, 0.17, 0, 5),
-        "roofside": (-0.04, -0.22, 0.32, 0.05, 0, 4),
-        "-frame": (-0.04, -0.14, 0.35, 0.09, 0, 6),
-        "door_1": (-0.02, 0.05, 0.14, 0.13, 0, 8),
-        "window_1": (-0.20, -0.13, 0.13, 0.075, 0, 6),
-        "window_2": (0.12, -0.13, 0.14, 0.075, 0, 6),
-        "rightmirror": (0.26, -0.05, 0.03, 0.03, 0, 3),
-        "headlight_1": (0.52, 0.02, 0.035, 0.03, 0, 2),
-        "wheel_1": (-0.34, 0.21, 0.13, 0.13, 0, 2),
-        "wheel_2": (0.33, 0.21, 0.13, 0.13, 0, 2),
-    },
-    "chair": {
-        "-back": (-0.25, -0.3, 0.07, 0.5, 0, 6),
-        "-seat": (0, 0.15, 0.33, 0.07, 0, 6),
-        "-legs": (0.24, 0.45, 0.05, 0.3, 0, 6),
-        "-leg": (-0.25, 0.45, 0.05, 0.3, 0, 6),
-    },
-    "diningtable": {
-        "-top": (0, -0.15, 0.6, 0.07, 0, 8),
-        "-left": (-0.48, 0.2, 0.05, 0.3, 0, 8),
-        "-right": (0.48, 0.2, 0.05, 0.3, 0, 8),
-    },
-    "tvmonitor": {"-case": (0, 0, 0.5, 0.36, 0, 10), "screen": (0, -0.03, 0.43, 0.27, 0, 10)},
-}
-
-
-_HOLDS = {
-    "head": ("rear", "muzzle", "reye"),
-    "rightside": ("door_1",),
-    "roofside": ("window_1", "window_2"),
-} | {f"{leg}lleg": (f"{leg}ho",) for leg in ("lb", "lf", "rb", "rf")}
-
-# %% ../../nbs/readers/40_pascal.ipynb #674bd263
-_COLOURS = {
-    "horse": (0.45, 0.28, 0.15),
-    "cow": (0.62, 0.48, 0.36),
-    "sheep": (0.86, 0.83, 0.76),
-    "car": (0.72, 0.16, 0.13),
-    "chair": (0.55, 0.38, 0.2),
-    "diningtable": (0.38, 0.25, 0.14),
-    "tvmonitor": (0.2, 0.2, 0.22),
-    "wheel_1": (0.1, 0.1, 0.1),
-    "wheel_2": (0.1, 0.1, 0.1),
-    "window_1": (0.6, 0.75, 0.85),
-    "window_2": (0.6, 0.75, 0.85),
-    "reye": (0.03, 0.03, 0.03),
-    "-mane": (0.15, 0.1, 0.08),
-    "screen": (0.35, 0.55, 0.75),
-    "headlight_1": (0.95, 0.95, 0.7),
-}
-
-# %% ../../nbs/readers/40_pascal.ipynb #a947344a
-def _mirrored(part: str) -> str:
-    if part.startswith(("right", "left")):
-        return part.replace("right", "LEFT").replace("left", "right").lower()
-    sided = part[1:] in ("ear", "eye", "horn") or part[1:2] in ("f", "b") and part[:1] in "lr"
-    return {"l": "r", "r": "l"}[part[0]] + part[1:] if sided else part
-
-# %% ../../nbs/readers/40_pascal.ipynb #4ae99cc0
-_FIRST = (
-    "head",
-    "rear",
-    "reye",
-    "muzzle",
-    "torso",
-    "neck",
-    "rightside",
-    "roofside",
-)  # large parts come first, as in PASCAL-Part
-
-# %% ../../nbs/readers/40_pascal.ipynb #39e2f729
-def _draw_thing(
-    image: Tensor,  # (3,H,W), to paint on
-    kind: str,
-    at: tuple[float, float],  # its middle, in shares of the image's width and height
-    scale: float,  # the length of its body, in shares of the image's width
-    g: torch.Generator,
-    flip: bool = False,
-) -> tuple[Tensor, PascalObject]:
-    "A thing painted onto an image, and its masks."
-    H, W = image.shape[1:]
-    y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
-    u = (x - at[0] * W) / (scale * W) * (-1 if flip else 1)
-    v = (y - at[1] * H) / (scale * W)
-    coat = 0.06 * (torch.rand(1, H, W, generator=g) - 0.5)
-    base = torch.tensor(_COLOURS[kind])
-    areas = {}
-    for n, (layer, (cu, cv, a, b, turn, power)) in enumerate(_THINGS[kind].items()):
-        p = u - cu
-        q = v - cv
-        turn = torch.tensor(float(turn))
-        p, q = p * turn.cos() + q * turn.sin(), q * turn.cos() - p * turn.sin()
-        areas[layer] = (p / a).abs() ** power + (q / b).abs() ** power < 1
-        own = torch.tensor(_COLOURS.get(layer, (0.0, 0.0, 0.0)))
-        colour = own if layer in _COLOURS else base * (0.85 + 0.05 * (n % 5))
-        image = torch.where(areas[layer], (colour[:, None, None] + coat).clamp(0, 1), image)
-    order = {name: n for n, name in enumerate(_FIRST)}
-    names = [n for n in areas if n[0] != "-"]
-    names.sort(key=lambda n: order.get(n, len(order)))
-    parts = [
-        (
-            _mirrored(n) if flip else n,
-            torch.stack([areas[k] for k in (n, *_HOLDS.get(n, ())) if k in areas]).any(0).numpy(),
-        )
-        for n in names
-    ]
-    whole = torch.stack(list(areas.values())).any(0).numpy()
-    return image, PascalObject(kind, whole, [(n, m) for n, m in parts if m.any()])
-
-# %% ../../nbs/readers/40_pascal.ipynb #91a9be5a
-def _scene(
-    name: str,
-    things: Sequence[tuple],  # (kind, at, scale[, flip]), back to front
-    g: torch.Generator,
-    training: bool = True,
-    size: tuple[int, int] = (96, 128),
-    grey: bool = False,
-) -> PascalPicture:
-    "Things painted on a blurred ground."
-    ground = torch.nn.functional.interpolate(
-        torch.rand(1, 3, 3, 4, generator=g), size, mode="bicubic"
-    ).clamp(0, 1)[0]
-    image = 0.25 * ground + 0.15 * ground.mean(0) + torch.tensor([0.30, 0.42, 0.28])[:, None, None]
-    objects: list[PascalObject] = []
-    for kind, at, scale, *flip in things:
-        image, thing = _draw_thing(image, kind, at, scale, g, *flip)
-        for behind in objects:
-            if (behind.mask & thing.mask).any():
-                behind.marks |= {"occluded"}
-                behind.mask = behind.mask & ~thing.mask
-                behind.parts = [
-                    (n, m & ~thing.mask) for n, m in behind.parts if (m & ~thing.mask).any()
-                ]
-        objects.append(thing)
-    for thing in objects:
-        x, y, w, h = mask_box(thing.mask)
-        if x == 0 or y == 0 or x + w == size[1] or y + h == size[0]:
-            thing.marks |= {"truncated"}
-    if grey:
-        image = image.mean(0, keepdim=True).expand(3, -1, -1)
-    return PascalPicture(name, image.clamp(0, 1).contiguous(), objects, training)
-
-# %% ../../nbs/readers/40_pascal.ipynb #a21f9e18
-_LATER = {"training": False}
-_SCENES = [
-    # one object
-    ("2008_000001", [("horse", (0.44, 0.50), 0.52)], {}),
-    # no parts; a small one
-    (
-        "2008_000002",
-        [
-            ("chair", (0.86, 0.60), 0.22),
-            ("sheep", (0.12, 0.76), 0.14),
-            ("horse", (0.56, 0.46), 0.44, True),
-        ],
-        {},
-    ),
-    # one in front of the other
-    ("2008_000003", [("sheep", (0.33, 0.42), 0.40), ("sheep", (0.66, 0.62), 0.40, True)], {}),
-    ("2009_000004", [("car", (0.50, 0.55), 0.66)], {"size": (90, 120)}),
-    ("2009_000005", [("horse", (0.56, 0.50), 0.56, True)], _LATER | {"size": (110, 130)}),
-    # "table"; a greyscale file
-    (
-        "2009_000006",
-        [("diningtable", (0.80, 0.70), 0.28), ("cow", (0.35, 0.46), 0.22)],
-        _LATER | {"grey": True},
-    ),
-    # one part
-    (
-        "2010_000007",
-        [
-            ("car", (0.18, 0.32), 0.24),
-            ("car", (0.54, 0.62), 0.74, True),
-            ("tvmonitor", (0.86, 0.18), 0.22),
-        ],
-        _LATER,
-    ),
-    # cut off by the border
-    ("2010_000008", [("chair", (0.22, 0.55), 0.30), ("horse", (0.95, 0.48), 0.54)], _LATER),
-]
-
-# %% ../../nbs/readers/40_pascal.ipynb #5c7dfee9
-def write_pascal_fixture(
-    folder: str | Path,  # becomes VOC2010
-    seed: int = 0,
-) -> Path:
-    """Draw eight pictures with the odd cases of PASCAL-Part and write them in its layout;
-    returns the folder."""
-    g = generator(seed)
-    pictures = [_scene(name, things, g, **more) for name, things, more in _SCENES]
-    return write_pascal(folder, pictures)
 
 # %% ../../nbs/readers/40_pascal.ipynb #f2a4c2cf
 VOC_ARCHIVES = {
@@ -1248,7 +1050,6 @@ class PASCAL(_OpenedPASCAL):
         root: str | Path | None = None,
         split: str = "train",  # "train", "test" (VOC's val: the contrastive paper's code) or "all"
         size: int | None = None,  # resize every sample SxS; None keeps each photograph's own size
-        seed: int = 0,  # photographs do not depend on it
         # "scops" (Table 4), "contrastive" (Table 5), "all", or names, with commas between them
         categories: str | Sequence[str] = "contrastive",
         unit: str = "object",  # a sample an "object" (contrastive), or "image" and class (SCOPS)

@@ -1,4 +1,4 @@
-"""Cars of polygons in COCO's format, with what real files hold: gaps, a door in two pieces."""
+"""Cars of polygons in COCO's format, as real files are: runs, gaps, a door in two pieces."""
 
 from pathlib import Path
 from typing import Any
