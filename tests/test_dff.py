@@ -76,7 +76,7 @@ WRONG = {
         ["--set", "signs=none", "--set", "sample=200"],
         "features that are not negative",
     ),
-    "validate": (["--validate", "5"], "not trained step by step"),
+    "validate": (["--eval-every", "5"], "not trained step by step"),
 }
 
 

@@ -1,4 +1,4 @@
-"""No change of the code changes a number: three short runs of every method, against committed values.
+"""No change of the code changes a number: three short runs of every method, as they were before.
 
 The values are made anew, after a change that is meant to change numbers, by
 
@@ -57,7 +57,7 @@ CASES = {
         foreground="given",
     ),
     "uld figures": dict(
-        data="figures", seed=2, set={"reconstruction": (0.0,), "optimiser": "sgd", "rate": 1e-3}
+        data="figures", seed=2, set={"reconstruction": (0.0,), "optimiser": "sgd", "lr": 1e-3}
     ),
     "scops birds": dict(data="birds", seed=0),
     "scops faces": dict(
@@ -139,13 +139,13 @@ def values_of(name: str, folder: Path) -> dict[str, float]:
     method, _, _ = name.partition(" ")
     case = {"size": 48, "parts": 4, "baselines": False, "device": "cpu", "workers": 0} | CASES[name]
     if method in TRAINED:
-        case |= {"steps": 5, "set": {"batch": 4, **case.get("set", {})}}
+        case |= {"steps": 5, "set": {"batch_size": 4, **case.get("set", {})}}
     run = pb.discover(method=method, out=str(folder), say=lambda sentence: None, **case)
     found = dict(run.metrics)
     if method in TRAINED:
         rows = read_log(folder / "log.csv")
         for when, row in (("first", rows[0]), ("last", rows[-1])):
-            known = {k: v for k, v in row.items() if isinstance(v, float) and k != "rate"}
+            known = {k: v for k, v in row.items() if isinstance(v, float) and k != "lr"}
             found |= {f"{when} {k}": v for k, v in known.items()}
     return found
 

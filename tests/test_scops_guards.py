@@ -38,7 +38,9 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def settings():
-    return ScopsSettings(**{**Scops.defaults("equivariant"), "parts": 6, "steps": 3, "batch": 4})
+    return ScopsSettings(
+        **{**Scops.defaults("equivariant"), "parts": 6, "steps": 3, "batch_size": 4}
+    )
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def scored(method):
 
 @pytest.fixture
 def batch(pictures, settings):
-    return pictures.batch(range(settings.batch))
+    return pictures.batch(range(settings.batch_size))
 
 
 def like(method, **changes):
@@ -284,7 +286,7 @@ def test_reductions_are_units(scored, settings, batch):
 
 def test_the_code_s_numbers(pictures):
     big = Scops.build(
-        ScopsSettings.published(size=64, batch=2, network_weights="random"), "random"
+        ScopsSettings.published(size=64, batch_size=2, network_weights="random"), "random"
     ).train()
     two = pictures.batch(range(2))
     terms = big.losses(two, Step(0))
@@ -307,7 +309,7 @@ def test_the_code_s_numbers(pictures):
 
 def test_centres_of_the_map_or_of_the_warped_map(method, settings, batch):
     v = method.pair(batch, Step(0))
-    scores = [torch.randn(settings.batch, 7, 64, 64, generator=generator(i)) for i in (1, 2)]
+    scores = [torch.randn(settings.batch_size, 7, 64, 64, generator=generator(i)) for i in (1, 2)]
     here, there = (x.softmax(1)[:, 1:] for x in scores)
     targets = (
         code_centres(v.warp(scores[0]).softmax(1)[:, 1:], settings.smoothing),

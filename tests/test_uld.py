@@ -15,13 +15,13 @@ TINY = [
     "--parts",
     "3",
     "--set",
-    "batch=4",
+    "batch_size=4",
     "--seed",
     "3",
     "--device",
     "cpu",
     "--no-baselines",
-    "--every",
+    "--checkpoint-every",
     "2",
 ]
 

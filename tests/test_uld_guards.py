@@ -42,7 +42,7 @@ warps = solved_spline(3, generator(2), rotation=20, zoom=(0.9, 1.1), jitter=0.05
 
 @pytest.fixture(scope="module")
 def settings():
-    return ULDSettings(size=32, steps=3, batch=4, rate=4e-3)
+    return ULDSettings(size=32, steps=3, batch_size=4, lr=4e-3)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_the_landmark_paper_s_settings_run():
     assert (
         ULD.defaults("vgg19")["network"] == "deeplab" and ULD.defaults("equivariant")["size"] == 64
     )
-    own = ULD.build(ULDSettings.published("zhang", size=32, batch=2)).train()
+    own = ULD.build(ULDSettings.published("zhang", size=32, batch_size=2)).train()
     terms = own.losses(Batch(torch.rand(2, 3, 32, 32, generator=generator(6)), []), Step(200_000))
     assert {k: v.isfinite().item() for k, v in terms.items()} == dict.fromkeys(
         ("L_con", "L_sep", "L_eqv", "L_rec"), True

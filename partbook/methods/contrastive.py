@@ -181,7 +181,7 @@ PAPER: dict[str, Any] = dict(
     level_weights=(0.33, 1.0),
     unit_features=False,
     size=256,
-    batch=6,
+    batch_size=6,
     network="deeplab",
     feature=5.0,
     feature_sum=True,
@@ -190,10 +190,10 @@ PAPER: dict[str, Any] = dict(
     equivariance=5700.0,
     temperature=0.19,
     optimiser="sgd",
-    rate=1e-4,
-    backbone=0.1,
+    lr=1e-4,
+    backbone_lr_scale=0.1,
     momentum=0.9,
-    decay=5e-4,
+    weight_decay=5e-4,
     steps=100_000,
     first_mirror=0.5,
     first_crop=0.05,
@@ -264,7 +264,7 @@ def check_contrastive(s: ContrastiveSettings) -> None:
     )
     require(s.temperature > 0, f"The temperature is {s.temperature}; it must be positive.")
     require(
-        s.batch >= 2 or s.contrastive == 0,
+        s.batch_size >= 2 or s.contrastive == 0,
         "The contrastive loss compares pictures; it needs a batch of at least 2.",
     )
 
@@ -274,15 +274,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "squeezenet1_1": dict(
         size=256,
         steps=200,
-        batch=8,
+        batch_size=8,
         unit_features=False,
         centred=True,
         feature=6e-5,
         contrastive=2.0,
         visual=0.5,
         equivariance=1.0,
-        rate=5e-3,
-        backbone=0.0,
+        lr=5e-3,
+        backbone_lr_scale=0.0,
     ),
     "vgg19": PAPER,
 }

@@ -261,7 +261,7 @@ class DFFSettings(Settings):
     tolerance: float = 1e-4  # of its error; 0 runs all iterations
     passes: int = 0  # sweeps over the whole collection that refine the factors
     projection: int = 100  # iterations on new pictures
-    batch: int = 32  # pictures at a time
+    batch_size: int = 32  # pictures at a time
     signs: str = "auto"  # what to do with negative features
     inside: bool = True  # multiply the features by saliency or masks where there are some
     peak: str = "collection"  # largest activation is 1 over the collection, or over each picture
@@ -275,10 +275,10 @@ class DFFSettings(Settings):
         known = ", ".join(PEAKS)
         unknown = f"Activations cannot be scaled by {self.peak!r}; choose one of: {known}."
         require(self.peak in PEAKS, unknown)
-        low = min(self.sample, self.restarts, self.iterations, self.projection, self.batch)
+        low = min(self.sample, self.restarts, self.iterations, self.projection, self.batch_size)
         require(
             low >= 1 and self.passes >= 0,
-            "sample, restarts, iterations, projection and batch must be at least 1, "
+            "sample, restarts, iterations, projection and batch_size must be at least 1, "
             "passes 0 or more.",
         )
         require(self.tolerance >= 0, f"The tolerance is {self.tolerance}; it must not be negative.")
@@ -369,8 +369,8 @@ class Factors(Method):
 
     def stream(self, collection: Collection, device: torch.device | str) -> Iterator[Tensor]:
         "D V of every batch of the collection, once."
-        s, count = self.settings, -(-len(collection) // self.settings.batch)
-        batches = loaded(collection, s.batch, device=device)
+        s, count = self.settings, -(-len(collection) // self.settings.batch_size)
+        batches = loaded(collection, s.batch_size, device=device)
         for batch in progress(batches, "refining factors", total=count):
             f, d = self.weighted(batch)
             yield d[:, None] * as_amounts(f, s.signs, self.offset)
@@ -416,9 +416,9 @@ class DFF(Factors):
         s = self.settings
         each = max(64, -(-s.sample // len(collection)))
         pictures = min(len(collection), -(-s.sample // each))
-        count, g = -(-pictures // s.batch), generator(s.seed, device)
+        count, g = -(-pictures // s.batch_size), generator(s.seed, device)
         batches = islice(
-            loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device), count
+            loaded(collection, s.batch_size, shuffle=True, seed=s.seed, device=device), count
         )
         found = []
         for batch in progress(batches, "reading features", total=count):

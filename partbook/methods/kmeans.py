@@ -154,13 +154,13 @@ class KMeansSettings(Settings):
     sample: int = 20_000  # descriptors clustered exactly
     restarts: int = 4  # k-means++ starts; the lowest distortion wins
     steps: int = 60  # mini-batches that refine the result
-    batch: int = 32  # pictures in a mini-batch
+    batch_size: int = 32  # pictures in a mini-batch
 
     def __post_init__(self):
         super().__post_init__()
         require(
-            self.steps >= 0 and self.batch >= 1 and self.restarts >= 1,
-            "steps must be 0 or more, batch and restarts at least 1.",
+            self.steps >= 0 and self.batch_size >= 1 and self.restarts >= 1,
+            "steps must be 0 or more, batch_size and restarts at least 1.",
         )
 
 
@@ -183,8 +183,8 @@ def sample_of(
     "At most about `s.sample` foreground descriptors of shuffled pictures."
     g = generator(s.seed, device)
     each = max(64, -(-s.sample // len(collection)))
-    batches = -(-min(len(collection), -(-s.sample // each)) // s.batch)
-    passes = loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device)
+    batches = -(-min(len(collection), -(-s.sample // each)) // s.batch_size)
+    passes = loaded(collection, s.batch_size, shuffle=True, seed=s.seed, device=device)
     kept = []
     for batch in progress(islice(passes, batches), "reading features", total=batches):
         vectors = foreground_of(extractor, batch)
@@ -200,7 +200,7 @@ def mini_batches(
     done = 0
     while done < s.steps:
         seed = s.seed + 1 + done
-        passes = loaded(collection, s.batch, shuffle=True, seed=seed, device=device)
+        passes = loaded(collection, s.batch_size, shuffle=True, seed=seed, device=device)
         for batch in islice(passes, s.steps - done):
             done += 1
             yield batch

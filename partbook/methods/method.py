@@ -88,7 +88,7 @@ def in_words(kind: Any) -> str:
 # %% ../../nbs/methods/10_method.ipynb #bf8fde9a
 HIGHEST = {
     "size": 4096,
-    "batch": 2**16,
+    "batch_size": 2**16,
     "seed": 2**63 - 1,
     "descriptor": 4096,
     "restarts": 10_000,
@@ -252,32 +252,36 @@ class TrainSettings(Settings):
     "What every trained method is asked besides."
 
     steps: int = 1000  # T
-    batch: int = 16  # pictures in a step, those of all processes together
+    batch_size: int = 16  # pictures in a step, those of all processes together
     optimiser: str = "adamw"  # or "sgd"
-    rate: float = 2e-3  # learning rate at the first step
-    # learning rate of pretrained layers, as a share of `rate`; 0 keeps them as they are
-    backbone: float = 0.2
+    lr: float = 2e-3  # learning rate at the first step
+    # learning rate of pretrained layers, as a share of `lr`; 0 keeps them as they are
+    backbone_lr_scale: float = 0.2
     momentum: float = 0.9  # of SGD
-    decay: float = 1e-4  # weight decay
+    weight_decay: float = 1e-4  # weight decay
     power: float = 0.9  # p of the schedule; 0 keeps the rate constant
-    clip: float = 5.0  # the longest gradient of each group of parameters
+    grad_clip: float = 5.0  # the longest gradient of each group of parameters
 
     def __post_init__(self):
         super().__post_init__()
         require(
-            self.steps >= 1 and self.batch >= 1,
-            f"steps and batch must be at least 1, not {self.steps} and {self.batch}.",
+            self.steps >= 1 and self.batch_size >= 1,
+            f"steps and batch_size must be at least 1, not {self.steps} and {self.batch_size}.",
         )
         require(
             self.optimiser in ("adamw", "sgd"),
             f"There is no optimiser {self.optimiser!r}; choose adamw or sgd.",
         )
         require(
-            self.rate > 0 and self.clip > 0,
-            f"rate and clip must be positive, not {self.rate} and {self.clip}.",
+            self.lr > 0 and self.grad_clip > 0,
+            f"lr and grad_clip must be positive, not {self.lr} and {self.grad_clip}.",
         )
-        low = min(self.backbone, self.momentum, self.decay, self.power)
-        require(low >= 0, f"backbone, momentum, decay and power must not be negative, found {low}.")
+        low = min(self.backbone_lr_scale, self.momentum, self.weight_decay, self.power)
+        require(
+            low >= 0,
+            "backbone_lr_scale, momentum, weight_decay and power must not be negative, "
+            f"found {low}.",
+        )
 
 # %% ../../nbs/methods/10_method.ipynb #3fab3d03
 Group = tuple[list[nn.Parameter], float] | tuple[list[nn.Parameter], float, float]
@@ -333,7 +337,7 @@ class Segmenting(Trained):
     def parameter_groups(self) -> dict[str, tuple]:
         groups = self.network.parameter_groups()
         return {
-            "backbone": (groups["backbone"], self.settings.backbone),
+            "backbone": (groups["backbone"], self.settings.backbone_lr_scale),
             "head": (groups["head"], 1.0),
         }
 
@@ -523,7 +527,7 @@ def _build(record: dict[str, Any], name: str) -> Method:
     require(
         not unknown,
         f"{name}: the setting {shown(unknown[:1])} is not one of {sorted(known)}; the file "
-        "belongs to another version.",
+        "belongs to another version, so run `partbook discover` again.",
     )
     try:
         return cls.build(cls.Settings(**values), weights="random")

@@ -201,7 +201,7 @@ CODE = dict(
     layers=("relu5_2", "relu5_4"),
     unit_features=False,
     size=256,
-    batch=6,
+    batch_size=6,
     network="deeplab",
     semantic=1e4,
     concentration=10.0,
@@ -214,10 +214,10 @@ CODE = dict(
     saliency="soft",
     outside="uniform",
     optimiser="sgd",
-    rate=1e-4,
-    backbone=0.1,
+    lr=1e-4,
+    backbone_lr_scale=0.1,
     momentum=0.9,
-    decay=5e-4,
+    weight_decay=5e-4,
     steps=100_000,
 )
 
@@ -225,9 +225,9 @@ DEFAULTS = {
     "equivariant": {"size": 64, "split": True},
     "squeezenet1_1": {
         "size": 256,
-        "batch": 8,
+        "batch_size": 8,
         "steps": 200,
-        "backbone": 0.0,
+        "backbone_lr_scale": 0.0,
         "centred": "picture",
         "split": True,
         "starts": 32,
@@ -366,7 +366,7 @@ class PartBasis(Segmenting):
 
     def parameter_groups(self) -> dict[str, tuple]:
         s = self.settings
-        return {**super().parameter_groups(), "basis": ([self.basis], s.basis_rate / s.rate, 0.0)}
+        return {**super().parameter_groups(), "basis": ([self.basis], s.basis_rate / s.lr, 0.0)}
 
     @torch.no_grad()
     def described(self, images: Tensor) -> list[Tensor]:

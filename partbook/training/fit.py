@@ -61,12 +61,12 @@ from ..weights import load_into, load_tensors, save_tensors
 # %% ../../nbs/training/10_fit.ipynb #d80467f2
 def pictures_of_step(
     step: int,
-    batch: int,  # B
+    batch_size: int,  # B
     count: int,  # pictures in the collection
     seed: int = 0,
 ) -> list[int]:  # B indices
     "The pictures of one step; every `count` of them in a row are each picture once."
-    places = range(step * batch, (step + 1) * batch)
+    places = range(step * batch_size, (step + 1) * batch_size)
     return [one_pass(p // count, count, seed)[p % count] for p in places]
 
 
@@ -97,9 +97,9 @@ def learning_groups(method: Trained) -> list[dict[str, Any]]:
             continue
         learning = [p for p in parameters if p.requires_grad]
         if learning:
-            rate = s.rate * share
+            lr = s.lr * share
             own = power[0] if power else s.power
-            group = {"params": learning, "lr": rate, "name": name, "first": rate, "power": own}
+            group = {"params": learning, "lr": lr, "name": name, "first": lr, "power": own}
             groups.append(group)
     return groups
 
@@ -109,15 +109,15 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
     s = method.settings
     name = method.registered_name
     groups = learning_groups(method)
-    require(groups, f"The method {name!r} has no parameter that learns; give it a positive rate.")
+    require(groups, f"The method {name!r} has no parameter that learns; give it a positive lr.")
     every = [id(p) for g in groups for p in g["params"]]
     require(
         len(every) == len(set(every)),
         f"The method {name!r} lists a parameter twice; each belongs to one group.",
     )
     if s.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.decay)
-    return torch.optim.AdamW(groups, weight_decay=s.decay)
+        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=s.weight_decay)
 
 # %% ../../nbs/training/10_fit.ipynb #2f71152d
 LOOK = ("alive", "effective", "dead")  # columns that are empty but for steps with a look
@@ -142,10 +142,10 @@ def fetched(waiting: list[Waiting]) -> Iterator[dict[str, Any]]:
     table = torch.stack(
         [torch.stack([values[k].float() for k in keys]) for _, values, *_ in waiting]
     ).tolist()
-    for (number, _, names, rate, census), row in zip(waiting, table):
+    for (number, _, names, lr, census), row in zip(waiting, table):
         found = dict(zip(keys, row))
         check_finite(number, found, names)
-        yield {"step": number, **found, "rate": rate, **columns_of(census)}
+        yield {"step": number, **found, "lr": lr, **columns_of(census)}
 
 
 def check_finite(number: int, found: dict[str, float], names: list[str]) -> None:
@@ -155,7 +155,7 @@ def check_finite(number: int, found: dict[str, float], names: list[str]) -> None
         raise InputError(
             f"Step {number}: {bad[0]} is not finite any more, on the pictures "
             f"{', '.join(names[:8])}{', ...' * (len(names) > 8)}; "
-            "look at them, or train with a smaller rate; the last checkpoint is from before."
+            "look at them, or train with a smaller lr; the last checkpoint is from before."
         )
 
 # %% ../../nbs/training/10_fit.ipynb #cc8bcc7b
@@ -232,12 +232,12 @@ class Log(LogFile):
         number: int,
         values: dict[str, Tensor],
         names: list[str],
-        rate: float,
+        lr: float,
         census: Census | None = None,
     ) -> None:
         "Remember a step's values, which may still be on their way."
         held = {k: v.detach() for k, v in values.items()}
-        self.waiting.append((number, held, names, rate, census))
+        self.waiting.append((number, held, names, lr, census))
 
     def flush(self) -> None:
         "Fetch what is waiting; `InputError` when a loss is not finite."
@@ -272,9 +272,9 @@ def read_log(path: str | Path, before: float = math.inf) -> list[dict[str, Any]]
     lines = text.splitlines()
     mark = max(",;\t", key=lines[0].count) if lines else ","
     table = list(csv.reader(lines, delimiter=mark))
-    names = table[0] if table else ["step", "rate"]
+    names = table[0] if table else ["step", "lr"]
     require(
-        names[:1] == ["step"] and "rate" in names and len(set(names)) == len(names),
+        names[:1] == ["step"] and "lr" in names and len(set(names)) == len(names),
         f"{name} is not the log of a training run (it begins with "
         f"{shown(','.join(names))[:60]!r}); move it away, or use another folder.",
     )
@@ -400,6 +400,7 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
         "do not, so it cannot be told whether these are the same; start anew in another folder.",
     )
     settings, now = json.loads(json.dumps([asdict(method.settings), facts]))
+    _check_names(name, record["settings"], settings)
     _compare(name, record["settings"], settings)
     _compare(name, record, {k: v for k, v in now.items() if k not in ("identity", "weights")})
     changed = what_differs(then, now["identity"])
@@ -411,6 +412,15 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
     require(
         record.get("weights") == now["weights"],
         f"{name} is of a run whose frozen layers had other weights; {CURE}.",
+    )
+
+# %% ../../nbs/training/10_fit.ipynb #a7c1e0b4
+def _check_names(name: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    strange = sorted(set(then) - set(now))
+    require(
+        not strange,
+        f"{name} has the setting {shown(strange[:1])}, which this version of partbook does not "
+        "know, so it is of another version or method; start anew in another folder.",
     )
 
 
@@ -707,9 +717,9 @@ def averaged(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Te
 def my_pictures(method: Trained, number: int, count: int, accelerator: Accelerator) -> list[int]:
     "The pictures of a step that this process looks at."
     s = method.settings
-    mine = s.batch // accelerator.num_processes
+    mine = s.batch_size // accelerator.num_processes
     first = accelerator.process_index * mine
-    return pictures_of_step(number, s.batch, count, s.seed)[first : first + mine]
+    return pictures_of_step(number, s.batch_size, count, s.seed)[first : first + mine]
 
 # %% ../../nbs/training/10_fit.ipynb #ed581b64
 @dataclass
@@ -746,7 +756,7 @@ class Run:
         self.optimiser.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
-        length = cut_gradients(self.optimiser, s.clip)
+        length = cut_gradients(self.optimiser, s.grad_clip)
         self.optimiser.step()
         terms = {k: v.detach() for k, v in terms.items()} | {"L": loss.detach()}
         found = averaged(terms, self.accelerator) | {"gradient": length}
@@ -763,8 +773,8 @@ def check_run(method: Trained, collection: Collection, accelerator: Accelerator)
     )
     require(len(collection) > 0, "The collection is empty; there is nothing to train on.")
     require(
-        s.batch % n == 0,
-        f"A batch of {s.batch} pictures cannot be shared by {n} processes equally; choose a "
+        s.batch_size % n == 0,
+        f"A batch of {s.batch_size} pictures cannot be shared by {n} processes equally; choose a "
         f"multiple of {n}.",
     )
 
@@ -957,11 +967,11 @@ def steps_of(
     facts = facts | {"processes": run.accelerator.num_processes}
     with bar_of(run, first) as bar:
         for number in range(first, total):
-            values, names, rate = run.advance(number)
+            values, names, lr = run.advance(number)
             done = number + 1
             looks = run.lookout is not None and run.lookout.due(done)
             census = run.lookout.look() if looks else None
-            log.add(number, values, names, rate, census)
+            log.add(number, values, names, lr, census)
             save = folder is not None and (done % every == 0 or done == total)
             if save or looks or done % fetch == 0 or done == total:
                 log.flush()
