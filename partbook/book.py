@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'LIMIT', 'LINES', 'CLASS_LINES', 'HOMES', 'PLACES', 'SIGNS', 'FOLDED', 'SERVES', 'MAIN', 'REFERENCE', 'FOOT',
-           'TAG', 'FIELDS', 'LINK', 'NOT_READ', 'SPEAKS', 'CHECKED', 'COMMANDS', 'find_root', 'notebooks',
+           'TAG', 'FIELDS', 'GENERIC', 'LINK', 'NOT_READ', 'SPEAKS', 'CHECKED', 'COMMANDS', 'find_root', 'notebooks',
            'read_notebook', 'line_limit', 'serving', 'cleanliness', 'Stop', 'read_route', 'in_order', 'write_route',
            'route_complaints', 'note_minutes', 'Chapter', 'chapter', 'footer', 'footers', 'write_footers', 'fold',
            'run_and_save', 'imports_of', 'wrong_arrows', 'Equation', 'tags', 'exported_name', 'equations',
-           'read_register', 'fill_register', 'register_text', 'words_in', 'contents', 'links_in', 'from_root',
-           'dead_links', 'readme', 'html', 'read_cells', 'claims', 'sentences', 'speaking', 'Reading', 'reading',
-           'package_files', 'Figure', 'figures_of_chapters', 'measure', 'print_figures', 'check', 'main']
+           'read_register', 'names_term', 'fill_register', 'register_text', 'words_in', 'contents', 'links_in',
+           'from_root', 'dead_links', 'readme', 'html', 'read_cells', 'claims', 'sentences', 'speaking', 'Reading',
+           'reading', 'package_files', 'Figure', 'figures_of_chapters', 'measure', 'print_figures', 'check', 'main']
 
 # %% ../nbs/20_book.ipynb #df9287f4
 import argparse
@@ -674,6 +674,23 @@ def read_register(
     return [Equation(**row) for row in rows]
 
 # %% ../nbs/20_book.ipynb #752ac2f1
+GENERIC = {"literal", "loss"}  # words of a function's name that no term has to have
+
+
+def names_term(
+    function: str,  # "literal_feature_loss"
+    term: str,  # what the paper calls it: "feature loss"
+) -> bool:
+    "Whether each word of a function's name is one of the paper's, or nearly: centres, centre."
+    own = [word for word in function.lower().split("_") if word and word not in GENERIC]
+    theirs = re.findall(r"[a-z]+", term.lower())
+    return bool(own) and all(any(_nearly(word, t) for t in theirs) for word in own)
+
+
+def _nearly(word: str, other: str) -> bool:
+    return word.removesuffix("s") == other.removesuffix("s")
+
+# %% ../nbs/20_book.ipynb #752ac2f2
 def fill_register(
     rows: list[Equation],  # the equations the papers have
     homes: list[Equation],  # the equations the chapters quote
@@ -681,6 +698,7 @@ def fill_register(
     """The register with its homes filled in. `InputError` names an unknown number, a second home,
     or a home without a function."""
     known = {row[:2] for row in rows}
+    terms = {row[:2]: row.term for row in rows}
     at: dict[tuple, Equation] = {}
     for home in homes:
         who = f"{home.notebook}: equation {home.paper} {home.number}"
@@ -691,6 +709,10 @@ def fill_register(
             raise InputError(f"{who} is quoted in {first} already; an equation has one home.")
         below = "the code cell below it must start with #| export and define one."
         require(home.function, f"{who} has no function: {below}")
+        term = terms[home[:2]]
+        otherwise = f"has its home at {home.function}, but the paper calls it {term!r}"
+        rename = "name the function by the paper's words, above the equation nothing else."
+        require(names_term(home.function, term), f"{who} {otherwise}; {rename}")
         at[home[:2]] = home
     nowhere = Equation("", "")
     return [

@@ -216,7 +216,7 @@ def test_the_published_feature_loss_is_a_sum_over_the_batch():
 
 
 def test_centring_takes_off_the_mean_of_the_foreground(birds):
-    centred = untrained(centred=True, unit_features=False)
+    centred = untrained(mean_off="collection", unit_features=False)
     centred.prepare(birds)
     everything = birds.batch(range(len(birds)))
     D = foreground(everything)
@@ -225,7 +225,7 @@ def test_centring_takes_off_the_mean_of_the_foreground(birds):
     assert ((mean * areas).sum(0) / areas.sum()).abs().max() < 1e-4
     plain = untrained()
     plain.prepare(birds)
-    assert plain.centre.eq(0).all()
+    assert plain.feature_mean.eq(0).all()
 
 
 def test_level_weights_are_one_for_each_layer(batch):

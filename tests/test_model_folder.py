@@ -175,9 +175,9 @@ def test_settings_of_ones_own_are_checked_too():
         (["--weight-decay", "-1"], "weight_decay and power must not be negative, found -1.0"),
         (["--backbone-lr-scale", "x"], "argument --backbone-lr-scale: invalid float value: 'x'"),
         (["--method", "kmeans", "--lr", "1"], "--lr means nothing to the method 'kmeans'"),
-        (["--set", "rate=1"], "the method 'contrastive' has no such setting"),
-        (["--every", "5"], "unrecognized arguments: --every 5"),
-        (["--validate", "5"], "unrecognized arguments: --validate 5"),
+        (["--set", "rate=1"], "the method 'contrastive' has no such setting"),  # an old name
+        (["--every", "5"], "unrecognized arguments: --every 5"),  # an old name
+        (["--validate", "5"], "unrecognized arguments: --validate 5"),  # an old name
         (
             ["--method", "uld", "--set", "descriptor=1000000000"],
             "descriptor is 1000000000; it must be at most 4096",
@@ -238,7 +238,7 @@ EDITS = {
     "sample nan": (settings_of(sample=math.nan), "The setting sample is nan"),
     "unknown": (settings_of(mood=1, **{"\udce9": 2}), "the setting ['mood'] is not one of"),
     "old name": (
-        settings_of(**{"batch": 32}),
+        settings_of(batch=32),  # an old name
         "the setting ['batch'] is not one of ['batch_size', 'features', 'layers',",
     ),
     "layers numbers": (settings_of(layers=[1, 2]), "The setting layers is (1, 2)"),

@@ -64,14 +64,14 @@ CASES = {
         data="faces",
         seed=1,
         foreground="given",
-        set={"centred": "picture", "split": True, "saliency": "soft", "reduction": "mean"},
+        set={"mean_off": "picture", "split": True, "saliency": "soft", "reduction": "mean"},
     ),
     "scops vehicles": dict(
         data="vehicles",
         seed=2,
         foreground="component",
         set={
-            "centred": "collection",
+            "mean_off": "collection",
             "unit_features": False,
             "outside": "uniform",
             "direction": "paper",
@@ -87,7 +87,7 @@ CASES = {
         data="faces",
         seed=1,
         set={
-            "centred": True,
+            "mean_off": "collection",
             "compare": "views",
             "first_mirror": 0.5,
             "first_crop": 0.05,

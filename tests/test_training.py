@@ -688,7 +688,7 @@ def test_other_options_methods_and_weights_are_refused(album, tmp_path):
     assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", **asked)
     record = tmp_path / "out" / "checkpoint" / "checkpoint.json"
     now = record.read_text()
-    record.write_text(now.replace('"batch_size": 3', '"batch": 3'))
+    record.write_text(now.replace('"batch_size": 3', '"batch": 3'))  # an old name
     old = "has the setting ['batch'], which this version of partbook does not know"
     assert old in refused(Album(album), tmp_path / "out", **asked)
     record.write_text(now)

@@ -292,7 +292,8 @@ def test_terms_are_their_equations(method, batch):
         steps=10,
     )
     with torch.no_grad():
-        warp, both, _ = plain.views(batch, Step(5))
+        v = plain.views(batch, Step(5))
+        warp, both = v.warp, v.both
         scores, terms = plain.network(both), plain.losses(batch, Step(5))
         again = plain.terms(scores.softmax(1)[:, 1:], warp, batch.images, Step(5))
     assert warp.control and torch.equal(
@@ -327,8 +328,8 @@ def test_terms_are_their_equations(method, batch):
 
 
 def test_views_are_recoloured_differently(method, batch):
-    _, both, _ = like(method, rotation=0.0, zoom=(1.0, 1.0), shift=0.0).views(batch, Step(0))
-    one, other = both.chunk(2)
+    still = like(method, rotation=0.0, zoom=(1.0, 1.0), shift=0.0)
+    one, other = still.views(batch, Step(0)).both.chunk(2)
     assert ((one - other).abs().mean((1, 2, 3)) > 0.01).float().mean() > 0.5
 
 
@@ -336,9 +337,9 @@ def test_inside_masks(method, settings, batch, start):
     inside = like(method, foreground=True)
     assert not torch.equal(inside.losses(batch, Step(0))["L_con"], start["L_con"])
     everything = Batch(batch.images, batch.names, torch.ones_like(batch.masks))
-    warp, both, D = inside.views(everything, Step(0))
+    v = inside.views(everything, Step(0))
     assert (
-        torch.equal(D[:4], torch.ones_like(D[:4])) and D[len(everything) :].min() == 0
+        torch.equal(v.masks, torch.ones_like(v.masks)) and v.warped_masks.min() == 0
     )  # beyond the border there is no foreground
     R = method.eval().part_maps(batch.images)
     assert R.shape[1] == 9 and torch.allclose(

@@ -21,6 +21,7 @@ from ..data.loading import loaded
 from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
 from .method import Method, Settings, methods
+from .seen import on_cells
 
 # %% ../../nbs/methods/20_kmeans.ipynb #52874aed
 def distortion(
@@ -128,7 +129,7 @@ def on_grid(
     size: tuple[int, int],  # (h,w) of the feature grid
 ) -> Tensor:  # (B,h,w) bool
     "The mask on a coarser grid: cells that are at least half covered."
-    return F.interpolate(masks[:, None].float(), size, mode="area")[:, 0] >= 0.5
+    return on_cells(masks, size) >= 0.5
 
 
 def foreground_vectors(

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from ..core import generator, require
 from ..data.sample import Batch
-from .contrastive import foreground
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from .scops import concentration_loss
+from .seen import Views, drawn_warp, inside, on_cells, pair_of_views
 from ..parts.maps import part_centres
 from ..parts.networks import Network
-from ..parts.warps import Warp, cell_centres, random_affine, random_jitter, solved_spline
+from ..parts.warps import Warp, cell_centres
 from ..weights import draw_weights
 
 # %% ../../nbs/methods/60_uld.ipynb #08307b8e
@@ -312,22 +312,15 @@ def draw_views(
     batch: Batch,
     step: Step,
     s: ULDSettings,
-) -> tuple[Warp, Tensor, Tensor]:
-    "The warp, what the network sees (2B,3,H,W), and the foreground (2B,1,H,W) of both views."
-    B, x = len(batch), batch.images
-    g = step.stream("warp", x.device)
-    options: dict[str, Any] = dict(rotation=s.rotation, zoom=s.zoom, shift=s.shift)
-    if s.warp == "affine":
-        drawn = random_affine(B * step.world, g, **options)
-    else:
-        drawn = solved_spline(B * step.world, g, jitter=s.bend, **options)
-    warp = step.mine(drawn, B)
-    both, D = [x, warp(x, padding="border")], foreground(batch)
-    if s.jitter:
-        for i, name in enumerate(("first colours", "second colours")):
-            colours = random_jitter(B * step.world, step.stream(name, x.device))
-            both[i] = step.mine(colours, B)(both[i])
-    return warp, torch.cat(both), torch.cat([D, warp(D)])
+) -> Views:
+    "Both views, each in colours of its own."
+    x = batch.images
+    how: dict[str, Any] = dict(rotation=s.rotation, zoom=s.zoom, shift=s.shift)
+    if s.warp == "spline":
+        how["jitter"] = s.bend
+    warp = drawn_warp(len(batch), step, x.device, s.warp, **how)
+    colours = ("first colours", "second colours") if s.jitter else ("", "")
+    return pair_of_views(x, inside(batch)[:, None], warp, step, colours)
 
 # %% ../../nbs/methods/60_uld.ipynb #2a773b7e
 def uld_terms(
@@ -418,7 +411,7 @@ class ULD(Painted):
         "Where the landmarks are."
         return part_centres(self.part_maps(images)[:, 1:], tuple(images.shape[-2:]))
 
-    def views(self, batch: Batch, step: Step) -> tuple[Warp, Tensor, Tensor]:
+    def views(self, batch: Batch, step: Step) -> Views:
         return draw_views(batch, step, self.settings)
 
     def reconstruction_weight(self, step: int) -> float:
@@ -428,13 +421,14 @@ class ULD(Painted):
         "The weighted terms of the objective."
         kind = batch.images.device.type
         with torch.autocast(kind, enabled=False):
-            warp, both, D = self.views(batch, step)
-        maps = self.network(both).float()
+            v = self.views(batch, step)
+        maps = self.network(v.both).float()
         with torch.autocast(kind, enabled=False):
             maps = maps.softmax(1)[:, 1:]
             if self.settings.foreground:
-                maps = maps * F.interpolate(D, maps.shape[-2:], mode="area")
-            return self.terms(maps, warp, batch.images, step)
+                D = torch.cat([v.masks, v.warped_masks])[:, 0]
+                maps = maps * on_cells(D, tuple(maps.shape[-2:]))[:, None]
+            return self.terms(maps, v.warp, batch.images, step)
 
     def terms(self, maps: Tensor, warp: Warp, images: Tensor, step: Step) -> dict[str, Tensor]:
         "The weighted terms, from the maps (2B,K,h,w) of both views."
