@@ -49,7 +49,15 @@ from partbook.files import (
     write_json,
     write_text,
 )
-from .methods.method import Method, Trained, load_method, methods, save_method
+from partbook.methods.method import (
+    Method,
+    Trained,
+    check_contract,
+    check_made,
+    load_method,
+    methods,
+    save_method,
+)
 from .parts.plots import part_sheet
 from .plan import Plan
 
@@ -237,7 +245,10 @@ def settings_of(request: Request) -> Any:
 
 def build(request: Request, device: torch.device) -> Method:
     "The method with its features, not fitted yet; with a cache, features are remembered."
-    method = methods[request.method].build(settings_of(request), request.weights, device)
+    cls = methods[request.method]
+    check_contract(cls, request.method)
+    method = cls.build(settings_of(request), request.weights, device)
+    check_made(method, request.method)
     return cached(method, request.cache)
 
 

@@ -54,7 +54,7 @@ from partbook.files import (
     write_json,
     write_text,
 )
-from ..methods.method import Step, Trained, fits, seal_of
+from ..methods.method import Step, Trained, check_terms, fits, seal_of
 from ..parts.plots import part_sheet
 from ..weights import load_into, load_tensors, save_tensors
 
@@ -752,6 +752,7 @@ class Run:
         batch = self.batch(number)
         step = Step(number, s.seed, self.accelerator.process_index, self.accelerator.num_processes)
         terms = self.objective(batch, step)
+        check_terms(terms, self.method.registered_name)
         loss = sum(terms.values())  # L
         self.optimiser.zero_grad()
         self.accelerator.backward(loss)
