@@ -179,10 +179,6 @@ def test_settings_of_ones_own_are_checked_too():
         (["--every", "5"], "unrecognized arguments: --every 5"),  # an old name
         (["--validate", "5"], "unrecognized arguments: --validate 5"),  # an old name
         (
-            ["--method", "uld", "--set", "descriptor=1000000000"],
-            "descriptor is 1000000000; it must be at most 4096",
-        ),
-        (
             ["--method", "dff", "--set", "restarts=1000000000"],
             "restarts is 1000000000; it must be at most 10000",
         ),

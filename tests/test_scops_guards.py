@@ -432,7 +432,7 @@ def test_one_pixel_of_a_shared_basis_vector():
         (dict(reduction="median"), "choose one of: pixel, mean, sum"),
         (dict(semantic=-1.0), "none may be negative"),
         (dict(starts=0), "choose at least 1"),
-        (dict(basis_rate=0.0), "basis_rate must be positive"),
+        (dict(smoothing=-1.0), "smoothing is -1.0; it must not be negative"),
         (dict(background=1.0), "not including, 1"),
     ],
 )

@@ -216,8 +216,6 @@ def test_settings_that_make_no_sense():
         ULDSettings(reconstruction=(1.0, -1.0))
     with pytest.raises(InputError, match="bandwidth and widths must be positive"):
         ULDSettings(bandwidth=0.0)
-    with pytest.raises(InputError, match="window and descriptor must be at least 1"):
-        ULDSettings(window=0)
     assert ULDSettings(reconstruction=0.0).reconstruction == (0.0,) and ULDSettings(
         zoom=[0.9, 1.1]
     ).zoom == (0.9, 1.1)
@@ -271,7 +269,6 @@ def test_options_change_their_own_terms(method, batch, start):
         "equivariance_form": "expected",
         "bandwidth": 0.2,
         "widths": (0.1,),
-        "descriptor": 3,
     }.items():
         found = like(method, **{name: value}).losses(batch, Step(0))
         assert sum(not torch.equal(found[k], start[k]) for k in start) == 1, name

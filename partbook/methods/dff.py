@@ -271,7 +271,6 @@ class DFFSettings(Settings):
     iterations: int = 200  # of the factorisation
     tolerance: float = 1e-4  # of its error; 0 runs all iterations
     passes: int = 0  # sweeps over the whole collection that refine the factors
-    projection: int = 100  # iterations on new pictures
     batch_size: int = 32  # pictures at a time
     mean_off: str = "auto"  # "none", "collection"; "auto": the latter for negative features
     signs: str = "auto"  # what to do with negative features; "auto": split them
@@ -292,10 +291,10 @@ class DFFSettings(Settings):
         known = ", ".join(PEAKS)
         unknown = f"Activations cannot be scaled by {self.peak!r}; choose one of: {known}."
         require(self.peak in PEAKS, unknown)
-        low = min(self.sample, self.restarts, self.iterations, self.projection, self.batch_size)
+        low = min(self.sample, self.restarts, self.iterations, self.batch_size)
         require(
             low >= 1 and self.passes >= 0,
-            "sample, restarts, iterations, projection and batch_size must be at least 1, "
+            "sample, restarts, iterations and batch_size must be at least 1, "
             "passes 0 or more.",
         )
         require(self.tolerance >= 0, f"The tolerance is {self.tolerance}; it must not be negative.")
@@ -411,7 +410,7 @@ class DFF(Factors):
         features = self.extractor(images)
         B, C, h, w = features.shape
         V = as_amounts(features.movedim(1, -1).reshape(-1, C), self.settings.signs, self.offset)
-        M = project(V, self.factors, self.settings.projection) / self.peaks
+        M = project(V, self.factors) / self.peaks
         return M.view(B, h, w, -1).movedim(-1, 1)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -451,9 +450,9 @@ class DFF(Factors):
         V = self.settle(*self.sample_vectors(collection, device))
         H = best_factorisation(V, s, g).H
         for _ in range(s.passes):
-            H = improve(H, sweep(self.stream(collection, device), H, s.projection))
+            H = improve(H, sweep(self.stream(collection, device), H))
         self.factors.copy_(H)
-        self.peaks.copy_(project(V, H, s.projection).amax(0).clamp(min=1e-12))
+        self.peaks.copy_(project(V, H).amax(0).clamp(min=1e-12))
         return self
 
 # %% ../../nbs/methods/50_dff.ipynb #e4a98405

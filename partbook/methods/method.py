@@ -92,7 +92,6 @@ HIGHEST = {
     "size": 4096,
     "batch_size": 2**16,
     "seed": 2**63 - 1,
-    "descriptor": 4096,
     "restarts": 10_000,
     "starts": 10_000,
 }  # of single settings
