@@ -294,8 +294,7 @@ class DFFSettings(Settings):
         low = min(self.sample, self.restarts, self.iterations, self.batch_size)
         require(
             low >= 1 and self.passes >= 0,
-            "sample, restarts, iterations and batch_size must be at least 1, "
-            "passes 0 or more.",
+            "sample, restarts, iterations and batch_size must be at least 1, passes 0 or more.",
         )
         require(self.tolerance >= 0, f"The tolerance is {self.tolerance}; it must not be negative.")
         require(
