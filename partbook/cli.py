@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
-           'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal', 'kinds_of',
-           'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'options_in', 'segment', 'data',
-           'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training', 'add_results',
-           'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
+           'LEARNING', 'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal',
+           'kinds_of', 'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'options_in',
+           'segment', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
+           'add_results', 'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -157,7 +157,7 @@ def read_pairs(
     return given
 
 
-EXAMPLES = {"--option": "--option min_visible=6", "--set": "--set batch=8"}
+EXAMPLES = {"--option": "--option min_visible=6", "--set": "--set restarts=8"}
 
 
 def read_value(text: str, annotation: Any, option: str) -> Any:
@@ -434,25 +434,33 @@ def add_discover(p: Parser) -> None:
     p.add_argument("--seed", type=int, default=0, metavar="N", help=text)
     add_shared(p, "--root", "--features", "--weights", "--layers")
     add_pairs(p, "--option", OPTION)
-    add_pairs(p, "--set", "any other setting of the method, e.g. --set batch=8")
+    add_pairs(p, "--set", "any other setting of the method, e.g. --set restarts=8")
     add_training(p)
     add_results(p)
     p.set_defaults(run=discover)
 
 # %% ../nbs/30_cli.ipynb #716f589a
+LEARNING: dict[str, tuple[Any, str, str]] = {
+    "--batch-size": (int, "N", "pictures in a step"),
+    "--lr": (float, "X", "learning rate at the first step"),
+    "--backbone-lr-scale": (float, "X", "share of it for pretrained layers; 0 keeps them"),
+    "--weight-decay": (float, "X", "weight decay"),
+    "--grad-clip": (float, "X", "the longest gradient of a group of parameters"),
+}
+
+
 def add_training(p: Parser) -> None:
     "How a method learns."
     text = "mini-batches of refinement or training (default: the method's own)"
     p.add_argument("--steps", type=int, metavar="N", help=text)
+    for name, (kind, metavar, text) in LEARNING.items():
+        p.add_argument(name, type=kind, metavar=metavar, help=f"{text} (default: the method's own)")
     text = "take up a training run that was stopped, from the checkpoint in --out"
     p.add_argument("--resume", action="store_true", help=text)
-    number = {"metavar": "N", "help": "training steps between checkpoints (default: 100)"}
-    names = ("--checkpoint-every", "--every")
-    p.add_argument(*names, dest="checkpoint_every", type=whole(1), default=100, **number)
+    text = "training steps between checkpoints (default: 100)"
+    p.add_argument("--checkpoint-every", type=whole(1), default=100, metavar="N", help=text)
     text = "measure on the validation split every N training steps (default: never)"
-    number = {"metavar": "N", "help": text}
-    names = ("--eval-every", "--validate")
-    p.add_argument(*names, dest="eval_every", type=whole(0), default=0, **number)
+    p.add_argument("--eval-every", type=whole(0), default=0, metavar="N", help=text)
     text = "mixed precision while training (default: no)"
     p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help=text)
     text = f"threads that load ahead while training (default: {WORKERS}); the result is the same"

@@ -18,8 +18,19 @@ from partbook.cli import main
 
 SIZE = (48, 40)  # width and height of the drawn photographs
 QUICK = ("--features", "rgb", "--size", 16, "--parts", 3, "--steps", 1, "--no-baselines")
-TRAIN = ("--method", "contrastive", "--size", 32, "--parts", 3, "--steps", 4, "--set", "batch=2")
-TRAIN = (*TRAIN, "--every", 2, "--no-baselines")
+TRAIN = (
+    "--method",
+    "contrastive",
+    "--size",
+    32,
+    "--parts",
+    3,
+    "--steps",
+    4,
+    "--set",
+    "batch_size=2",
+)
+TRAIN = (*TRAIN, "--checkpoint-every", 2, "--no-baselines")
 
 
 def drawn(seed: int, size: tuple[int, int] = SIZE) -> tuple[Image.Image, np.ndarray]:

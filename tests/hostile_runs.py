@@ -310,14 +310,14 @@ def _discovers(i: int, rng, folder: Path, kit: Kit) -> Case:
 
 
 def _trains(i: int, rng, folder: Path, kit: Kit) -> Case:
-    "--every, --workers and --validate of a method that trains."
-    option = ("--every", "--workers", "--validate")[i % 3]
+    "--checkpoint-every, --workers and --eval-every of a method that trains."
+    option = ("--checkpoint-every", "--workers", "--eval-every")[i % 3]
     text = NUMBERS[5 * i % len(NUMBERS)]
     number = _whole(text)
     words = ["discover", "--data", kit.photos, *TRAIN, f"{option}={text}", "--out", folder / "o"]
-    must = "refused" if number is None or number < 0 or option == "--validate" else "either"
-    must = "right" if option == "--validate" and number == 0 else must
-    must = "refused" if option == "--every" and number == 0 else must
+    must = "refused" if number is None or number < 0 or option == "--eval-every" else "either"
+    must = "right" if option == "--eval-every" and number == 0 else must
+    must = "refused" if option == "--checkpoint-every" and number == 0 else must
 
     def check(answer: Answer) -> str:
         name = "model/model.safetensors"
@@ -329,7 +329,7 @@ def _trains(i: int, rng, folder: Path, kit: Kit) -> Case:
     return Case(label, words, must=must, check=check, writes=("o",), limit=limit)
 
 
-SLOW = ("steps", "batch", "restarts", "iterations", "sample", "cluster", "parts", "size")
+SLOW = ("steps", "batch_size", "restarts", "iterations", "sample", "cluster", "parts", "size")
 
 
 def _sets(i: int, rng, folder: Path, kit: Kit) -> Case:

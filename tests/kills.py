@@ -41,8 +41,8 @@ TRAIN = (
     "--steps",
     12,
     "--set",
-    "batch=2",
-    "--every",
+    "batch_size=2",
+    "--checkpoint-every",
     2,
     "--no-baselines",
 )

@@ -51,7 +51,7 @@ def literal_contrastive_loss(z, partner, temperature, own):
 
 
 def settings(**changes):
-    return ContrastiveSettings(**{"parts": 6, "size": 32, "steps": 3, "batch": 4, **changes})
+    return ContrastiveSettings(**{"parts": 6, "size": 32, "steps": 3, "batch_size": 4, **changes})
 
 
 def untrained(**changes):
@@ -125,7 +125,7 @@ def test_settings():
         "compare='cosine'": "no comparison 'cosine'; choose pictures, l2 or views",
         "colour='hsv'": "no colour space 'hsv'; choose lab or rgb",
         "temperature=0.0": "The temperature is 0.0; it must be positive",
-        "batch=1": "needs a batch of at least 2",
+        "batch_size=1": "needs a batch of at least 2",
     }.items():
         with pytest.raises(InputError, match=sentence):
             eval(f"ContrastiveSettings({change})")
@@ -200,7 +200,7 @@ def test_each_term_is_its_literal_form_on_the_views(plain, batch):
 
 
 def test_the_published_feature_loss_is_a_sum_over_the_batch():
-    small = dict(size=64, batch=2, network_weights="random", first_mirror=0.0, first_crop=0.0)
+    small = dict(size=64, batch_size=2, network_weights="random", first_mirror=0.0, first_crop=0.0)
     big = Contrastive.build(ContrastiveSettings.published(**small), "random").train()
     pair = collections["birds"].open(split="train", size=64).batch(range(2))
     terms = big.losses(pair, Step(0))
@@ -216,7 +216,7 @@ def test_the_published_feature_loss_is_a_sum_over_the_batch():
 
 
 def test_centring_takes_off_the_mean_of_the_foreground(birds):
-    centred = untrained(centred=True, unit_features=False)
+    centred = untrained(mean_off="collection", unit_features=False)
     centred.prepare(birds)
     everything = birds.batch(range(len(birds)))
     D = foreground(everything)
@@ -225,7 +225,7 @@ def test_centring_takes_off_the_mean_of_the_foreground(birds):
     assert ((mean * areas).sum(0) / areas.sum()).abs().max() < 1e-4
     plain = untrained()
     plain.prepare(birds)
-    assert plain.centre.eq(0).all()
+    assert plain.feature_mean.eq(0).all()
 
 
 def test_level_weights_are_one_for_each_layer(batch):

@@ -44,11 +44,13 @@ def test_discover_segment_evaluate(few_birds, tmp_path, capsys):
         == 0
     )
     record = json.loads((out / "metrics.json").read_text())
-    assert record["settings"]["signs"] == "centre" and record["settings"]["background"] == 0.1
+    assert (
+        record["settings"]["mean_off"] == "collection" and record["settings"]["background"] == 0.1
+    )
     (row,) = read_rows(tmp_path / "rows.csv")
     assert (
         row["method"] == "dff"
-        and row["settings.signs"] == "centre"
+        and row["settings.mean_off"] == "collection"
         and row["fg_nmi"] == record["fg_nmi"] > 1
     )
     assert (
@@ -76,7 +78,7 @@ WRONG = {
         ["--set", "signs=none", "--set", "sample=200"],
         "features that are not negative",
     ),
-    "validate": (["--validate", "5"], "not trained step by step"),
+    "validate": (["--eval-every", "5"], "not trained step by step"),
 }
 
 

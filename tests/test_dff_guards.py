@@ -128,7 +128,7 @@ def test_signs_as_amounts():
         as_amounts(f.abs(), "none", zero), f.abs()
     )
     assert torch.equal(
-        as_amounts(f, "centre", f.mean(0)), as_amounts(f - f.mean(0), "split", zero)
+        as_amounts(f, "split", f.mean(0)), as_amounts(f - f.mean(0), "split", zero)
     ) and torch.equal(as_amounts(f, "relu", zero), f.clamp(min=0))
 
 
@@ -161,7 +161,7 @@ def test_one_seed_one_result_and_maps_are_shares(method, train):
     settings = SETTINGS
     batch = collections["birds"].open(split="test", size=64).batch(range(8))
     again = DFF(DFFSettings(**settings), load_extractor("equivariant")).fit(train)
-    assert torch.equal(again.factors, method.factors) and again.settings.signs == "centre"
+    assert torch.equal(again.factors, method.factors) and again.settings.mean_off == "collection"
     maps = method.part_maps(batch.images)
     assert maps.shape == (8, 7, 64, 64) and torch.allclose(
         maps.sum(1), torch.ones(8, 64, 64), atol=1e-5

@@ -69,17 +69,17 @@ class Frozen(Grouped):
     groups = {"bias": (1.0,), "weight": (0.0,)}
 
 
-SETTINGS = TrainSettings(parts=3, size=16, steps=12, batch=4, rate=0.1)
+SETTINGS = TrainSettings(parts=3, size=16, steps=12, batch_size=4, lr=0.1)
 BY_SGD = TrainSettings(
     parts=3,
     size=16,
     steps=5,
-    batch=4,
-    rate=0.2,
+    batch_size=4,
+    lr=0.2,
     optimiser="sgd",
     momentum=0.8,
-    decay=0.3,
-    clip=0.05,
+    weight_decay=0.3,
+    grad_clip=0.05,
     seed=7,
 )
 
@@ -124,7 +124,7 @@ def test_optimiser_of_one_group():
     (group,) = optimiser.param_groups
     assert group["name"] == "all" and group["lr"] == 0.1
     assert isinstance(optimiser, torch.optim.AdamW)
-    assert group["weight_decay"] == SETTINGS.decay != 0.01
+    assert group["weight_decay"] == SETTINGS.weight_decay != 0.01
 
 
 def test_optimiser_of_two_groups_and_of_a_frozen_one():
@@ -168,9 +168,9 @@ def test_a_log_is_cut_back(tmp_path):
     assert again.rows == log.rows  # the torn line is gone, though step 3 comes before step 4
     again.cut_back(2)
     assert again.rows == log.rows[:2]
-    lines = ["step,L_f,rate,alive,effective,dead", "0,1.0,0.1,,,", "1,0.5,0.1,,,"]
+    lines = ["step,L_f,lr,alive,effective,dead", "0,1.0,0.1,,,", "1,0.5,0.1,,,"]
     assert log.path.read_text().splitlines() == lines
-    log.path.write_text("step,L_f,rate\n0,1.0,0.1\n1,0.5,0.1\n")  # as before there were looks
+    log.path.write_text("step,L_f,lr\n0,1.0,0.1\n1,0.5,0.1\n")  # as before there were looks
     again.cut_back(2)
     assert again.rows == log.rows[:2]
     log.add(3, {"L_f": torch.tensor(float("nan"))}, ["bird 3", "bird 4"], 0.1)
@@ -186,7 +186,7 @@ def test_a_gradient_may_be_infinite():
     values = {"L_f": torch.tensor(1.0), "gradient": torch.tensor(torch.inf)}
     log.add(0, values, ["bird"], 0.1)
     log.flush()
-    row = {"step": 0, "L_f": 1.0, "gradient": torch.inf, "rate": 0.1}
+    row = {"step": 0, "L_f": 1.0, "gradient": torch.inf, "lr": 0.1}
     assert log.rows == [row | {"alive": None, "effective": None, "dead": None}]
 
 
@@ -300,10 +300,10 @@ def test_runs_that_cannot_be(birds):
 def test_a_log_has_its_columns_and_the_same_seed_gives_it_again(birds):
     log = fit(Tiny(SETTINGS), birds, device="cpu")
     assert log.rows == fit(Tiny(SETTINGS), birds, device="cpu").rows and len(log.rows) == 12
-    columns = ["step", "L_t", "L", "gradient", "rate", "alive", "effective", "dead"]
+    columns = ["step", "L_t", "L", "gradient", "lr", "alive", "effective", "dead"]
     assert list(log.rows[0]) == columns
     assert log.rows[-1]["L_t"] < log.rows[0]["L_t"]
-    assert log.rows[6]["rate"] == pytest.approx(0.1 * 0.5**0.9)
+    assert log.rows[6]["lr"] == pytest.approx(0.1 * 0.5**0.9)
     assert all(row["gradient"] > 0 for row in log.rows)
 
 
@@ -332,9 +332,9 @@ def test_a_resumed_run_ends_with_the_same_tensors_and_files(birds, tmp_path):
     assert later.rows == log.rows
     files = sorted(p.name for p in Path(tmp_path, "checkpoint").iterdir())
     assert files == ["checkpoint.json", "run.json", "state-0000012.safetensors"]
-    sentence = "checkpoint.json is of a run with rate = 0.1, not 0.2; resume with the same options"
+    sentence = "checkpoint.json is of a run with lr = 0.1, not 0.2; resume with the same options"
     with pytest.raises(InputError, match=sentence):
-        fit(Tiny(replace(SETTINGS, rate=0.2)), birds, tmp_path, "cpu", resume=True)
+        fit(Tiny(replace(SETTINGS, lr=0.2)), birds, tmp_path, "cpu", resume=True)
 
 
 def test_refusing_to_resume_changes_nothing(birds, tmp_path):
@@ -390,7 +390,7 @@ class Starved(Tiny):
 
 
 def test_a_dead_part_is_said_the_same_after_an_interruption(birds, tmp_path):
-    hungry = TrainSettings(parts=4, size=16, steps=12, batch=4, rate=0.2)
+    hungry = TrainSettings(parts=4, size=16, steps=12, batch_size=4, lr=0.2)
     log = fit(Starved(hungry), birds, device="cpu", look=3)
     looks = [(done, dead) for done, dead, _ in log.looks()]
     assert log.dead == [2] and looks == [(3, set()), (6, {2}), (9, {2}), (12, {2})]

@@ -15,7 +15,11 @@ from partbook.methods.method import (
     Method,
     Segmenting,
     Settings,
+    Trained,
     TrainSettings,
+    check_contract,
+    check_made,
+    check_terms,
     fits,
     load_method,
     methods,
@@ -90,3 +94,52 @@ def test_an_extractor_that_is_set_is_a_module_of_the_method():
     assert method.extractor is extractor
     assert any(name.startswith("extractor.") for name in method.state_dict())
     assert isinstance(methods["kmeans"].build(KMeansSettings()).extractor, type(extractor))
+
+
+def broken(base=Method, **own):
+    "A method with verbs of its own."
+    return type("Broken", (base,), own)
+
+
+OWN = {"logits": lambda self, images: images, "fit": lambda self, collection, device: self}
+CONTRACTS = {
+    "no method": (dict, "is no class derived from"),
+    "an object": (3, "is no class derived from"),
+    "no logits": (broken(fit=OWN["fit"]), "lacks logits; define logits(self, images)."),
+    "no fit": (broken(logits=OWN["logits"]), "lacks fit; define fit(self, collection, device)."),
+    "no losses": (broken(Trained, **OWN), "lacks losses; define losses(self, batch, step)."),
+    "fit without a device": (
+        broken(logits=OWN["logits"], fit=lambda self, collection: self),
+        "has fit(self, collection); expected is fit(self, collection, device).",
+    ),
+    "losses that want more": (
+        broken(Trained, logits=OWN["logits"], losses=lambda self, batch, step, network: {}),
+        "has losses(self, batch, step, network); expected is losses(self, batch, step).",
+    ),
+    "Settings of another kind": (broken(**OWN, Settings=dict), "has Settings that are not derived"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTRACTS)
+def test_a_broken_contract_is_told_in_one_sentence(kind):
+    cls, words = CONTRACTS[kind]
+    with pytest.raises(InputError) as error:
+        check_contract(cls, "mine")
+    said = str(error.value)
+    assert said.startswith("The method 'mine' ") and words in said and "\n" not in said
+
+
+def test_what_is_built_and_lost_has_to_fit():
+    for name in methods.names():
+        check_contract(methods[name], name)
+    with pytest.raises(InputError, match="'mine': build returned NoneType; it must return"):
+        check_made(None, "mine")
+    made = broken(**OWN)(Settings())
+    check_made(made, "mine")
+    made.extractor = torch.nn.Identity()
+    with pytest.raises(InputError, match="'mine' has an extractor that is no Extractor"):
+        check_made(made, "mine")
+    check_terms({"L_f": torch.zeros(())}, "mine")
+    for terms in (None, {}, torch.zeros(()), {"L_f": 0.0}, {"L_f": torch.zeros(2)}):
+        with pytest.raises(InputError, match="'mine': losses\\(batch, step\\) must return a dict"):
+            check_terms(terms, "mine")

@@ -98,10 +98,10 @@ def test_every_field_of_every_method_is_checked(name):
             "The setting seed is 9223372036854775808; it must be at most 9223372036854775807.",
         ),
         ({"size": 100_000}, "The setting size is 100000; it must be at most 4096."),
-        ({"batch": 2**16 + 1}, "it must be at most 65536."),
+        ({"batch_size": 2**16 + 1}, "it must be at most 65536."),
         ({"steps": WHOLE + 1}, "it must be at most 1000000000."),
         ({"size": 10**5000}, "it must be at most 4096."),
-        ({"rate": math.nan}, "The setting rate is nan; it must be a finite number."),
+        ({"lr": math.nan}, "The setting lr is nan; it must be a finite number."),
         (
             {"layers": ["a", 5]},
             "The setting layers is ('a', 5); it must be a list, any number times text, or None.",
@@ -117,12 +117,12 @@ def test_values_out_of_range(given, words):
 
 def test_what_is_meant_is_taken():
     s = TrainSettings(
-        parts=np.int64(4), rate=np.float32(0.5), clip=2, layers=["a", "b"], seed=HIGHEST["seed"]
+        parts=np.int64(4), lr=np.float32(0.5), grad_clip=2, layers=["a", "b"], seed=HIGHEST["seed"]
     )
     assert (
-        (s.parts, s.rate, s.clip, s.layers) == (4, 0.5, 2, ("a", "b"))
+        (s.parts, s.lr, s.grad_clip, s.layers) == (4, 0.5, 2, ("a", "b"))
         and type(s.parts) is int
-        and type(s.rate) is float
+        and type(s.lr) is float
     )
     assert (
         KMeans.build(
@@ -159,9 +159,9 @@ def test_settings_of_ones_own_are_checked_too():
     [
         (["--seed", 2**70], "seed is 1180591620717411303424; it must be at most"),
         (["--size", 100_000], "size is 100000; it must be at most 4096"),
-        (["--set", "batch=inf"], "expected a value of type int"),
-        (["--set", "rate=1e400"], "rate is inf; it must be a finite number"),
-        (["--set", "rate=nan"], "expected a value of type float"),
+        (["--set", "batch_size=inf"], "expected a value of type int"),
+        (["--set", "lr=1e400"], "lr is inf; it must be a finite number"),
+        (["--set", "lr=nan"], "expected a value of type float"),
         (
             ["--set", "zoom=(1e400,2)"],
             "zoom is (inf, 2); it must be a list, 2 times a finite number",
@@ -169,10 +169,15 @@ def test_settings_of_ones_own_are_checked_too():
         (["--set", "zoom=(1,2,3)"], "zoom is (1, 2, 3); it must be a list, 2 times"),
         (["--set", "steps=" + "9" * 40], "it must be at most 1000000000"),
         (["--steps", 10**12], "it must be at most 1000000000"),
-        (
-            ["--method", "uld", "--set", "descriptor=1000000000"],
-            "descriptor is 1000000000; it must be at most 4096",
-        ),
+        (["--lr", "nan"], "The setting lr is nan; it must be a finite number"),
+        (["--grad-clip", "0"], "lr and grad_clip must be positive, not 0.002 and 0.0"),
+        (["--batch-size", "1"], "it needs a batch of at least 2"),
+        (["--weight-decay", "-1"], "weight_decay and power must not be negative, found -1.0"),
+        (["--backbone-lr-scale", "x"], "argument --backbone-lr-scale: invalid float value: 'x'"),
+        (["--method", "kmeans", "--lr", "1"], "--lr means nothing to the method 'kmeans'"),
+        (["--set", "rate=1"], "the method 'contrastive' has no such setting"),  # an old name
+        (["--every", "5"], "unrecognized arguments: --every 5"),  # an old name
+        (["--validate", "5"], "unrecognized arguments: --validate 5"),  # an old name
         (
             ["--method", "dff", "--set", "restarts=1000000000"],
             "restarts is 1000000000; it must be at most 10000",
@@ -228,6 +233,10 @@ EDITS = {
     "size huge": (settings_of(size=10**9), "it must be at most 4096"),
     "sample nan": (settings_of(sample=math.nan), "The setting sample is nan"),
     "unknown": (settings_of(mood=1, **{"\udce9": 2}), "the setting ['mood'] is not one of"),
+    "old name": (
+        settings_of(batch=32),  # an old name
+        "the setting ['batch'] is not one of ['batch_size', 'features', 'layers',",
+    ),
     "layers numbers": (settings_of(layers=[1, 2]), "The setting layers is (1, 2)"),
     "layers of another": (settings_of(layers=["relu5_4"]), "one layer, 'input'"),
     "format true": (

@@ -79,7 +79,7 @@ METHOD = """
         def losses(self, batch, step):
             return {"L": self.part_maps(batch.images).square().mean()}
 """
-SHORT = ("--features", "rgb", "--size", 16, "--steps", 2, "--set", "batch=2", "--no-baselines")
+SHORT = ("--features", "rgb", "--size", 16, "--steps", 2, "--set", "batch_size=2", "--no-baselines")
 
 
 def commands_of_the_template():
@@ -109,7 +109,7 @@ def test_a_stranger_adds_a_method_from_the_template(tmp_path, environment):
 
     shell(f"{sys.executable} {export}")
     assert (away / "my_method.py").is_file()
-    small = "--limit 10 --steps 3 --set batch=4 --no-baselines"
+    small = "--limit 10 --steps 3 --set batch_size=4 --no-baselines"
     said = shell(f"{sys.executable} -m partbook.start {discover} {small}")
     assert "10 pictures to learn from" in said and "L_sure" in said
     (row,) = read_rows(away / "results.csv")
@@ -321,7 +321,9 @@ def test_a_method_that_breaks_its_contract_when_it_runs(case, written, monkeypat
     old, new, expected = RETURNED[case]
     text = METHOD.replace('{"L": ', "[").replace("mean()}", "mean()]") if old == "{" else METHOD
     strange = written(text if old == "{" else text.replace(old, new))
-    options = dict(features="rgb", size=16, parts=3, steps=1, set={"batch": 2}, baselines=False)
+    options = dict(
+        features="rgb", size=16, parts=3, steps=1, set={"batch_size": 2}, baselines=False
+    )
     with pytest.raises(InputError, match=expected) as error:
         pb.discover("birds", method="strange", plugins=[strange], say=lambda line: None, **options)
     message(error)

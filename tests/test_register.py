@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT
 
 from partbook.chapters import chapter
-from partbook.register import Equation, equations, fill_register, read_register, tags
+from partbook.core import InputError
+from partbook.register import Equation, equations, fill_register, names_term, read_register, tags
 
 ROWS = read_register(ROOT)
 PAPERS = {
@@ -62,3 +63,25 @@ def test_register_is_plain_csv():
 
 def test_tags_are_only_read_in_mathematics():
     assert tags("`\\tag{SCOPS 1}` and \\tag{SCOPS 2} and $$x\\tag{SCOPS 3}$$") == [("SCOPS", "3")]
+
+
+@pytest.mark.parametrize(
+    "function, term, fits",
+    [
+        ("literal_feature_loss", "feature loss", True),
+        ("part_centres", "part centre", True),
+        ("visual_loss", "visual consistency loss", True),
+        ("neighbour_products", "feature loss", False),
+        ("map_equivariance", "equivariance loss", False),
+        ("literal_loss", "feature loss", False),
+    ],
+)
+def test_a_home_has_the_name_of_its_term(function, term, fits):
+    assert names_term(function, term) is fits
+    row = Equation("SCOPS", "9", term)
+    home = Equation("SCOPS", "9", "", "methods/40_scops.ipynb", function)
+    if fits:
+        assert fill_register([row], [home])[0].function == function
+    else:
+        with pytest.raises(InputError, match=f"home at {function}, but the paper calls it"):
+            fill_register([row], [home])

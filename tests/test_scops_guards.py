@@ -38,7 +38,9 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def settings():
-    return ScopsSettings(**{**Scops.defaults("equivariant"), "parts": 6, "steps": 3, "batch": 4})
+    return ScopsSettings(
+        **{**Scops.defaults("equivariant"), "parts": 6, "steps": 3, "batch_size": 4}
+    )
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def scored(method):
 
 @pytest.fixture
 def batch(pictures, settings):
-    return pictures.batch(range(settings.batch))
+    return pictures.batch(range(settings.batch_size))
 
 
 def like(method, **changes):
@@ -186,7 +188,7 @@ def test_terms_are_their_literal_forms(method, settings, batch):
         terms = plain.losses(batch, Step(0))
         R = upsample(plain.network(batch.images), (64, 64)).softmax(1)[:, 1:]
         V = plain.levels(batch.images)[0]
-        semantic = literal_semantic_loss(R, V, plain.basis.relu(), v.saliency).mean() / 64**2
+        semantic = literal_semantic_loss(R, V, plain.basis.relu(), v.masks[:, 0]).mean() / 64**2
         concentration = literal_concentration_loss(R).sum(1).mean()
         literal = {
             "L_sc": settings.semantic * semantic,
@@ -195,7 +197,7 @@ def test_terms_are_their_literal_forms(method, settings, batch):
             "L_eqv^s": torch.zeros(()),
             "L_eqv^c": torch.zeros(()),
         }
-    assert torch.equal(v.saliency, (batch.saliency > 0.5).float())
+    assert torch.equal(v.masks[:, 0], (batch.saliency > 0.5).float())
     assert torch.equal(like(method, saliency="soft").saliency(batch), batch.saliency)
     assert torch.allclose(v.both[: len(batch)], v.both[len(batch) :], atol=1e-4)
     for name, value in literal.items():
@@ -284,7 +286,7 @@ def test_reductions_are_units(scored, settings, batch):
 
 def test_the_code_s_numbers(pictures):
     big = Scops.build(
-        ScopsSettings.published(size=64, batch=2, network_weights="random"), "random"
+        ScopsSettings.published(size=64, batch_size=2, network_weights="random"), "random"
     ).train()
     two = pictures.batch(range(2))
     terms = big.losses(two, Step(0))
@@ -307,7 +309,7 @@ def test_the_code_s_numbers(pictures):
 
 def test_centres_of_the_map_or_of_the_warped_map(method, settings, batch):
     v = method.pair(batch, Step(0))
-    scores = [torch.randn(settings.batch, 7, 64, 64, generator=generator(i)) for i in (1, 2)]
+    scores = [torch.randn(settings.batch_size, 7, 64, 64, generator=generator(i)) for i in (1, 2)]
     here, there = (x.softmax(1)[:, 1:] for x in scores)
     targets = (
         code_centres(v.warp(scores[0]).softmax(1)[:, 1:], settings.smoothing),
@@ -324,22 +326,22 @@ def test_centres_of_the_map_or_of_the_warped_map(method, settings, batch):
 def test_prepare_starts_from_clusters(method, pictures, settings, batch):
     few = pictures
     everything = few.batch(range(len(few)))
-    ready = like(method, start="kmeans", centred="collection")
+    ready = like(method, start="kmeans", mean_off="collection")
     ready.prepare(few)
     assert torch.allclose(
         ready.levels(batch.images)[0].norm(dim=1), torch.ones(1)
     ) and not torch.allclose(
-        like(method, unit_features=False, centred="collection").levels(batch.images)[0],
+        like(method, unit_features=False, mean_off="collection").levels(batch.images)[0],
         ready.levels(batch.images)[0],
     )
-    centred = ready.extractor(everything.images) - ready.centre[:, None, None]
+    centred = ready.extractor(everything.images) - ready.feature_mean[:, None, None]
     D = F.interpolate((everything.saliency > 0.5).float()[:, None], centred.shape[-2:], mode="area")
     assert (
         (D * centred).sum((0, 2, 3)).div(D.sum()).norm() < 0.02
         and (ready.basis >= 0).all()
-        and method.centre.eq(0).all()
+        and method.feature_mean.eq(0).all()
     )
-    several = like(method, start="kmeans", centred="collection", starts=5)
+    several = like(method, start="kmeans", mean_off="collection", starts=5)
     several.prepare(few)
     vectors = several.salient_vectors(everything)
     g = generator(settings.seed)
@@ -356,7 +358,7 @@ def test_prepare_starts_from_clusters(method, pictures, settings, batch):
         and 0 < cells.sum() < cells.numel()
     )
     method.described(batch.images)  # from now on features are kept, picture by picture
-    own = like(method, centred="picture", unit_features=False).levels(batch.images)[0]
+    own = like(method, mean_off="picture", unit_features=False).levels(batch.images)[0]
     C = own.shape[1] // 2  # the negative half follows
     assert torch.equal(
         like(method, unit_features=False).levels(batch.images)[0],
@@ -430,7 +432,7 @@ def test_one_pixel_of_a_shared_basis_vector():
         (dict(reduction="median"), "choose one of: pixel, mean, sum"),
         (dict(semantic=-1.0), "none may be negative"),
         (dict(starts=0), "choose at least 1"),
-        (dict(basis_rate=0.0), "basis_rate must be positive"),
+        (dict(smoothing=-1.0), "smoothing is -1.0; it must not be negative"),
         (dict(background=1.0), "not including, 1"),
     ],
 )

@@ -46,13 +46,13 @@ TINY = [
     "--steps",
     str(STEPS),
     "--set",
-    "batch=4",
+    "batch_size=4",
     "--seed",
     "3",
     "--device",
     "cpu",
     "--no-baselines",
-    "--every",
+    "--checkpoint-every",
     "5",
 ]
 PROGRAM = [sys.executable, "-c", "import sys; from partbook.cli import main; sys.exit(main())"]
@@ -72,7 +72,7 @@ def alone(tmp_path_factory):
     "The folder of a run that nobody disturbed."
     out = tmp_path_factory.mktemp("alone")
     subprocess.run(
-        [*PROGRAM, "discover", *TINY, "--validate", "30", "--out", str(out)],
+        [*PROGRAM, "discover", *TINY, "--eval-every", "30", "--out", str(out)],
         check=True,
         env=environment(),
         capture_output=True,
@@ -97,7 +97,7 @@ def test_the_run_leaves_what_it_should(alone):
         "L_e",
         "L",
         "gradient",
-        "rate",
+        "lr",
     } <= set(log[0])
     for r in log:
         assert float(r["L"]) == pytest.approx(
@@ -246,14 +246,14 @@ def test_training_on_a_gpu(tmp_path):
         (["--set", "visual"], "must be NAME=VALUE"),
         (["--set", "vision=3"], "has no such setting"),
         (["--set", "visual=much"], "expected a value of type float"),
-        (["--set", "batch=2.5"], "expected a value of type int"),
+        (["--set", "batch_size=2.5"], "expected a value of type int"),
         (["--set", "symmetrised=1"], "expected a value of type bool"),
         (["--set", "visual=-1"], "none may be negative"),
         (["--set", "network=unet"], "no network named 'unet'"),
         (["--set", "compare=all"], "choose pictures, l2 or views"),
-        (["--set", "batch=1"], "it needs a batch of at least 2"),
+        (["--set", "batch_size=1"], "it needs a batch of at least 2"),
         (["--method", "kmeans", "--resume"], "nothing to take up"),
-        (["--method", "kmeans", "--validate", "5"], "is not trained step by step"),
+        (["--method", "kmeans", "--eval-every", "5"], "is not trained step by step"),
     ],
 )
 def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
@@ -328,7 +328,7 @@ class Layers(Trained):
         }
 
 
-LAYERS = TrainSettings(parts=5, size=16, steps=14, batch=4, rate=0.2)
+LAYERS = TrainSettings(parts=5, size=16, steps=14, batch_size=4, lr=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -566,7 +566,7 @@ class Album(Collection):
         )
 
 
-PLAIN = TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.1)
+PLAIN = TrainSettings(parts=2, size=16, steps=12, batch_size=3, lr=0.1)
 
 
 @pytest.fixture
@@ -688,10 +688,16 @@ def test_other_options_methods_and_weights_are_refused(album, tmp_path):
     guessed = View(Album(album))
     guessed.foreground = "a guess"
     assert "foreground = 'true masks', not 'a guess'" in refused(guessed, tmp_path / "out", **asked)
-    assert "of a run with batch = 3, not 4" in refused(
+    record = tmp_path / "out" / "checkpoint" / "checkpoint.json"
+    now = record.read_text()
+    record.write_text(now.replace('"batch_size": 3', '"batch": 3'))  # an old name
+    old = "has the setting ['batch'], which this version of partbook does not know"
+    assert old in refused(Album(album), tmp_path / "out", **asked)
+    record.write_text(now)
+    assert "of a run with batch_size = 3, not 4" in refused(
         Album(album),
         tmp_path / "out",
-        settings=TrainSettings(parts=2, size=16, steps=12, batch=4, rate=0.1),
+        settings=TrainSettings(parts=2, size=16, steps=12, batch_size=4, lr=0.1),
         **asked,
     )
 
@@ -705,7 +711,7 @@ class Inside(TrainSettings):
 
 
 def test_a_setting_may_have_the_name_of_a_fact(album, tmp_path):
-    given = {"parts": 2, "size": 16, "steps": 12, "batch": 3, "rate": 0.1}
+    given = {"parts": 2, "size": 16, "steps": 12, "batch_size": 3, "lr": 0.1}
     alone, _ = learn(Album(album), tmp_path / "alone", settings=Inside(**given), every=5)
     stopped(Album(album), tmp_path / "out", settings=Inside(**given))
     asked = {"every": 5, "resume": True}
@@ -739,7 +745,7 @@ def test_nothing_to_take_up(album, tmp_path):
 def test_stopped_before_its_first_checkpoint(album, whole, tmp_path, after, capsys):
     stopped(Album(album), tmp_path / "out", after)
     assert [p.name for p in (tmp_path / "out" / "checkpoint").iterdir()] == ["run.json"]
-    other = TrainSettings(parts=3, size=16, steps=12, batch=3, rate=0.1)
+    other = TrainSettings(parts=3, size=16, steps=12, batch_size=3, lr=0.1)
     assert "run.json is of a run with parts = 2, not 3" in refused(
         Album(album), tmp_path / "out", resume=True, settings=other
     )
@@ -753,7 +759,7 @@ def test_stopped_before_its_first_checkpoint(album, whole, tmp_path, after, caps
 
 def test_a_new_run_takes_the_place_of_an_old_one_at_once(album, whole, tmp_path):
     "What is taken up later is the new run, never the checkpoint of the old one."
-    other = TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.3)
+    other = TrainSettings(parts=2, size=16, steps=12, batch_size=3, lr=0.3)
     learn(Album(album), tmp_path / "out", settings=other, every=5)
     stopped(Album(album), tmp_path / "out", 2)
     assert not list((tmp_path / "out" / "checkpoint").glob("state-*"))
@@ -961,7 +967,7 @@ def test_the_record_of_one_run_with_the_tensors_of_another(album, tmp_path):
     stopped(
         Album(album),
         tmp_path / "other",
-        settings=TrainSettings(parts=2, size=16, steps=12, batch=3, rate=0.1, seed=1),
+        settings=TrainSettings(parts=2, size=16, steps=12, batch_size=3, lr=0.1, seed=1),
     )
     shutil.copy(
         tmp_path / "other" / "checkpoint" / "state-0000005.safetensors",
@@ -979,7 +985,7 @@ def test_what_each_optimiser_remembers_is_taken_up(
     album, tmp_path, optimiser, momentum, remembered
 ):
     settings = TrainSettings(
-        parts=2, size=16, steps=12, batch=3, rate=0.1, optimiser=optimiser, momentum=momentum
+        parts=2, size=16, steps=12, batch_size=3, lr=0.1, optimiser=optimiser, momentum=momentum
     )
     alone = learn(Album(album), tmp_path / "alone", settings=settings, every=5)
     stopped(Album(album), tmp_path / "out", settings=settings)
@@ -1012,22 +1018,22 @@ def test_a_log_that_a_spreadsheet_saved_goes_on(album, whole, tmp_path, mark, en
         ("step,weight\n1,80\n", "it begins with 'step,weight'"),
         ("my notes", "it begins with 'my notes'"),
         (
-            "step,L_t,L,gradient,rate,alive,effective,dead\n0,a,1,1,1,,,\n1,1,1,1,1,,,\n",
+            "step,L_t,L,gradient,lr,alive,effective,dead\n0,a,1,1,1,,,\n1,1,1,1,1,,,\n",
             "line 2: '0,a,1,1,1,,,' is not a row of this log",
         ),
         (
-            "step,L_t,L,gradient,rate,alive,effective,dead\n0,1,1,1,1,,,\n2,1,1,1,1,,,\n",
+            "step,L_t,L,gradient,lr,alive,effective,dead\n0,1,1,1,1,,,\n2,1,1,1,1,,,\n",
             "line 3: '2,1,1,1,1,,,' is not the next step",
         ),
         (
-            "step,L_t,L,gradient,rate,alive,effective,dead\n0,1,1\n1,1,1,1,1,,,\n",
+            "step,L_t,L,gradient,lr,alive,effective,dead\n0,1,1\n1,1,1,1,1,,,\n",
             "line 2: '0,1,1' is not a row",
         ),
         (
-            "step;L_t;L;gradient;rate;alive;effective;dead\n0;1,5;1,5;1;0,1;;;\n",
+            "step;L_t;L;gradient;lr;alive;effective;dead\n0;1,5;1,5;1;0,1;;;\n",
             "line 2: '0;1,5;1,5;1;0,1;;;' is not a row",
         ),
-        (b"step,L_t,rate\n0,\xff,1\n", "is not text in UTF-8 (byte 16)"),
+        (b"step,L_t,lr\n0,\xff,1\n", "is not text in UTF-8 (byte 14)"),
     ],
 )
 def test_a_log_that_is_none_stays_as_it_is(album, tmp_path, content, words):
@@ -1068,7 +1074,7 @@ def test_a_disk_that_fills_up_while_the_log_grows(album, whole, tmp_path):
     "The rows that were there stay, and the run goes on from its checkpoint."
     stopped(Album(album), tmp_path / "out")
     long = {
-        "settings": TrainSettings(parts=2, size=16, steps=200, batch=3, rate=0.1),
+        "settings": TrainSettings(parts=2, size=16, steps=200, batch_size=3, lr=0.1),
         "every": 1000,
     }
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -1201,7 +1207,7 @@ def test_a_step_is_measured_for_every_method(method, tmp_path, monkeypatch):
     monkeypatch.setattr(
         benchmarks,
         "settings_of",
-        lambda given: methods[given.method].Settings(size=32, batch=2, parts=2),
+        lambda given: methods[given.method].Settings(size=32, batch_size=2, parts=2),
     )
     monkeypatch.setattr(
         benchmarks,
@@ -1230,9 +1236,9 @@ def test_a_step_is_measured_for_every_method(method, tmp_path, monkeypatch):
 
 
 def test_the_paper_sizes_of_each_method():
-    given = argparse.Namespace(what="step", method="scops", light=False, batch=6, fresh=True)
+    given = argparse.Namespace(what="step", method="scops", light=False, batch_size=6, fresh=True)
     scops = benchmarks.settings_of(given)
-    assert (scops.parts, scops.size, scops.batch, scops.network_weights, scops.once) == (
+    assert (scops.parts, scops.size, scops.batch_size, scops.network_weights, scops.once) == (
         8,
         256,
         6,
@@ -1241,10 +1247,10 @@ def test_the_paper_sizes_of_each_method():
     )
     given.method = "contrastive"
     assert benchmarks.settings_of(given) == methods["contrastive"].Settings.published(
-        batch=6, network_weights="random"
+        batch_size=6, network_weights="random"
     )
     given.light = True
-    assert benchmarks.settings_of(given) == methods["contrastive"].Settings(size=96, batch=6)
+    assert benchmarks.settings_of(given) == methods["contrastive"].Settings(size=96, batch_size=6)
 
 
 def test_scops_resumes_in_the_middle_of_a_pass(tmp_path):
@@ -1260,7 +1266,7 @@ def test_scops_resumes_in_the_middle_of_a_pass(tmp_path):
 
     def trained(out, stop=None, resume=False):
         cls = methods["scops"]
-        method = cls.build(cls.Settings(parts=2, size=32, steps=6, batch=2))
+        method = cls.build(cls.Settings(parts=2, size=32, steps=6, batch_size=2))
         pictures = learn_inside(
             Folder.open(tmp_path / "photos", size=32), method.foreground, method.extractor
         )

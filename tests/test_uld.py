@@ -15,13 +15,13 @@ TINY = [
     "--parts",
     "3",
     "--set",
-    "batch=4",
+    "batch_size=4",
     "--seed",
     "3",
     "--device",
     "cpu",
     "--no-baselines",
-    "--every",
+    "--checkpoint-every",
     "2",
 ]
 
@@ -97,7 +97,6 @@ def test_an_interrupted_run_ends_in_the_same_weights(whole, faces, tmp_path, mon
         ("warp=bent", "choose affine or spline"),
         ("separation=-1", "none may be negative"),
         ("bandwidth=0", "must be positive"),
-        ("window=0", "at least 1"),
         ("zoom=(0,1)", "two positive numbers"),
         ("shapren=1", "has no such setting"),
     ],

@@ -42,7 +42,7 @@ warps = solved_spline(3, generator(2), rotation=20, zoom=(0.9, 1.1), jitter=0.05
 
 @pytest.fixture(scope="module")
 def settings():
-    return ULDSettings(size=32, steps=3, batch=4, rate=4e-3)
+    return ULDSettings(size=32, steps=3, batch_size=4, lr=4e-3)
 
 
 @pytest.fixture
@@ -216,8 +216,6 @@ def test_settings_that_make_no_sense():
         ULDSettings(reconstruction=(1.0, -1.0))
     with pytest.raises(InputError, match="bandwidth and widths must be positive"):
         ULDSettings(bandwidth=0.0)
-    with pytest.raises(InputError, match="window and descriptor must be at least 1"):
-        ULDSettings(window=0)
     assert ULDSettings(reconstruction=0.0).reconstruction == (0.0,) and ULDSettings(
         zoom=[0.9, 1.1]
     ).zoom == (0.9, 1.1)
@@ -244,7 +242,7 @@ def test_the_landmark_paper_s_settings_run():
     assert (
         ULD.defaults("vgg19")["network"] == "deeplab" and ULD.defaults("equivariant")["size"] == 64
     )
-    own = ULD.build(ULDSettings.published("zhang", size=32, batch=2)).train()
+    own = ULD.build(ULDSettings.published("zhang", size=32, batch_size=2)).train()
     terms = own.losses(Batch(torch.rand(2, 3, 32, 32, generator=generator(6)), []), Step(200_000))
     assert {k: v.isfinite().item() for k, v in terms.items()} == dict.fromkeys(
         ("L_con", "L_sep", "L_eqv", "L_rec"), True
@@ -271,7 +269,6 @@ def test_options_change_their_own_terms(method, batch, start):
         "equivariance_form": "expected",
         "bandwidth": 0.2,
         "widths": (0.1,),
-        "descriptor": 3,
     }.items():
         found = like(method, **{name: value}).losses(batch, Step(0))
         assert sum(not torch.equal(found[k], start[k]) for k in start) == 1, name
@@ -292,7 +289,8 @@ def test_terms_are_their_equations(method, batch):
         steps=10,
     )
     with torch.no_grad():
-        warp, both, _ = plain.views(batch, Step(5))
+        v = plain.views(batch, Step(5))
+        warp, both = v.warp, v.both
         scores, terms = plain.network(both), plain.losses(batch, Step(5))
         again = plain.terms(scores.softmax(1)[:, 1:], warp, batch.images, Step(5))
     assert warp.control and torch.equal(
@@ -327,8 +325,8 @@ def test_terms_are_their_equations(method, batch):
 
 
 def test_views_are_recoloured_differently(method, batch):
-    _, both, _ = like(method, rotation=0.0, zoom=(1.0, 1.0), shift=0.0).views(batch, Step(0))
-    one, other = both.chunk(2)
+    still = like(method, rotation=0.0, zoom=(1.0, 1.0), shift=0.0)
+    one, other = still.views(batch, Step(0)).both.chunk(2)
     assert ((one - other).abs().mean((1, 2, 3)) > 0.01).float().mean() > 0.5
 
 
@@ -336,9 +334,9 @@ def test_inside_masks(method, settings, batch, start):
     inside = like(method, foreground=True)
     assert not torch.equal(inside.losses(batch, Step(0))["L_con"], start["L_con"])
     everything = Batch(batch.images, batch.names, torch.ones_like(batch.masks))
-    warp, both, D = inside.views(everything, Step(0))
+    v = inside.views(everything, Step(0))
     assert (
-        torch.equal(D[:4], torch.ones_like(D[:4])) and D[len(everything) :].min() == 0
+        torch.equal(v.masks, torch.ones_like(v.masks)) and v.warped_masks.min() == 0
     )  # beyond the border there is no foreground
     R = method.eval().part_maps(batch.images)
     assert R.shape[1] == 9 and torch.allclose(

@@ -167,7 +167,7 @@ def concentration_benchmark(
         with_gradients(literal_concentration_loss, R),
         repeats,
         size=size,
-        batch=count,
+        batch_size=count,
         parts=K,
     )
 

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['PAPER', 'DEFAULTS', 'Look', 'part_descriptors', 'literal_descriptors', 'literal_feature_loss', 'neighbour_products',
            'energy', 'feature_loss', 'contrastive_loss', 'draw_partners', 'from_partners', 'visual_loss',
-           'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'check_contrastive', 'Views',
-           'foreground', 'recoloured', 'two_views', 'mean_descriptor', 'scaled_levels', 'descriptors', 'compared',
-           'weighted_terms', 'Contrastive']
+           'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'check_contrastive', 'foreground',
+           'two_views', 'mean_descriptor', 'scaled_levels', 'descriptors', 'compared', 'weighted_terms', 'Contrastive']
 
 # %% ../../nbs/methods/30_contrastive.ipynb #0efb1a05
 from collections.abc import Callable, Sequence
@@ -24,8 +23,16 @@ from ..data.pictures import lab
 from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor, load_extractor
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
+from partbook.methods.seen import (
+    MEANS,
+    Views,
+    as_seen,
+    drawn_warp,
+    few_batches,
+    inside,
+    pair_of_views,
+)
 from ..parts.maps import adjoint, divergence, interpolation, upsample
-from ..parts.warps import Warp, random_affine, random_jitter
 
 # %% ../../nbs/methods/30_contrastive.ipynb #ba459e93
 def part_descriptors(
@@ -181,7 +188,7 @@ PAPER: dict[str, Any] = dict(
     level_weights=(0.33, 1.0),
     unit_features=False,
     size=256,
-    batch=6,
+    batch_size=6,
     network="deeplab",
     feature=5.0,
     feature_sum=True,
@@ -190,10 +197,10 @@ PAPER: dict[str, Any] = dict(
     equivariance=5700.0,
     temperature=0.19,
     optimiser="sgd",
-    rate=1e-4,
-    backbone=0.1,
+    lr=1e-4,
+    backbone_lr_scale=0.1,
     momentum=0.9,
-    decay=5e-4,
+    weight_decay=5e-4,
     steps=100_000,
     first_mirror=0.5,
     first_crop=0.05,
@@ -217,7 +224,7 @@ class ContrastiveSettings(TrainSettings):
     equivariance: float = 2.0  # λ_e
     temperature: float = 0.19  # τ
     unit_features: bool = True  # each level scaled to unit length; the code: False
-    centred: bool = False  # before that, the mean foreground descriptor taken off
+    mean_off: str = "none"  # before that: each "picture"'s mean, or the foreground "collection"'s
     level_weights: tuple[float, ...] | None = None  # one for each layer; None: all 1
     feature_sum: bool = False  # the feature loss summed over the batch, as in the code
     compare: str = "pictures"  # Eq. 3; or "l2", or "views" of the same picture (Table 2)
@@ -253,6 +260,11 @@ def check_contrastive(s: ContrastiveSettings) -> None:
         s.compare in ("pictures", "l2", "views"),
         f"There is no comparison {s.compare!r}; choose pictures, l2 or views.",
     )
+    listed = ", ".join(MEANS)
+    require(
+        s.mean_off in MEANS,
+        f"The setting mean_off is {s.mean_off!r}; choose one of: {listed}.",
+    )
     require(
         s.colour in ("lab", "rgb"),
         f"There is no colour space {s.colour!r}; choose lab or rgb.",
@@ -264,75 +276,49 @@ def check_contrastive(s: ContrastiveSettings) -> None:
     )
     require(s.temperature > 0, f"The temperature is {s.temperature}; it must be positive.")
     require(
-        s.batch >= 2 or s.contrastive == 0,
+        s.batch_size >= 2 or s.contrastive == 0,
         "The contrastive loss compares pictures; it needs a batch of at least 2.",
     )
 
-
+# %% ../../nbs/methods/30_contrastive.ipynb #b23ea8d4
 DEFAULTS: dict[str, dict[str, Any]] = {
     "equivariant": {"size": 96},
     "squeezenet1_1": dict(
         size=256,
         steps=200,
-        batch=8,
+        batch_size=8,
         unit_features=False,
-        centred=True,
+        mean_off="collection",
         feature=6e-5,
         contrastive=2.0,
         visual=0.5,
         equivariance=1.0,
-        rate=5e-3,
-        backbone=0.0,
+        lr=5e-3,
+        backbone_lr_scale=0.0,
     ),
     "vgg19": PAPER,
 }
 
 # %% ../../nbs/methods/30_contrastive.ipynb #c4dc1b1b
-@dataclass
-class Views:
-    "What a step looks at."
-
-    images: Tensor  # (B,3,H,W) the first view, colours unchanged
-    masks: Tensor  # (B,1,H,W) its foreground
-    warp: Warp  # from the first view to the second
-    warped: Tensor  # (B,3,H,W) the second view, colours unchanged
-    warped_masks: Tensor  # (B,1,H,W)
-    both: Tensor  # (2B,3,H,W) what the network sees
-
-
 def foreground(batch: Batch) -> Tensor:
     "D: the masks (B,1,H,W) as numbers; without masks, everything."
-    x = batch.images
-    if batch.masks is None:
-        return x.new_ones(len(x), 1, *x.shape[-2:])
-    return batch.masks[:, None].to(x.dtype)
+    return inside(batch)[:, None]
 
 # %% ../../nbs/methods/30_contrastive.ipynb #e3a04e0e
-def recoloured(images: Tensor, step: Step, name: str) -> Tensor:
-    "Jittered, with the random numbers of this name."
-    drawn = random_jitter(len(images) * step.world, step.stream(name, images.device))
-    return step.mine(drawn, len(images))(images)
-
-
 def two_views(batch: Batch, step: Step, s: ContrastiveSettings) -> Views:
     "Draw the two views of a batch."
-    B, everybody = len(batch), len(batch) * step.world
     x = batch.images
     D = foreground(batch)
     if s.first_mirror or s.first_crop:
-        stream = step.stream("first", x.device)
         zoom = (1 - s.first_crop, 1 + s.first_crop)
-        drawn = random_affine(everybody, stream, 0.0, zoom, s.first_crop, s.first_mirror)
-        first = step.mine(drawn, B)
+        how: dict[str, Any] = dict(zoom=zoom, shift=s.first_crop, mirror=s.first_mirror)
+        first = drawn_warp(len(x), step, x.device, name="first", rotation=0.0, **how)
         x = first(x, padding="border")
         D = first(D)
-    stream = step.stream("warp", x.device)
-    warp = step.mine(random_affine(everybody, stream, s.rotation, s.zoom, s.shift, s.mirror), B)
-    warped = warp(x, padding="border")
-    seen = [x, warped]
-    if s.jitter:
-        seen = [recoloured(x, step, "first colours"), recoloured(warped, step, "second colours")]
-    return Views(x, D, warp, warped, warp(D), torch.cat(seen))
+    how = dict(rotation=s.rotation, zoom=s.zoom, shift=s.shift, mirror=s.mirror)
+    warp = drawn_warp(len(x), step, x.device, **how)
+    colours = ("first colours", "second colours") if s.jitter else ("", "")
+    return pair_of_views(x, D, warp, step, colours)
 
 # %% ../../nbs/methods/30_contrastive.ipynb #7d9c44cb
 def mean_descriptor(
@@ -344,10 +330,7 @@ def mean_descriptor(
     "The mean of the foreground's descriptors."
     total = torch.zeros(extractor.dim, device=device)
     mass = 0.0
-    count = min(pictures, len(collection))
-    indices = torch.linspace(0, len(collection) - 1, count).round().long().tolist()
-    for start in range(0, len(indices), 32):
-        batch = collection.batch(indices[start : start + 32]).to(device)
+    for batch in few_batches(collection, pictures, device):
         D = foreground(batch)
         area = D.sum((1, 2, 3))[:, None]
         z = [part_descriptors(D, f)[0][:, 0] for f in extractor.levels(batch.images)]
@@ -358,20 +341,18 @@ def mean_descriptor(
 
 def scaled_levels(
     levels: list[Tensor],  # features (B,C,h,w) of each layer
-    centre: Tensor,  # the mean foreground descriptor of all layers, or zero
-    weights: tuple[float, ...] | None,  # one for each layer; None: all 1
-    unit: bool,  # whether to scale to unit length
+    feature_mean: Tensor,  # the mean foreground descriptor of all layers, or zero
+    s: ContrastiveSettings,
 ) -> list[Tensor]:
-    "Features of each layer, centred, at unit length, weighted."
-    weights = weights or (1.0,) * len(levels)
+    "Features of each layer, less a mean, at unit length, weighted."
+    weights = s.level_weights or (1.0,) * len(levels)
     require(
         len(weights) == len(levels),
         f"There are {len(levels)} layers of features but {len(weights)} level_weights; "
         "give one for each.",
     )
-    centres = centre.split([f.shape[1] for f in levels])
-    found = [f - c[:, None, None] for f, c in zip(levels, centres)]
-    return [w * (F.normalize(f, dim=1) if unit else f) for w, f in zip(weights, found)]
+    found = as_seen(levels, feature_mean, s.mean_off, unit=s.unit_features)
+    return [w * f for w, f in zip(weights, found)]
 
 # %% ../../nbs/methods/30_contrastive.ipynb #f5826198
 Look = Callable[[Tensor], list[Tensor]]  # pictures (B,3,H,W) -> features of each level
@@ -441,13 +422,13 @@ class Contrastive(Segmenting):
     summary = "contrastive reconstruction (Choudhury et al.); trains a network"
     suited = DEFAULTS
     settings: ContrastiveSettings
-    centre: Tensor  # (C,) the mean foreground descriptor of all layers, or zero
+    feature_mean: Tensor  # (C,) the mean foreground descriptor of all layers, or zero
 
     def __init__(self, settings: ContrastiveSettings, extractor: Extractor, network: nn.Module):
         super().__init__(settings)
         self.extractor = extractor
         self.network = network
-        self.register_buffer("centre", torch.zeros(extractor.dim))
+        self.register_buffer("feature_mean", torch.zeros(extractor.dim))
 
     @classmethod
     def build(
@@ -466,15 +447,15 @@ class Contrastive(Segmenting):
         self, collection: Collection, device: torch.device | str = "cpu", pictures: int = 256
     ) -> None:
         "Measure the mean foreground descriptor on some pictures of the collection."
-        if self.settings.centred:
-            self.centre.copy_(mean_descriptor(collection, self.extractor, device, pictures))
+        if self.settings.mean_off == "collection":
+            self.feature_mean.copy_(mean_descriptor(collection, self.extractor, device, pictures))
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> list[Tensor]:
         "Frozen features of each layer on its own grid, weighted."
         s = self.settings
         found = self.extractor.levels(images)
-        return scaled_levels(found, self.centre, s.level_weights, s.unit_features)
+        return scaled_levels(found, self.feature_mean, s)
 
     def views(self, batch: Batch, step: Step) -> Views:
         "Draw the two views of a batch."

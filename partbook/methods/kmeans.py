@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import generator, progress, require
@@ -21,6 +20,7 @@ from ..data.loading import loaded
 from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
 from .method import Method, Settings, methods
+from .seen import on_cells
 
 # %% ../../nbs/methods/20_kmeans.ipynb #52874aed
 def distortion(
@@ -128,7 +128,7 @@ def on_grid(
     size: tuple[int, int],  # (h,w) of the feature grid
 ) -> Tensor:  # (B,h,w) bool
     "The mask on a coarser grid: cells that are at least half covered."
-    return F.interpolate(masks[:, None].float(), size, mode="area")[:, 0] >= 0.5
+    return on_cells(masks, size) >= 0.5
 
 
 def foreground_vectors(
@@ -154,13 +154,13 @@ class KMeansSettings(Settings):
     sample: int = 20_000  # descriptors clustered exactly
     restarts: int = 4  # k-means++ starts; the lowest distortion wins
     steps: int = 60  # mini-batches that refine the result
-    batch: int = 32  # pictures in a mini-batch
+    batch_size: int = 32  # pictures in a mini-batch
 
     def __post_init__(self):
         super().__post_init__()
         require(
-            self.steps >= 0 and self.batch >= 1 and self.restarts >= 1,
-            "steps must be 0 or more, batch and restarts at least 1.",
+            self.steps >= 0 and self.batch_size >= 1 and self.restarts >= 1,
+            "steps must be 0 or more, batch_size and restarts at least 1.",
         )
 
 
@@ -183,8 +183,8 @@ def sample_of(
     "At most about `s.sample` foreground descriptors of shuffled pictures."
     g = generator(s.seed, device)
     each = max(64, -(-s.sample // len(collection)))
-    batches = -(-min(len(collection), -(-s.sample // each)) // s.batch)
-    passes = loaded(collection, s.batch, shuffle=True, seed=s.seed, device=device)
+    batches = -(-min(len(collection), -(-s.sample // each)) // s.batch_size)
+    passes = loaded(collection, s.batch_size, shuffle=True, seed=s.seed, device=device)
     kept = []
     for batch in progress(islice(passes, batches), "reading features", total=batches):
         vectors = foreground_of(extractor, batch)
@@ -200,7 +200,7 @@ def mini_batches(
     done = 0
     while done < s.steps:
         seed = s.seed + 1 + done
-        passes = loaded(collection, s.batch, shuffle=True, seed=seed, device=device)
+        passes = loaded(collection, s.batch_size, shuffle=True, seed=seed, device=device)
         for batch in islice(passes, s.steps - done):
             done += 1
             yield batch

@@ -152,10 +152,10 @@ def step_benchmark(
 ) -> dict[str, Any]:
     """A training step beside the bare forward and backward passes of its networks;
     medians of alternating runs."""
-    collection = Noise(settings.batch, settings.size)
+    collection = Noise(settings.batch_size, settings.size)
     method = method_of(replace(settings, steps=repeats + 1), weights, device)
     run = engine_of(method, collection, device)
-    batch = collection.batch(range(settings.batch)).to(device)
+    batch = collection.batch(range(settings.batch_size)).to(device)
     bare = []
     whole = []
 
@@ -171,13 +171,13 @@ def step_benchmark(
         "method": run.method.registered_name,
         "network": type(run.method.network).__name__,
         "size": settings.size,
-        "batch": settings.batch,
+        "batch_size": settings.batch_size,
         "parts": settings.parts,
         "features": "kept" if getattr(settings, "once", False) else "computed",
         "seconds_networks": low,
         "seconds": high,
         "ratio": high / low,
-        "images_per_second": settings.batch / high,
+        "images_per_second": settings.batch_size / high,
     }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #b6ff6bde
@@ -197,7 +197,7 @@ def peak_megabytes(
     """Run one step of `form` (step, literal) and return this process's peak memory;
     to be called in a fresh process."""
     method = Contrastive.build(settings, weights).train()
-    batch = Noise(settings.batch, settings.size).batch(range(settings.batch))
+    batch = Noise(settings.batch_size, settings.size).batch(range(settings.batch_size))
     loss = (
         literal_losses(method, batch)
         if form == "literal"
@@ -228,7 +228,7 @@ def memory_benchmark(
         "benchmark": "memory of a step",
         "network": settings.network,
         "size": settings.size,
-        "batch": settings.batch,
+        "batch_size": settings.batch_size,
         "parts": settings.parts,
         "peak_mb": found["step"],
         "peak_mb_literal": found["literal"],
@@ -259,16 +259,16 @@ def loading_benchmark(
         drawn = [replace(s, category=0) for s in birds]
         root = write_cub(place, drawn, ["001.Drawn"], LANDMARKS, [True] * count)
         view = object_view(collections["cub"].open(root), settings.size)
-        fresh = pass_over(view, settings.batch, workers)
+        fresh = pass_over(view, settings.batch_size, workers)
         with mock.patch.dict(os.environ, PARTBOOK_CACHE=folder):
-            pass_over(view, settings.batch, workers)
-            cached = pass_over(view, settings.batch, workers)
+            pass_over(view, settings.batch_size, workers)
+            cached = pass_over(view, settings.batch_size, workers)
     return {
         "benchmark": "loading",
         "method": step["method"],
         "network": step["network"],
         "size": settings.size,
-        "batch": settings.batch,
+        "batch_size": settings.batch_size,
         "workers": workers,
         "images_per_second_loader": fresh,
         "images_per_second_cached": cached,
@@ -294,7 +294,7 @@ def look_benchmark(
         "method": step["method"],
         "network": step["network"],
         "size": settings.size,
-        "batch": settings.batch,
+        "batch_size": settings.batch_size,
         "parts": settings.parts,
         "pictures": lookout.pictures,
         "every": lookout.every,
@@ -309,7 +309,7 @@ def settings_of(given: argparse.Namespace) -> TrainSettings:
     settings = methods[given.method].Settings
     none = f"The method {given.method!r} has no published settings to measure; choose "
     require(hasattr(settings, "published"), none + "contrastive or scops.")
-    changes = {"batch": given.batch}
+    changes = {"batch_size": given.batch_size}
     if "once" in {f.name for f in fields(settings)}:
         changes["once"] = not given.fresh
     if given.light:
@@ -348,7 +348,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compute features at each step, where a method would keep them",
     )
-    parser.add_argument("--batch", type=int, default=6, help="pictures in a step (default 6)")
+    parser.add_argument("--batch-size", type=int, default=6, help="pictures in a step (default 6)")
     common_options(parser, repeats=3)
     return parser
 

@@ -104,6 +104,22 @@ def facts_of(method: Trained, collection: Collection, precision: str) -> dict[st
         "identity": identity(collection),
     }
 
+# %% ../../nbs/training/08_checkpoint.ipynb #a7c1e0b4
+def _check_names(name: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    strange = sorted(set(then) - set(now))
+    require(
+        not strange,
+        f"{name} has the setting {shown(strange[:1])}, which this version of partbook does not "
+        "know, so it is of another version or method; start anew in another folder.",
+    )
+
+
+def _compare(name: str, then: dict[str, Any], now: dict[str, Any]) -> None:
+    for key, value in now.items():
+        old = then.get(key)
+        found = shown(repr(old))[:60]
+        require(old == value, f"{name} is of a run with {key} = {found}, not {value!r}; {CURE}.")
+
 # %% ../../nbs/training/08_checkpoint.ipynb #9f5c91c5
 CURE = "resume with the same options, or start anew in another folder"
 MEND = "put the files back as the run left them, or start anew in another folder"
@@ -125,6 +141,7 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
         "do not, so it cannot be told whether these are the same; start anew in another folder.",
     )
     settings, now = json.loads(json.dumps([asdict(method.settings), facts]))
+    _check_names(name, record["settings"], settings)
     _compare(name, record["settings"], settings)
     _compare(name, record, {k: v for k, v in now.items() if k not in ("identity", "weights")})
     changed = what_differs(then, now["identity"])
@@ -137,13 +154,6 @@ def check_same_run(path: Path, record: Any, method: Trained, facts: dict[str, An
         record.get("weights") == now["weights"],
         f"{name} is of a run whose frozen layers had other weights; {CURE}.",
     )
-
-
-def _compare(name: str, then: dict[str, Any], now: dict[str, Any]) -> None:
-    for key, value in now.items():
-        old = then.get(key)
-        found = shown(repr(old))[:60]
-        require(old == value, f"{name} is of a run with {key} = {found}, not {value!r}; {CURE}.")
 
 # %% ../../nbs/training/08_checkpoint.ipynb #5bcc2713
 def state_of(path: Path, record: dict[str, Any], steps: int) -> Path:

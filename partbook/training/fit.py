@@ -31,7 +31,7 @@ from ..evaluation.results import read_rows, write_rows
 from ..files import as_path, is_ours, kind_of, only_run, read_json, shown, write_json
 
 # %% ../../nbs/training/10_fit.ipynb #60a907fb
-from ..methods.method import Step, Trained, fits
+from ..methods.method import Step, Trained, check_terms, fits
 from ..parts.plots import part_sheet
 from partbook.training.checkpoint import (
     check_same_run,
@@ -47,12 +47,12 @@ from .look import Lookout, advice, undisturbed
 # %% ../../nbs/training/10_fit.ipynb #d80467f2
 def pictures_of_step(
     step: int,
-    batch: int,  # B
+    batch_size: int,  # B
     count: int,  # pictures in the collection
     seed: int = 0,
 ) -> list[int]:  # B indices
     "The pictures of one step; every `count` of them in a row are each picture once."
-    places = range(step * batch, (step + 1) * batch)
+    places = range(step * batch_size, (step + 1) * batch_size)
     return [one_pass(p // count, count, seed)[p % count] for p in places]
 
 
@@ -83,9 +83,9 @@ def learning_groups(method: Trained) -> list[dict[str, Any]]:
             continue
         learning = [p for p in parameters if p.requires_grad]
         if learning:
-            rate = s.rate * share
+            lr = s.lr * share
             own = power[0] if power else s.power
-            group = {"params": learning, "lr": rate, "name": name, "first": rate, "power": own}
+            group = {"params": learning, "lr": lr, "name": name, "first": lr, "power": own}
             groups.append(group)
     return groups
 
@@ -95,15 +95,15 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
     s = method.settings
     name = method.registered_name
     groups = learning_groups(method)
-    require(groups, f"The method {name!r} has no parameter that learns; give it a positive rate.")
+    require(groups, f"The method {name!r} has no parameter that learns; give it a positive lr.")
     every = [id(p) for g in groups for p in g["params"]]
     require(
         len(every) == len(set(every)),
         f"The method {name!r} lists a parameter twice; each belongs to one group.",
     )
     if s.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.decay)
-    return torch.optim.AdamW(groups, weight_decay=s.decay)
+        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=s.weight_decay)
 
 # %% ../../nbs/training/10_fit.ipynb #d2b6d9b6
 class Objective(nn.Module):
@@ -156,9 +156,9 @@ def averaged(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Te
 def my_pictures(method: Trained, number: int, count: int, accelerator: Accelerator) -> list[int]:
     "The pictures of a step that this process looks at."
     s = method.settings
-    mine = s.batch // accelerator.num_processes
+    mine = s.batch_size // accelerator.num_processes
     first = accelerator.process_index * mine
-    return pictures_of_step(number, s.batch, count, s.seed)[first : first + mine]
+    return pictures_of_step(number, s.batch_size, count, s.seed)[first : first + mine]
 
 # %% ../../nbs/training/10_fit.ipynb #ed581b64
 @dataclass
@@ -191,11 +191,12 @@ class Run:
         batch = self.batch(number)
         step = Step(number, s.seed, self.accelerator.process_index, self.accelerator.num_processes)
         terms = self.objective(batch, step)
+        check_terms(terms, self.method.registered_name)
         loss = sum(terms.values())  # L
         self.optimiser.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.unscale_gradients()
-        length = cut_gradients(self.optimiser, s.clip)
+        length = cut_gradients(self.optimiser, s.grad_clip)
         self.optimiser.step()
         terms = {k: v.detach() for k, v in terms.items()} | {"L": loss.detach()}
         found = averaged(terms, self.accelerator) | {"gradient": length}
@@ -212,8 +213,8 @@ def check_run(method: Trained, collection: Collection, accelerator: Accelerator)
     )
     require(len(collection) > 0, "The collection is empty; there is nothing to train on.")
     require(
-        s.batch % n == 0,
-        f"A batch of {s.batch} pictures cannot be shared by {n} processes equally; choose a "
+        s.batch_size % n == 0,
+        f"A batch of {s.batch_size} pictures cannot be shared by {n} processes equally; choose a "
         f"multiple of {n}.",
     )
 
@@ -406,11 +407,11 @@ def steps_of(
     facts = facts | {"processes": run.accelerator.num_processes}
     with bar_of(run, first) as bar:
         for number in range(first, total):
-            values, names, rate = run.advance(number)
+            values, names, lr = run.advance(number)
             done = number + 1
             looks = run.lookout is not None and run.lookout.due(done)
             census = run.lookout.look() if looks else None
-            log.add(number, values, names, rate, census)
+            log.add(number, values, names, lr, census)
             save = folder is not None and (done % every == 0 or done == total)
             if save or looks or done % fetch == 0 or done == total:
                 log.flush()

@@ -45,10 +45,10 @@ def fetched(waiting: list[Waiting]) -> Iterator[dict[str, Any]]:
     table = torch.stack(
         [torch.stack([values[k].float() for k in keys]) for _, values, *_ in waiting]
     ).tolist()
-    for (number, _, names, rate, census), row in zip(waiting, table):
+    for (number, _, names, lr, census), row in zip(waiting, table):
         found = dict(zip(keys, row))
         check_finite(number, found, names)
-        yield {"step": number, **found, "rate": rate, **columns_of(census)}
+        yield {"step": number, **found, "lr": lr, **columns_of(census)}
 
 
 def check_finite(number: int, found: dict[str, float], names: list[str]) -> None:
@@ -58,7 +58,7 @@ def check_finite(number: int, found: dict[str, float], names: list[str]) -> None
         raise InputError(
             f"Step {number}: {bad[0]} is not finite any more, on the pictures "
             f"{', '.join(names[:8])}{', ...' * (len(names) > 8)}; "
-            "look at them, or train with a smaller rate; the last checkpoint is from before."
+            "look at them, or train with a smaller lr; the last checkpoint is from before."
         )
 
 # %% ../../nbs/training/06_log.ipynb #cc8bcc7b
@@ -135,12 +135,12 @@ class Log(LogFile):
         number: int,
         values: dict[str, Tensor],
         names: list[str],
-        rate: float,
+        lr: float,
         census: Census | None = None,
     ) -> None:
         "Remember a step's values, which may still be on their way."
         held = {k: v.detach() for k, v in values.items()}
-        self.waiting.append((number, held, names, rate, census))
+        self.waiting.append((number, held, names, lr, census))
 
     def flush(self) -> None:
         "Fetch what is waiting; `InputError` when a loss is not finite."
@@ -175,9 +175,9 @@ def read_log(path: str | Path, before: float = math.inf) -> list[dict[str, Any]]
     lines = text.splitlines()
     mark = max(",;\t", key=lines[0].count) if lines else ","
     table = list(csv.reader(lines, delimiter=mark))
-    names = table[0] if table else ["step", "rate"]
+    names = table[0] if table else ["step", "lr"]
     require(
-        names[:1] == ["step"] and "rate" in names and len(set(names)) == len(names),
+        names[:1] == ["step"] and "lr" in names and len(set(names)) == len(names),
         f"{name} is not the log of a training run (it begins with "
         f"{shown(','.join(names))[:60]!r}); move it away, or use another folder.",
     )
