@@ -11,7 +11,8 @@ import zipfile
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch

@@ -7,7 +7,7 @@ import stat
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch

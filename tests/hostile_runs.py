@@ -8,7 +8,8 @@ import re
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -465,7 +466,7 @@ def _csv_damage(raw: bytes, i: int, rng) -> tuple[str, bytes, str]:
         ("wide field", f'{head}\n"{"x" * 200_000}",{first}\n'.encode(), "refused"),
         ("open quote", f'{head}\n"{first}\n'.encode(), "refused"),
         ("zero byte", raw.replace(b"0", b"\0", 1), "either"),
-        ("twice", "a,a\n1,2\n".encode(), "refused"),
+        ("twice", b"a,a\n1,2\n", "refused"),
         ("unnamed", b"a,\n1,2\n", "either"),
         ("Latin-1", b"caf\xe9,b\n1,2\n", "refused"),
         ("UTF-16", text.encode("utf-16"), "refused"),

@@ -12,9 +12,10 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import datetime, timezone, UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -271,7 +272,7 @@ def append_row(
         **{f"settings.{k}": v for k, v in (settings or {}).items()},
         "seed": seed,
         "seconds": None if seconds is None else round(float(seconds), 2),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "revision": revision(here),
         "hardware": hardware(device),
         "command": _command() if command is None else command,

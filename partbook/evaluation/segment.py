@@ -10,7 +10,8 @@ __all__ = ['LARGEST', 'CRFS', 'CRF_SIZE', 'segment_image', 'refined', 'check_crf
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

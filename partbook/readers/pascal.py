@@ -202,7 +202,7 @@ PARTS = {
 # %% ../../nbs/readers/40_pascal.ipynb #87abdea6
 def stem(part: str) -> str:
     "A part's name without its number: wheel_2 is a wheel."
-    return part.split("_")[0]
+    return part.split("_", maxsplit=1)[0]
 
 
 def part_groups(
