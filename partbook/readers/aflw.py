@@ -140,7 +140,7 @@ def _column(values: Sequence, name: str) -> np.ndarray | None:
         else None
     )
 
-
+# %% ../../nbs/readers/30_aflw.ipynb #7c808790
 def _kind(kind: str, sql: str) -> str:
     "What an entry of the schema is, in words: only a plain table is data and nothing else."
     if re.match(r"\s*CREATE\s+VIRTUAL\b", sql, re.I):
@@ -234,7 +234,7 @@ def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     at = np.searchsorted(unique, wanted).clip(max=len(unique) - 1)
     return np.where(unique[at] == wanted, first[at], -1)
 
-
+# %% ../../nbs/readers/30_aflw.ipynb #1924633e
 def _inside(path: Path, files: np.ndarray) -> None:
     "Every name must lead to a file below its folder."
     for name in np.unique(files):

@@ -388,7 +388,7 @@ def read_lists(root: Path, vehicle: str) -> list[Row]:
     )
     return rows
 
-
+# %% ../../nbs/readers/60_vehiclepart.ipynb #52c21449
 def _chosen_vehicles(categories: str) -> tuple[str, ...]:
     if categories == "all":
         return VEHICLES
