@@ -29,7 +29,8 @@ def shared() -> Path:
     "The folder with data/ and weights/ for checks on real photographs; skips the test where it is absent."
     if not SHARED.is_dir():
         pytest.skip(
-            f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ and weights/)"
+            f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ "
+            "and weights/)"
         )
     return SHARED
 

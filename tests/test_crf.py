@@ -166,7 +166,8 @@ def test_against_pydensecrf():
             found = torch.from_numpy(np.array(theirs.inference(5)).argmax(0)).view(128, 128)
             agreement = float((found == labels).float().mean())
             print(
-                f"agreement with pydensecrf: {100 * agreement:.2f} % {'full' if colours else 'position only'}"
+                f"agreement with pydensecrf: {100 * agreement:.2f} % "
+                f"{'full' if colours else 'position only'}"
             )
             assert agreement > 0.99
 

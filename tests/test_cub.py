@@ -133,7 +133,8 @@ def test_landmarks_are_counted_from_zero(kind, samples):
     """
     if kind == "drawn":
         pytest.skip(
-            "drawn birds are consistent by construction; this is about the annotators of the real ones"
+            "drawn birds are consistent by construction; this is about the annotators of the "
+            "real ones"
         )
     eyes = [LANDMARKS.index("left eye"), LANDMARKS.index("right eye")]
     shifts, r = np.arange(-2, 3), 4

@@ -50,7 +50,7 @@ def change_mat(path: Path, change) -> None:
     savemat(path, change(values))
 
 
-# ------------------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def test_registered_with_fields(heads):
@@ -98,7 +98,8 @@ def test_counts_of_the_fixture(heads):
 def test_landmarks_and_boxes_are_those_drawn(heads):
     with closing(sqlite3.connect(heads / "data" / "aflw.sqlite")) as connection:
         rows = connection.execute(
-            "SELECT f.face_id, t.descr, c.x, c.y FROM Faces f JOIN FeatureCoords c ON c.face_id = f.face_id "
+            "SELECT f.face_id, t.descr, c.x, c.y FROM Faces f JOIN FeatureCoords c ON "
+            "c.face_id = f.face_id "
             "JOIN FeatureCoordTypes t ON t.feature_id = c.feature_id"
         ).fetchall()
         boxes = dict(
@@ -165,7 +166,10 @@ def test_the_yaw_of_the_database_is_in_degrees_and_filters(heads):
             )
     with pytest.raises(
         InputError,
-        match="holds no face of split 'all' after the filters .*13 faces turned by more than 0 degrees",
+        match=(
+            "holds no face of split 'all' after the filters .*13 faces turned by more than 0 "
+            "degrees"
+        ),
     ):
         AFLW.open(heads, "all", both_eyes=False, max_yaw=0)
 
@@ -307,7 +311,7 @@ def test_the_same_seed_draws_the_same(heads, tmp_path):
     assert not torch.equal(other[0].image, AFLW.open(heads, "all", both_eyes=False)[0].image)
 
 
-# ------------------------------------------------------------------------------------------------------------ the database
+# ------------------------------------------------------------------------------------- the database
 
 UNPACK = "unpack the archive aflw-db again"
 DATABASE = [  # (sql, piece of the sentence)
@@ -387,10 +391,12 @@ DATABASE = [  # (sql, piece of the sentence)
     ),
     (
         "INSERT INTO FeatureCoords VALUES (39341, 1, 5.0, 5.0, 4)",
-        "table FeatureCoords has 2 rows for face_id 39341 and LeftBrowLeftCorner; remove all but one",
+        "table FeatureCoords has 2 rows for face_id 39341 and LeftBrowLeftCorner; "
+        "remove all but one",
     ),
     (
-        "CREATE TABLE G AS SELECT * FROM Faces; DROP TABLE Faces; CREATE TABLE Faces AS SELECT * FROM G UNION ALL SELECT * FROM G WHERE face_id = 39345",
+        "CREATE TABLE G AS SELECT * FROM Faces; DROP TABLE Faces; CREATE TABLE Faces AS SELECT "
+        "* FROM G UNION ALL SELECT * FROM G WHERE face_id = 39345",
         "table Faces has face_id 39345 more than once",
     ),
     ("UPDATE FaceRect SET w = -4 WHERE face_id = 39346", "the rectangle ("),
@@ -521,7 +527,7 @@ def test_a_photograph_of_another_size(root):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ the list of nineteen
+# ----------------------------------------------------------------------------- the list of nineteen
 
 
 def put(name, index, value):
@@ -615,7 +621,7 @@ def test_a_rectangle_outside_its_photograph_is_told_by_counts(root):
     assert "lies outside its photograph" in message(error) and "160x120" in str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------------------ the recropped release
+# ---------------------------------------------------------------------------- the recropped release
 
 RECROP = [
     ("aflw_test_images.txt", lambda t: "", "holds no line; unpack the release again"),
@@ -668,7 +674,7 @@ def test_damaged_keypoints(root, change, expected):
     assert expected in message(error)
 
 
-# ------------------------------------------------------------------------------------------------------------ options and places
+# ------------------------------------------------------------------------------- options and places
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def numbers(collection: CelebA) -> list[int]:
     return [int(name[:6]) for name in collection.faces.names[collection.rows]]
 
 
-# ------------------------------------------------------------------------------------------------------------- splits and filters
+# ------------------------------------------------------------------------------- splits and filters
 
 SPLITS = [  # (split, options, the pictures)
     ("train", {}, [1, 3, 6, 7, 9, 10, 11]),
@@ -194,7 +194,7 @@ def test_identities(drawn):
     assert CelebA.open(drawn)[0].category is None and CelebA.open(drawn).category_names == ()
 
 
-# ------------------------------------------------------------------------------------------------------------------------ samples
+# ------------------------------------------------------------------------------------------ samples
 
 
 def test_samples(drawn):
@@ -373,7 +373,7 @@ def test_deterministic(drawn, tmp_path):
     assert (other / "Anno" / BOXES.file).read_text() != (drawn / "Anno" / BOXES.file).read_text()
 
 
-# ---------------------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 LANDMARKS, BOX, PART, TRAIN, TEST = (
     "Anno/list_landmarks_celeba.txt",
@@ -382,7 +382,10 @@ LANDMARKS, BOX, PART, TRAIN, TEST = (
     "MAFL/training.txt",
     "MAFL/testing.txt",
 )
-READS = "each line reads <picture> <x_1> <y_1> <width> <height>, so correct it, or fetch list_bbox_celeba.txt again."
+READS = (
+    "each line reads <picture> <x_1> <y_1> <width> <height>, so correct it, "
+    "or fetch list_bbox_celeba.txt again."
+)
 PAGE = "CelebA's page (Large-scale CelebFaces Attributes Dataset, MMLAB)"
 
 
@@ -407,18 +410,21 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         LANDMARKS,
         None,
-        "{root}/Anno/list_landmarks_celeba.txt is missing, but the aligned variant's list is there; open it with variant=aligned, "
+        "{root}/Anno/list_landmarks_celeba.txt is missing, but the aligned variant's list is "
+        "there; open it with variant=aligned, "
         f"or fetch list_landmarks_celeba.txt from {PAGE}.",
     ),
     (
         BOX,
         None,
-        f"{{root}}/Anno/list_bbox_celeba.txt is missing; fetch list_bbox_celeba.txt from {PAGE} and put it there.",
+        f"{{root}}/Anno/list_bbox_celeba.txt is missing; fetch list_bbox_celeba.txt from {PAGE} "
+        "and put it there.",
     ),
     (
         TRAIN,
         None,
-        "{file} is missing; fetch training.txt from the page of MAFL (folder MAFL of the TCDCN project of Zhang et al.) and put it there.",
+        "{file} is missing; fetch training.txt from the page of MAFL (folder MAFL of the TCDCN "
+        "project of Zhang et al.) and put it there.",
     ),
     (
         BOX,
@@ -444,31 +450,38 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         LANDMARKS,
         lambda t: (
-            "1\n5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald\n000001.jpg -1 1 1 -1 -1\n"
+            "1\n"
+            "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald\n"
+            "000001.jpg -1 1 1 -1 -1\n"
         ),
-        "{file}, line 2: the columns are 5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes ... (5), not lefteye_x lefteye_y righteye_x righteye_y ... (10); "
+        "{file}, line 2: the columns are 5_o_Clock_Shadow Arched_Eyebrows Attractive "
+        "Bags_Under_Eyes ... (5), not lefteye_x lefteye_y righteye_x righteye_y ... (10); "
         "it seems to be another list, so fetch list_landmarks_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "",
-        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> <height>, so fetch list_bbox_celeba.txt again.",
+        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> "
+        "<height>, so fetch list_bbox_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "0\nimage_id x_1 y_1 width height\n",
-        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> <height>, "
+        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> "
+        "<height>, "
         "so fetch list_bbox_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "<!DOCTYPE html><html>quota exceeded",
-        f"{{file}} is a web page, as a refused download leaves it; fetch list_bbox_celeba.txt again from {PAGE}.",
+        f"{{file}} is a web page, as a refused download leaves it; fetch list_bbox_celeba.txt "
+        f"again from {PAGE}.",
     ),
     (
         BOX,
         lambda t: "image_id,x_1,y_1,width,height\n000001.jpg,95,71,226,313\n",
-        f"{{file}} is a table with commas, as others than the authors distribute it; fetch list_bbox_celeba.txt from {PAGE}.",
+        f"{{file}} is a table with commas, as others than the authors distribute it; "
+        f"fetch list_bbox_celeba.txt from {PAGE}.",
     ),
     (
         BOX,
@@ -509,74 +522,88 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         BOX,
         line(18, "000015.jpg 1 2 3 4"),
-        "{file}, line 18: 000015.jpg stands here for the second time, first in line 17; remove one of the two.",
+        "{file}, line 18: 000015.jpg stands here for the second time, first in line 17; "
+        "remove one of the two.",
     ),
     (
         BOX,
         line(18, "000003.jpg 1 2 3 4"),
-        "{file}, line 18: 000003.jpg stands here for the second time, first in line 5; remove one of the two.",
+        "{file}, line 18: 000003.jpg stands here for the second time, first in line 5; "
+        "remove one of the two.",
     ),
     (
         BOX,
         line(4, "../000002.jpg 1 2 3 4"),
-        "{file}, line 4: '../000002.jpg' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: '../000002.jpg' is not the name of a picture in the folder of "
+        "pictures; give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         line(4, "C:\\000002.jpg 1 2 3 4"),
-        "{file}, line 4: 'C:\\\\000002.jpg' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: 'C:\\\\000002.jpg' is not the name of a picture in the folder of "
+        "pictures; give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         line(4, "000002 1 2 3 4"),
-        "{file}, line 4: '000002' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: '000002' is not the name of a picture in the folder of pictures; "
+        "give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         shorter,
-        "{file} has no line for 000016.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000016.jpg, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         BOX,
         lambda t: shorter(shorter(t)),
-        "{file} has no line for 000015.jpg and 1 others, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000015.jpg and 1 others, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         PART,
         line(2, None),
-        "{file} has no line for 000002.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000002.jpg, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         PART,
         line(2, "000002.jpg 3"),
-        "{file}, line 2: <partition> is '3', not a whole number from 0 to 2; each line reads <picture> <partition>, "
+        "{file}, line 2: <partition> is '3', not a whole number from 0 to 2; "
+        "each line reads <picture> <partition>, "
         "so correct it, or fetch list_eval_partition.txt again.",
     ),
     (
         PART,
         line(2, "000002.jpg 0.5"),
-        "{file}, line 2: <partition> is '0.5', not a whole number from 0 to 2; each line reads <picture> <partition>, "
+        "{file}, line 2: <partition> is '0.5', not a whole number from 0 to 2; "
+        "each line reads <picture> <partition>, "
         "so correct it, or fetch list_eval_partition.txt again.",
     ),
     (
         TEST,
         lambda t: t + "000007.jpg\n",
-        "{file}: 000007.jpg is in training.txt as well; a picture is for fitting or for testing, so fetch both lists again.",
+        "{file}: 000007.jpg is in training.txt as well; a picture is for fitting or for "
+        "testing, so fetch both lists again.",
     ),
     (
         TEST,
         lambda t: t + "000014.jpg\n",
-        "{file}, line 4: 000014.jpg stands here for the second time, first in line 3; remove one of the two.",
+        "{file}, line 4: 000014.jpg stands here for the second time, first in line 3; "
+        "remove one of the two.",
     ),
     (
         TEST,
         lambda t: t + "000015.jpg 1\n",
-        "{file}, line 4: '000015.jpg 1' has 2 fields, not 1; each line reads <picture>, so correct it, or fetch testing.txt again.",
+        "{file}, line 4: '000015.jpg 1' has 2 fields, not 1; each line reads <picture>, "
+        "so correct it, or fetch testing.txt again.",
     ),
     (
         LANDMARKS,
         lambda t: t.replace("000003.jpg", "000020.jpg"),
-        "{root}/Anno/list_bbox_celeba.txt has no line for 000020.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{root}/Anno/list_bbox_celeba.txt has no line for 000020.jpg, but "
+        "list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
     ),
 ]
 
@@ -611,7 +638,8 @@ FETCH = "fetch the folders Anno, Eval and Img from CelebA's page"
         (
             lambda r: shutil.rmtree(r / "Img" / "img_celeba"),
             {},
-            r"Img/img_celeba is missing; fetch img_celeba.7z \(folder Img of CelebA's page\) and unpack it there.",
+            r"Img/img_celeba is missing; fetch img_celeba.7z \(folder Img of CelebA's page\) "
+            r"and unpack it there.",
         ),
         (
             lambda r: shutil.rmtree(r / "Img"),
@@ -621,7 +649,8 @@ FETCH = "fetch the folders Anno, Eval and Img from CelebA's page"
         (
             lambda r: (r / "Img" / "img_celeba" / "000003.jpg").unlink(),
             {},
-            "img_celeba lacks 1 of the 10 pictures of split 'train', the first is 000003.jpg; unpack img_celeba.7z",
+            "img_celeba lacks 1 of the 10 pictures of split 'train', the first is 000003.jpg; "
+            "unpack img_celeba.7z",
         ),
         (
             lambda r: (r / "Img" / "img_celeba" / "000003.jpg").write_bytes(b""),
@@ -694,7 +723,10 @@ def test_a_crop_of_an_aligned_picture_has_lost_its_landmarks(root):
     for act in (lambda: c[0], c.counts):
         with pytest.raises(
             InputError,
-            match="000001.jpg is 178x178 pixels, but aligned pictures are 178x218 or that frame resized as a whole",
+            match=(
+                "000001.jpg is 178x178 pixels, but aligned pictures are 178x218 or that frame "
+                "resized as a whole"
+            ),
         ):
             act()
 
@@ -708,7 +740,10 @@ def test_aligned_pictures_in_the_place_of_wild_ones(root):
     )
     with pytest.raises(
         InputError,
-        match=r"of 75 landmarks lie outside their pictures; .*img_celeba seems to hold other pictures",
+        match=(
+            r"of 75 landmarks lie outside their pictures; .*img_celeba seems to hold other "
+            r"pictures"
+        ),
     ):
         CelebA.open(root, min_face=0).counts()
 
@@ -762,7 +797,7 @@ def test_a_part_needs_only_its_landmarks_shortened(root):
         CelebA.open(root, min_face=0)
 
 
-# --------------------------------------------------------------------------------------------------------------- the largest list
+# --------------------------------------------------------------------------------- the largest list
 
 
 def test_two_hundred_thousand_lines(tmp_path):
@@ -781,7 +816,7 @@ def test_two_hundred_thousand_lines(tmp_path):
     assert (values == points).all() and names[162_769] == "162770.jpg"
 
 
-# ------------------------------------------------------------------------------------------------------------------ the real files
+# ----------------------------------------------------------------------------------- the real files
 
 
 def test_real_headers(shared_path):
@@ -975,7 +1010,10 @@ def test_real_aligned_halves(real):
     }
     with pytest.raises(
         InputError,
-        match="list_landmarks_celeba.txt is missing, but the aligned variant's list is there; open it with variant=aligned",
+        match=(
+            "list_landmarks_celeba.txt is missing, but the aligned variant's list is there; "
+            "open it with variant=aligned"
+        ),
     ):
         CelebA.open(real)
     batch = next(batches(everything, 620))

@@ -230,7 +230,8 @@ def test_samples_travel(mixed):
         (lambda: Vehicles.open(seed=-2), "The seed is -2; it must be zero or a positive integer."),
         (
             lambda: Vehicles.open(categories="boat"),
-            "There are no vehicles of the category 'boat'; choose one of: aeroplane, bicycle, bus, car, motorbike, train, or all.",
+            "There are no vehicles of the category 'boat'; choose one of: aeroplane, bicycle, "
+            "bus, car, motorbike, train, or all.",
         ),
         (
             lambda: Vehicles.open(split="test")[500],
@@ -243,7 +244,8 @@ def test_samples_travel(mixed):
         (lambda: Vehicles.open().batch([]), "A batch needs at least one index."),
         (
             lambda: pose_vehicle("boat"),
-            "There is no vehicle 'boat'; choose one of: aeroplane, bicycle, bus, car, motorbike, train.",
+            "There is no vehicle 'boat'; choose one of: aeroplane, bicycle, bus, car, "
+            "motorbike, train.",
         ),
         (lambda: pose_vehicle(facing="up"), "A vehicle cannot face 'up'; choose left or right."),
     ],

@@ -237,7 +237,7 @@ def test_naming_channels_prefers_the_whole_to_the_part():
     assert assign(torch.tensor([[torch.nan], [torch.nan]])).tolist() == [-1]
 
 
-# ---------------------------------------------------------------- protocols on a small hand-made collection
+# -------------------------------------------------------- protocols on a small hand-made collection
 
 
 class Wheels(Collection):

@@ -327,7 +327,10 @@ def test_the_tensors_of_another_run_are_noticed(model, tmp_path):
     shutil.copy(other / "model.safetensors", model)
     with pytest.raises(
         InputError,
-        match="model.safetensors is not the file that model.json was written with, so the two are of different models",
+        match=(
+            "model.safetensors is not the file that model.json was written with, "
+            "so the two are of different models"
+        ),
     ):
         load_method(model)
     shutil.copy(other / "model.json", model)

@@ -425,12 +425,13 @@ def test_the_sentence_names_several(little, capsys):
         in said[0]
     )
     assert (
-        "Step 8: parts 3 and 5 occur in none of 16 pictures since step 6; part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5 parts is left"
+        "Step 8: parts 3 and 5 occur in none of 16 pictures since step 6; "
+        "part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5 parts is left"
         in said[1]
     )
     assert (
-        "parts 1, 2, 3 and 5 occur in none of 16 pictures since step 2 and 6; part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5"
-        in said[2]
+        "parts 1, 2, 3 and 5 occur in none of 16 pictures since step 2 and 6; "
+        "part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5" in said[2]
     )
 
 
@@ -1229,9 +1230,9 @@ def test_a_step_is_measured_for_every_method(method, tmp_path, monkeypatch):
         50,
     )
     assert row["ratio"] == row["seconds_look"] / (50 * row["seconds_step"])
-    assert (
-        row["command"]
-        == f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write --results FOLDER"
+    assert row["command"] == (
+        f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write "
+        "--results FOLDER"
     )
 
 
