@@ -1,4 +1,7 @@
-"""AFLW, on drawn heads in its three layouts: what is read, and one sentence for each kind of damage. No real file of it was at hand."""
+"""AFLW, on drawn heads in its three layouts: what is read, and one sentence for each damage.
+
+No real file of it was at hand.
+"""
 
 import math
 import shutil
@@ -9,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message
+from painters.aflw import write_aflw_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from helpers import message
 from partbook.core import InputError
+from partbook.data.sample import batches, collections, cropped, resized
 from partbook.readers import aflw as module
-from painters.aflw import write_aflw_fixture
 from partbook.readers.aflw import (
     AFLW,
     EARS,
@@ -25,7 +29,6 @@ from partbook.readers.aflw import (
     head_landmarks,
     photograph_split,
 )
-from partbook.data.sample import batches, collections, cropped, resized
 
 
 @pytest.fixture(scope="module")

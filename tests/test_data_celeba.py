@@ -1,4 +1,4 @@
-"""CelebA, twice: on drawn faces in its layout, always; on the real lists and 620 real aligned faces, where they are."""
+"""CelebA: on drawn faces in its layout, always; real lists and 620 real faces, where they are."""
 
 import shutil
 import time
@@ -75,7 +75,7 @@ def test_splits(drawn, split, options, expected):
 
 
 def test_the_papers_numbers():
-    "The constants that no fixture can vouch for (SCOPS, Sec. 4.1; alignment paper, Sec. 4.2; CelebA's and MAFL's readmes)."
+    "Constants no fixture vouches for (SCOPS, Sec. 4.1; alignment paper, Sec. 4.2; the readmes)."
     assert celeba.EXPECTED[("wild", 0.3, "test")][0] == {"train": 45609, "fit": 5379, "test": 283}
     assert (
         celeba.EXPECTED[("wild", 0.0, "test")][0]
@@ -223,7 +223,7 @@ def test_samples(drawn):
 
 
 def test_landmarks_beyond_the_border():
-    "Rounding is put onto the border, on all four sides, in pixels of the list; what lies farther out is hidden and stays."
+    "Rounding is put onto the border, on all four sides; what lies farther out is hidden and stays."
     points = np.array(
         [
             [[-2, 50], [-3, 50], [50, -2], [50, -3], [50, 50]],
@@ -882,7 +882,7 @@ LISTS = {
 
 @pytest.fixture(scope="module")
 def wild_lists(request) -> dict[str, tuple[list[str], np.ndarray]]:
-    "Split -> names and landmarks (N,5,2) of real pictures in the wild, filtered by SCOPS' rule elsewhere."
+    "Split -> names and landmarks (N,5,2) of real wild pictures, filtered by SCOPS' rule elsewhere."
     folder = request.getfixturevalue("shared_path")("data/celeba_wild_lists")
     found = {}
     for split, (name, _) in LISTS.items():
@@ -909,7 +909,7 @@ def with_others(names: list[str], others: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def wild_root(wild_lists, tmp_path_factory) -> Path:
-    "The lists laid out as CelebA's, with 300 pictures that the filter must take out: their box is just too small."
+    "Lists laid out as CelebA's, with 300 pictures whose box is just too small for the filter."
     root = tmp_path_factory.mktemp("wild") / "CelebA"
     points = {name: p for names, places in wild_lists.values() for name, p in zip(names, places)}
     small = [f"{n:06d}.jpg" for n in range(2, 162_000, 300) if f"{n:06d}.jpg" not in points][:300]
@@ -939,7 +939,7 @@ def wild_root(wild_lists, tmp_path_factory) -> Path:
 def test_real_wild_splits_have_the_same_names_in_the_same_order(
     wild_lists, wild_root, split, monkeypatch
 ):
-    "SCOPS' and the disentangling paper's pictures: 45 609, 5 379 and 283, as a public repository lists them."
+    "SCOPS' and the disentangling paper's pictures: 45 609, 5 379, 283, as publicly listed."
     monkeypatch.setattr(
         celeba, "missing_files", lambda folder, names: []
     )  # the pictures themselves are not at hand
@@ -952,7 +952,7 @@ def test_real_wild_splits_have_the_same_names_in_the_same_order(
 
 
 def test_real_wild_training_pictures_of_mafl_stay(wild_lists, wild_root, monkeypatch):
-    "MAFL's test pictures are left out of training, its training pictures are not, unless one asks for it."
+    "MAFL's test pictures are left out of training; its training pictures only if one asks for it."
     monkeypatch.setattr(celeba, "missing_files", lambda folder, names: [])
     names = {split: set(rows[0]) for split, rows in wild_lists.items()}
     assert not names["train"] & names["test"] and len(names["train"] & names["fit"]) == 4_394
@@ -973,7 +973,7 @@ def test_real_wild_faces_are_whole(wild_lists):
 
 
 def test_real_wild_floor(wild_lists, shared_path):
-    "The mean of MAFL's training landmarks, in pictures stretched to a square: what a method has to beat."
+    "The mean of MAFL's training landmarks, in stretched pictures: what a method has to beat."
     sizes = read_table(shared_path(f"data/celeba_wild_lists/{SIZES.file}"), SIZES)
     scale = {name: size[::-1] for name, size in zip(sizes.names.tolist(), sizes.values)}
     stretched = {
@@ -1029,7 +1029,7 @@ def test_real_aligned_halves(real):
 
 
 def test_real_landmarks_are_counted_from_zero(real):
-    "The dark disc of an eye, averaged over left and right eyes, lies half a pixel of the frame right of the published x: in the middle of its pixel."
+    "Averaged over both eyes, the dark disc lies half a pixel right of the published x."
     samples = list(CelebA.open(real, "all", variant="aligned"))
     images = torch.stack([s.image.mean(0) for s in samples])
     points = torch.stack([s.landmarks[:2] for s in samples])

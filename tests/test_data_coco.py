@@ -1,4 +1,4 @@
-"""Outlined parts: on drawn cars always, on sixty real cars where they are; every damage of the file has its sentence."""
+"""Outlined parts: on drawn cars always, on sixty real cars where they are; each damage is told."""
 
 import json
 import os
@@ -365,7 +365,7 @@ def test_without_a_folder(monkeypatch):
 
 
 def test_what_is_no_error(root):
-    "Windows slashes, ids in any order, corners a little outside, polygons without area, whole numbers, True for one, blanks around names."
+    "Windows slashes, ids in any order, corners outside, flat polygons, True for one, blanks."
     path = root / "annotations.json"
     data = json.loads(path.read_text())
     for image in data["images"]:

@@ -1,4 +1,7 @@
-"""DeepFashion, on drawn figures in its layout: what is read, and one sentence for each kind of damage. No real file of it was at hand."""
+"""DeepFashion, on drawn figures in its layout: what is read, and one sentence for each damage.
+
+No real file of it was at hand.
+"""
 
 import json
 import shutil
@@ -7,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message
+from painters.deepfashion import write_deepfashion_fixture
 from PIL import Image
 
-from helpers import message
 from partbook.core import InputError
+from partbook.data.sample import Sample, batches, collections
 from partbook.readers import deepfashion as module
-from painters.deepfashion import write_deepfashion_fixture
 from partbook.readers.deepfashion import (
     COLOURS,
     GROUPS,
@@ -27,7 +31,6 @@ from partbook.readers.deepfashion import (
     segment_name,
     view_of,
 )
-from partbook.data.sample import Sample, batches, collections
 
 PALETTE = np.array(list(COLOURS.values()), dtype=np.uint8)
 LIST, ITEMS = "Eval/list_eval_partition.txt", "Anno/list_item_inshop.txt"

@@ -1,4 +1,4 @@
-"""PASCAL: the chapter's collection on a drawn folder in the original layout, on many kinds of damage, and on real photographs where they are."""
+"""PASCAL: a drawn folder in the original layout, damage, and real photographs where they are."""
 
 import shutil
 from pathlib import Path
@@ -984,7 +984,7 @@ def test_nothing_and_empty_objects(root):
 
 def test_masks_of_other_number_types(root):
     for kind in (bool, np.uint8, np.float64, np.int16):
-        edited(lambda o: o | {"mask": o["mask"].astype(kind)})(root / MAT)
+        edited(lambda o, kind=kind: o | {"mask": o["mask"].astype(kind)})(root / MAT)
         assert (
             read_mat(root / MAT)[0].mask.dtype == bool
             and read_mat(root / MAT)[0].mask.sum() == 3573
@@ -1194,7 +1194,7 @@ def block(h: int, w: int, H: int = 40, W: int = 50) -> np.ndarray:
 
 
 def test_area_thresholds_to_the_pixel(tmp_path):
-    "Contrastive code: (x1 - x0)(y1 - y0) strictly above the share. SCOPS: the box's area at least the share."
+    "Contrastive: (x1 - x0)(y1 - y0) strictly above the share. SCOPS: box area at least the share."
     sizes = {
         "a": (21, 11),
         "b": (21, 12),
@@ -1289,7 +1289,7 @@ def test_several_classes_number_their_parts_one_after_the_other(drawn):
 @pytest.mark.parametrize("overlap", ["first", "last"])
 @pytest.mark.parametrize("groups", ["fine", "coarse", {"front": ["head", "neck"]}])
 def test_labels_by_painting(drawn, groups, overlap):
-    "The rule written as a painter would: last to first, so that the first stays on top (and the other way round)."
+    "The rule as a painter would write it: last to first, so the first stays on top (or reversed)."
     horses = PASCAL.open(
         drawn, "all", categories="horse", groups=groups, overlap=overlap, mask="object", min_parts=0
     )
@@ -1494,7 +1494,7 @@ def test_real_masks_against_vocs(real, real_objects):
 
 
 def test_real_parts_hidden_by_the_first(real_objects):
-    "The table of the chapter: pixels annotated, seen with the first of the file on top, and with the last."
+    "The chapter's table: pixels annotated, seen with the file's first on top, and with the last."
     table = {}
     for objects in real_objects.values():
         for o in (o for o in objects if o.parts):

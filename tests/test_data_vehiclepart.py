@@ -1,4 +1,4 @@
-"""VehicleSemanticPart on the fixture, which is all there is: no original file was at hand. Every damage has its sentence."""
+"""VehicleSemanticPart on the fixture (no original was at hand); every damage has its sentence."""
 
 import shutil
 from pathlib import Path
@@ -289,7 +289,7 @@ def test_without_a_folder(monkeypatch, tmp_path, drawn):
 
 
 def test_what_is_no_error(root):
-    "Windows line ends, blank lines, no last line end, no stated size, MATLAB's small integers, and cells that lie down."
+    "Windows line ends, blank lines, no last line end, no size, small integers, cells lying down."
     (root / LIST).write_bytes((root / LIST).read_bytes().strip().replace(b"\n", b"\r\n\r\n"))
     savemat(root / OBJECT, {"record": objects(box=(11.0, 21.0, 120.0, 130.0))})
     table = np.array(
@@ -347,7 +347,7 @@ def test_counts(drawn):
 
 
 def test_the_object_is_the_one_named(drawn):
-    "Photograph 3 shows two cars; the list names the second, which faces right and lies further right."
+    "Photograph 3 shows two cars; the list names the second, further right and facing right."
     first, second = (
         read_object(drawn / OBJECT.replace("10005", "10003"), k, "car") for k in (1, 2)
     )

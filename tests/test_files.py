@@ -241,7 +241,7 @@ def test_a_killed_run_gives_its_folder_back(tmp_path):
 
 
 def test_many_runs_one_folder(tmp_path):
-    "Of processes that ask at once, one at a time gets the folder; a lock file that is removed meanwhile misleads nobody."
+    "Of processes that ask at once, one at a time gets the folder, even if its lock is removed."
     code = (
         "import sys, os\n"
         "from partbook.core import InputError\n"

@@ -1,4 +1,4 @@
-"""Which pictures are these? A collection's identity survives a move and notices one changed byte."""
+"""Which pictures are these? An identity survives a move and notices one changed byte."""
 
 import os
 import shutil

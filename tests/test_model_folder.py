@@ -1,4 +1,4 @@
-"""The folder of a model: settings that cannot be, records that were edited, files that do not belong together, a machine that stops."""
+"""The folder of a model: impossible settings, edited records, mixed files, a machine that stops."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message, run, sentence
 from safetensors.torch import load_file, save_file
 
-from helpers import message, run, sentence
 from partbook.core import InputError
 from partbook.data.sample import collections, identity
 from partbook.files import is_ours

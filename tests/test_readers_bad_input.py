@@ -1,4 +1,4 @@
-"""Bad input to the readers of photographs: every row is one damage and the whole sentence that tells of it."""
+"""Bad input to the readers of photographs: a row is one damage and the sentence that tells it."""
 
 import io
 import os
@@ -399,7 +399,7 @@ def test_cub_root(tmp_path, monkeypatch):
 
 
 def test_cub_tolerates_what_is_nobodys_fault(root, tmp_path):
-    "Other line ends, blank lines, no last line end, a byte-order mark, lines of other images, a landmark a pixel beyond the border."
+    "Other line ends, blank lines, a byte-order mark, other images, a landmark just outside."
     plain = list(CUB.open(root, "all"))
     for path in root.rglob("*.txt"):
         path.write_bytes(
@@ -645,7 +645,7 @@ def test_folder_that_is_none(tmp_path):
 
 @pytest.mark.skipif(not LINKS, reason="no symbolic links here")
 def test_links_and_pipes(tmp_path):
-    "Loops end, links are followed once, a broken link is skipped, and a pipe is never opened (reading one would wait for ever)."
+    "Loops end, links are followed once, broken ones skipped, and a pipe is never opened."
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "a.png").write_bytes(encoded())
     (tmp_path / "deep" / "er" / "up").symlink_to(tmp_path, target_is_directory=True)

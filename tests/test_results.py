@@ -1,4 +1,4 @@
-"""Results files that were edited by hand, folders that cannot be written to, several processes at once."""
+"""Results files edited by hand, folders that cannot be written to, several processes at once."""
 
 import os
 import shutil
@@ -287,7 +287,7 @@ def test_a_full_disk_loses_no_row(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 def test_killed_appenders_lose_nothing(tmp_path):
-    "Four processes append; two are killed at some moment. Every row that was finished is there, each once, and all lines are whole."
+    "Four processes append, two are killed: every finished row is there once, all lines are whole."
     path = tmp_path / "runs.csv"
     script = (
         "import sys; from partbook.evaluation import results; results.revision = lambda _: 'x'\n"

@@ -1,4 +1,4 @@
-"""Training as its users meet it: real processes, killed and resumed, one or two of them, and the numbers they leave behind."""
+"""Training as users meet it: real processes, killed and resumed, and the numbers they leave."""
 
 import argparse
 import csv
@@ -141,7 +141,7 @@ def test_its_model_labels_new_pictures(alone, tmp_path):
 
 @pytest.mark.parametrize("after", [3, 17])
 def test_a_killed_run_resumes_to_the_same_bits(alone, tmp_path, after):
-    "SIGKILL as soon as `after` steps are in the log; the resumed run ends as the undisturbed one did."
+    "SIGKILL once `after` steps are in the log; the resumed run ends as the undisturbed one did."
     run = subprocess.Popen(
         [*PROGRAM, "discover", *TINY, "--out", str(tmp_path)],
         env=environment(),
@@ -177,7 +177,7 @@ def test_resuming_another_run_is_refused(alone, capsys):
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    "The same global batch, shared by two processes: the same loss curve, until rounding has had time to grow."
+    "Two processes share one global batch: the same loss curve, until rounding has grown."
     words = [*TINY, "--steps", "12"]
     subprocess.run(
         [*PROGRAM, "discover", *words, "--out", str(tmp_path / "one")],
@@ -280,8 +280,12 @@ def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
 
 
 class Layers(Trained):
-    """A network with everything that a look could disturb: batch statistics, dropout, a module that never trains, the global random numbers.
-    Its parts are the pixels of about one brightness, each of one size; `gone` says during which steps a part's bias is minus infinity, or nearly."""
+    """A network with all that a look could disturb.
+
+    That is: batch statistics, dropout, a module that never trains, the global random numbers. Its
+    parts are the pixels of about one brightness, each of one size; `gone` says during which steps
+    a part's bias is minus infinity, or nearly.
+    """
 
     registered_name = "layers"
     cures = ("a smaller --set hunger",)
@@ -510,7 +514,7 @@ def test_a_part_that_was_back_is_named_again(capsys):
 
 @pytest.mark.parametrize("shift, labelled", [(-9.0, True), (-1e4, False)])
 def test_the_rule_of_scops_does_not_hide_the_dead(little, shift, labelled):
-    "A channel of which nothing is left but a little noise is labelled all over the picture (Sec. 3.1), and dead all the same."
+    "A channel of mere noise is labelled all over the picture (Sec. 3.1), and dead all the same."
     method = methods["scops"].build(methods["scops"].Settings(parts=4, size=16)).eval()
     scores = 5 * torch.randn(40, 5, 4, 4, generator=torch.Generator().manual_seed(0))
     method.logits = lambda images: scores
@@ -776,7 +780,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("moment", range(1, 19))
 def test_a_checkpoint_survives_a_stop_at_any_moment(album, whole, tmp_path, monkeypatch, moment):
-    "The process dies before its `moment`-th change of the disk; what is taken up ends as the undisturbed run."
+    "The process dies before its `moment`-th change of the disk; resumed, it ends undisturbed."
     count = 0
 
     def dying(act):
@@ -1255,7 +1259,7 @@ def test_the_paper_sizes_of_each_method():
 
 
 def test_scops_resumes_in_the_middle_of_a_pass(tmp_path):
-    "What is remembered of a picture does not depend on the pictures it came with, which differ after a stop."
+    "What is kept of a picture depends on it alone: its company differs after a stop."
     from partbook.data.folder import Folder
     from partbook.features.foreground import learn_inside
 

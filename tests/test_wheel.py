@@ -1,4 +1,4 @@
-"""The built wheel, installed away from the checkout, is complete: modules, shipped weights, the command."""
+"""The built wheel, installed away from the checkout, is complete: modules, weights, the command."""
 
 import os
 import shutil

@@ -9,9 +9,9 @@ __all__ = ['LARGEST', 'CRFS', 'CRF_SIZE', 'segment_image', 'refined', 'check_crf
 # %% ../../nbs/evaluation/42_segment.ipynb #7a0d5a01
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

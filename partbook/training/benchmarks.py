@@ -164,7 +164,7 @@ def step_benchmark(
 
     for number in range(repeats + 1):
         bare.append(timed(lambda: (bare_networks(run.method, batch), wait()))[1])
-        whole.append(timed(lambda: (run.advance(number), wait()))[1])
+        whole.append(timed(lambda number=number: (run.advance(number), wait()))[1])
     low, high = (sorted(v[1:])[repeats // 2] for v in (bare, whole))
     return {
         "benchmark": "training step",
