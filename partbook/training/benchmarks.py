@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -162,9 +163,13 @@ def step_benchmark(
     def wait():
         torch.cuda.synchronize() if torch.device(device).type == "cuda" else None
 
+    def advance(number):
+        run.advance(number)
+        wait()
+
     for number in range(repeats + 1):
         bare.append(timed(lambda: (bare_networks(run.method, batch), wait()))[1])
-        whole.append(timed(lambda number=number: (run.advance(number), wait()))[1])
+        whole.append(timed(partial(advance, number))[1])
     low, high = (sorted(v[1:])[repeats // 2] for v in (bare, whole))
     return {
         "benchmark": "training step",
