@@ -173,7 +173,7 @@ def test_against_pydensecrf():
 
 
 def test_real_photographs(shared_path):
-    "Spoilt masks of PASCAL: both forms agree; gently chosen, a CRF helps (as usual it does not)."
+    "Spoilt masks of PASCAL: both forms agree; gently chosen, a CRF helps (usual weights do not)."
     album = PASCAL.open(
         shared_path("data/VOCdevkit"),
         "all",
