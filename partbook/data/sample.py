@@ -425,6 +425,9 @@ collections = Registry("collection", "partbook.data", "partbook.drawn", "partboo
 class Samples(Dataset):
     "What follows from samples that can be asked for by number; `Collection` says the rest."
 
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} does not say how many samples it has")
+
     def counts(self) -> dict[str, int]:
         "What a reader wants to know before trusting a collection: how many of each thing."
         return {"samples": len(self)}

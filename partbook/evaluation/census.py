@@ -17,7 +17,7 @@ from ..data.loading import loaded
 from ..data.sample import Batch, Collection
 from .protocols import Protocol, object_view, protocols
 from ..methods.method import Method
-from ..parts.maps import upsample
+from ..parts.maps import size_of, upsample
 
 # %% ../../nbs/evaluation/35_census.ipynb #968558e7
 LEAST = 0.005  # share of a picture's labelled pixels that a part must hold to occur in it
@@ -187,7 +187,7 @@ class Census(_Counts):
     @torch.no_grad()
     def look(self, method: Method, batch: Batch) -> Self:
         "Count the method's labels on one batch, which is on the method's device."
-        logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+        logits = upsample(method.logits(batch.images), size_of(batch.images))
         labels = method.read_labels(logits, None if method.has_background else batch.masks)
         return self.update(labels, confidence(logits, self.parts))
 

@@ -30,7 +30,7 @@ from partbook.evaluation.landmarks import (
 from .overlap import Contingency, update_from_keypoints, update_from_pixels
 from ..methods.method import Method
 from ..parts.crf import CRFSettings, refine
-from ..parts.maps import argmax_labels, part_centres, upsample
+from ..parts.maps import argmax_labels, part_centres, size_of, upsample
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #9c72b940
 def object_view(
@@ -145,7 +145,7 @@ def method_labels(
 ) -> tuple[Tensor, Tensor]:  # both (B,H,W): the best part everywhere; and with background
     "The two label maps of overlap metrics. Background is the method's own, or the mask's."
     with torch.no_grad():
-        logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+        logits = upsample(method.logits(batch.images), size_of(batch.images))
     foreground = method.read_labels(logits, background=False)
     if method.has_background:
         return foreground, method.read_labels(logits)
@@ -234,7 +234,7 @@ def centres_in_view(
     if batch.masks is not None:
         inside = batch.masks[:, None].float()
         maps = maps * torch.nn.functional.interpolate(inside, maps.shape[-2:], mode="area")
-    centres = part_centres(maps, tuple(batch.images.shape[-2:]))
+    centres = part_centres(maps, size_of(batch.images))
     return centres.masked_fill((maps.sum((2, 3)) <= 1e-6)[..., None], torch.nan)
 
 
@@ -377,7 +377,7 @@ class CoSegmentation(Protocol):
     @torch.no_grad()
     def unions(self, method: Method, batch: Batch) -> tuple[Tensor, Tensor]:  # both (B,H,W) bool
         "Where there is some part: as the method says, and after the CRF."
-        size = tuple(batch.images.shape[-2:])
+        size = size_of(batch.images)
         logits = upsample(method.logits(batch.images), size)
         found = method.read_labels(logits) > 0
         if not method.has_background:
@@ -430,7 +430,7 @@ class RegionGrouping(Protocol):
         view = resized(test, method.settings.size)
         for batch in self.stream(view, device, batch_size, "evaluating on whole pictures"):
             with torch.no_grad():
-                logits = upsample(method.logits(batch.images), tuple(batch.images.shape[-2:]))
+                logits = upsample(method.logits(batch.images), size_of(batch.images))
                 labels = method.read_labels(logits)
             update_from_keypoints(table, labels, batch.landmarks, batch.visible)
         scores = table.scores()

@@ -25,7 +25,7 @@ from ..features.maps import TOO_LARGE, shrink
 from ..files import as_path, is_marked_png, kind_of, shown
 from ..methods.method import Method
 from ..parts.crf import CRFSettings
-from ..parts.maps import upsample
+from ..parts.maps import size_of, upsample
 from ..parts.plots import overlay, write_palette_png, write_picture
 from ..plan import same_name
 
@@ -65,7 +65,7 @@ def refined(
 ) -> Tensor:  # (1,h,w)
     "Labels after the CRF. `InputError` for a method without background."
     check_crf(method, crf)
-    logits = upsample(method.logits(square), tuple(picture.shape[-2:]))
+    logits = upsample(method.logits(square), size_of(picture))
     return refined_labels(method, logits, picture, CRFS[crf])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import require
 from ..data.pictures import lab
@@ -32,7 +32,8 @@ from partbook.methods.seen import (
     inside,
     pair_of_views,
 )
-from ..parts.maps import adjoint, divergence, interpolation, upsample
+from ..parts.maps import adjoint, divergence, interpolation, size_of, upsample
+from ..parts.networks import Network
 
 # %% ../../nbs/methods/30_contrastive.ipynb #ba459e93
 def part_descriptors(
@@ -42,7 +43,7 @@ def part_descriptors(
 ) -> tuple[Tensor, Tensor]:  # z (B,K,C) and the mass |M_k| (B,K) in pixels
     "Mean feature of each part (Choudhury et al., Eq. 1)."
     mass = maps.sum((2, 3))
-    down = adjoint(maps, tuple(features.shape[-2:]))
+    down = adjoint(maps, size_of(features))
     return torch.einsum("bkhw,bchw->bkc", down, features) / (mass[..., None] + epsilon), mass
 
 
@@ -59,7 +60,7 @@ def literal_feature_loss(
     features: Tensor,  # (B,C,h,w)
 ) -> Tensor:  # (B,)
     "Equation 2 as written, on features enlarged to the pixels: to be read, not to be run."
-    at_pixels = upsample(features, tuple(maps.shape[-2:]))
+    at_pixels = upsample(features, size_of(maps))
     z = literal_descriptors(maps, at_pixels)
     loss = torch.zeros_like(maps[:, 0, 0, 0])
     for k in range(maps.shape[1]):
@@ -108,7 +109,7 @@ def feature_loss(
     loss: Any = 0.0
     for f in levels:
         f = f - f.mean((2, 3), keepdim=True)
-        sums = torch.einsum("bkhw,bchw->bkc", adjoint(maps, tuple(f.shape[-2:])), f)
+        sums = torch.einsum("bkhw,bchw->bkc", adjoint(maps, size_of(f)), f)
         loss = loss + energy(mask, f) - (sums.square().sum(-1) / (mass + epsilon)).sum(1)  # L_f
     return loss
 
@@ -378,7 +379,7 @@ def compared(
         second = descriptors(warped.softmax(1) * v.warped_masks, look(v.warped))
         counterparts = step.gather(second)
     else:
-        partners = draw_partners(*z.shape[:2], step.stream("partners", z.device))
+        partners = draw_partners(len(z), z.shape[1], step.stream("partners", z.device))
         counterparts = from_partners(z, partners)
     if s.compare == "l2":
         return (z - counterparts).square().sum(-1).mean()
@@ -395,7 +396,7 @@ def weighted_terms(
     look: Look,
 ) -> dict[str, Tensor]:
     "The weighted terms of the objective, by the paper's symbols."
-    logits, warped = upsample(scores, tuple(v.images.shape[-2:])).chunk(2)
+    logits, warped = upsample(scores, size_of(v.images)).chunk(2)
     maps = logits.softmax(1) * v.masks
     area = v.masks.sum((1, 2, 3)).clamp(min=1)
     terms = {}
@@ -422,9 +423,10 @@ class Contrastive(Segmenting):
     summary = "contrastive reconstruction (Choudhury et al.); trains a network"
     suited = DEFAULTS
     settings: ContrastiveSettings
+    extractor: Extractor
     feature_mean: Tensor  # (C,) the mean foreground descriptor of all layers, or zero
 
-    def __init__(self, settings: ContrastiveSettings, extractor: Extractor, network: nn.Module):
+    def __init__(self, settings: ContrastiveSettings, extractor: Extractor, network: Network):
         super().__init__(settings)
         self.extractor = extractor
         self.network = network

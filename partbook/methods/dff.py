@@ -26,7 +26,7 @@ from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
 from .method import Method, Settings, methods
 from .seen import halved, inside, less_mean, on_cells
-from ..parts.maps import upsample
+from ..parts.maps import size_of, upsample
 from ..parts.plots import Sheet, as_picture, part_colours, picture_grid
 
 # %% ../../nbs/methods/50_dff.ipynb #11ece271
@@ -337,6 +337,7 @@ class Factors(Method):
     settings: DFFSettings
     offset: Tensor
     peaks: Tensor
+    extractor: Extractor
     factors: Tensor
 
     def __init__(self, settings: DFFSettings, extractor: Extractor):
@@ -361,7 +362,7 @@ class Factors(Method):
     def weighted(self, batch: Batch) -> tuple[Tensor, Tensor]:  # (N,C), (N,)
         "The descriptors of a batch where D is positive, and D."
         features = self.extractor(batch.images)
-        size = tuple(features.shape[-2:])
+        size = size_of(features)
         return weighted_cells(
             features, foreground_weights(batch, size) if self.settings.inside else None
         )
@@ -414,7 +415,7 @@ class DFF(Factors):
 
     def logits(self, images: Tensor) -> Tensor:
         "log M at the pictures' size, the background first if there is one."
-        M = upsample(self.activations(images), tuple(images.shape[-2:]))
+        M = upsample(self.activations(images), size_of(images))
         if self.settings.peak == "picture":
             M = M / M.amax((2, 3), keepdim=True).clamp(min=1e-12)
         if self.has_background:
@@ -461,7 +462,7 @@ def concept_overlay(
     only: int | None = None,  # one factor (from 0); None draws all
 ) -> np.ndarray:  # (H,W,3) picture
     "Factors in their colours over the picture in grey."
-    M = upsample(maps[None].clamp(0, 1), tuple(image.shape[1:]))[0].cpu().numpy()
+    M = upsample(maps[None].clamp(0, 1), size_of(image))[0].cpu().numpy()
     colours = part_colours(len(M))[1:]
     if only is not None:
         M, colours = M[only : only + 1], colours[only : only + 1]

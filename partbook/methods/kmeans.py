@@ -21,6 +21,7 @@ from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
 from .method import Method, Settings, methods
 from .seen import on_cells
+from ..parts.maps import size_of
 
 # %% ../../nbs/methods/20_kmeans.ipynb #52874aed
 def distortion(
@@ -139,7 +140,7 @@ def foreground_vectors(
     grid = features.movedim(1, -1)
     if masks is None:
         return grid.flatten(0, -2)
-    return grid[on_grid(masks, tuple(features.shape[-2:]))]
+    return grid[on_grid(masks, size_of(features))]
 
 
 def foreground_of(extractor: Extractor, batch: Batch) -> Tensor:  # (N,C)

@@ -37,7 +37,7 @@ from partbook.files import (
     write_atomic,
     write_json,
 )
-from ..parts.maps import argmax_labels, softmax_maps, upsample
+from ..parts.maps import argmax_labels, size_of, softmax_maps, upsample
 from ..parts.networks import Network, networks
 from ..weights import load_into, load_tensors, save_tensors
 
@@ -244,7 +244,7 @@ class Method(Contract):
     ) -> Tensor:
         "Labels (B,H,W) at `size` (the images' own by default); pixels outside `masks` are 0."
         with torch.no_grad():
-            logits = upsample(self.logits(images), size or tuple(images.shape[-2:]))
+            logits = upsample(self.logits(images), size or size_of(images))
             return self.read_labels(logits, masks)
 
 # %% ../../nbs/methods/10_method.ipynb #ccd59398

@@ -43,8 +43,10 @@ from partbook.parts.maps import (
     label_rule,
     part_centres,
     relative_maps,
+    size_of,
     upsample,
 )
+from ..parts.networks import Network
 from ..parts.warps import Warp
 
 # %% ../../nbs/methods/40_scops.ipynb #aad6e827
@@ -125,7 +127,7 @@ def code_centres(
     epsilon: float = 1e-3,
 ) -> Tensor:  # (B,K,2) in [-1,1)
     "Centres (x,y) in the coordinates in which the losses are meant (SCOPS, Eq. 1)."
-    return corner_coordinates(part_centres(maps, epsilon=epsilon), tuple(maps.shape[2:]))
+    return corner_coordinates(part_centres(maps, epsilon=epsilon), size_of(maps))
 
 
 def moved_centres(
@@ -134,7 +136,7 @@ def moved_centres(
     epsilon: float = 1e-3,
 ) -> Tensor:  # (B,K,2) in units of half the picture; NaN where the warp has no place for a centre
     "T(c), the centres as points that the warp moves."
-    size = tuple(maps.shape[2:])
+    size = size_of(maps)
     return corner_coordinates(warp.points(part_centres(maps, epsilon=epsilon), size), size)
 
 
@@ -155,7 +157,7 @@ def literal_semantic_loss(
     saliency: Tensor | None = None,  # (B,H,W) D
 ) -> Tensor:  # (B,)
     "Equation 4 as written: features at every pixel, times the saliency, less their reconstruction."
-    V = upsample(features, tuple(maps.shape[-2:]))
+    V = upsample(features, size_of(maps))
     V = V if saliency is None else saliency[:, None] * V
     return (V - torch.einsum("bkhw,kc->bchw", maps, basis)).square().sum((1, 2, 3))
 
@@ -181,7 +183,7 @@ def semantic_loss(
     D = torch.ones_like(maps[:, 0]) if saliency is None else saliency
     loss = torch.einsum("bjk,jk->b", R @ R.mT, basis @ basis.mT)
     for f, w in zip(levels, basis.split([f.shape[1] for f in levels], 1)):
-        sums = torch.einsum("bkhw,bchw->bkc", adjoint(maps * D[:, None], tuple(f.shape[-2:])), f)
+        sums = torch.einsum("bkhw,bchw->bkc", adjoint(maps * D[:, None], size_of(f)), f)
         loss = loss + energy(D.square(), f) - 2 * (sums * w).sum((1, 2))
     return loss
 
@@ -253,7 +255,7 @@ CODE = dict(
     steps=100_000,
 )
 
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "equivariant": {"size": 64, "split": True},
     "squeezenet1_1": {
         "size": 256,
@@ -309,7 +311,8 @@ class ScopsSettings(TrainSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scops(self)
-        self.zoom = tuple(self.zoom)
+        low, high = self.zoom
+        self.zoom = (low, high)
 
     @classmethod
     def published(cls, **changes: Any) -> "ScopsSettings":
@@ -334,7 +337,7 @@ def salient_cells(
     threshold: float = 0.5,
 ) -> Tensor:  # (N,C)
     "Features of the coarsest layer's cells that are mostly salient, all layers side by side."
-    grid = tuple(min((f.shape[-2:] for f in levels), key=lambda size: size[0]))
+    grid = min((size_of(f) for f in levels), key=lambda size: size[0])
     features = torch.cat([F.interpolate(f, grid, mode="area") for f in levels], 1)
     return features.movedim(1, -1)[on_cells(D, grid) >= threshold]
 
@@ -342,7 +345,7 @@ def salient_cells(
 def salient_sum(levels: Sequence[Tensor], D: Tensor) -> Tensor:  # (C,)
     "The sum over pixels of D times the features, all layers."
     D = D[:, None]
-    sums = [torch.einsum("bkhw,bchw->c", adjoint(D, tuple(f.shape[-2:])), f) for f in levels]
+    sums = [torch.einsum("bkhw,bchw->c", adjoint(D, size_of(f)), f) for f in levels]
     return torch.cat(sums)
 
 
@@ -362,12 +365,14 @@ class PartBasis(Segmenting):
 
     Settings = ScopsSettings
     settings: ScopsSettings
+    extractor: Extractor
+    feature_mean: Tensor  # (C,) the mean salient feature, or zero
 
-    def __init__(self, settings: ScopsSettings, extractor: Extractor, network: nn.Module):
+    def __init__(self, settings: ScopsSettings, extractor: Extractor, network: Network):
         super().__init__(settings)
         self.extractor = extractor
         self.network = network
-        self.register_buffer("feature_mean", torch.zeros(extractor.dim))  # the mean salient one
+        self.register_buffer("feature_mean", torch.zeros(extractor.dim))
         channels = extractor.dim * (2 if settings.split else 1)
         start = torch.randn(settings.parts, channels, generator=generator(settings.seed)).abs()
         self.basis = nn.Parameter(start / channels**0.5 if settings.unit_features else start)
@@ -421,7 +426,7 @@ def draw_pair(
     s: ScopsSettings,
 ) -> Views:
     "Draw the second view of a batch; it alone is recoloured."
-    how = dict(jitter=s.bend, rotation=s.rotation, zoom=s.zoom, shift=s.shift)
+    how: dict[str, Any] = dict(jitter=s.bend, rotation=s.rotation, zoom=s.zoom, shift=s.shift)
     warp = drawn_warp(len(images), step, images.device, "spline", **how)
     colours = ("", "colours" if s.jitter else "")
     D = saliency[:, None]
@@ -481,7 +486,7 @@ def scops_terms(
 ) -> dict[str, Tensor]:
     "The weighted terms, from the scores of both views and the features of the first."
     terms = {}
-    logits, warped = upsample(scores, tuple(v.images.shape[-2:])).chunk(2)
+    logits, warped = upsample(scores, size_of(v.images)).chunk(2)
     R = logits.softmax(1)[:, 1:]
     if s.semantic:
         each = semantic_loss(R, levels, basis.relu(), v.masks[:, 0])

@@ -24,7 +24,7 @@ from ..data.sample import Batch
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from .scops import concentration_loss
 from .seen import Views, drawn_warp, inside, on_cells, pair_of_views
-from ..parts.maps import part_centres
+from ..parts.maps import part_centres, size_of
 from ..parts.networks import Network
 from ..parts.warps import Warp, cell_centres
 from ..weights import draw_weights
@@ -105,7 +105,8 @@ def expected_equivariance(
     """Expected squared distance of a position drawn from one map and one drawn from the other,
     taken back (after Thewlis et al. 2017)."""
     p, q = (m / m.sum((2, 3), keepdim=True).clamp_min(1e-12) for m in (maps, warped))
-    u, v = cell_centres(tuple(maps.shape[2:]), maps.device), warp.grid(tuple(warped.shape[2:]))
+    u = cell_centres(size_of(maps), maps.device)
+    v = warp.grid(size_of(warped))
     mean_u, mean_v = torch.einsum("bkhw,hwc->bkc", p, u), torch.einsum("bkhw,bhwc->bkc", q, v)
     squares = torch.einsum("bkhw,hw->bk", p, u.square().sum(-1)) + torch.einsum(
         "bkhw,bhw->bk", q, v.square().sum(-1)
@@ -183,7 +184,7 @@ class Painter(nn.Module):
         "Pictures painted from their own landmarks, and the pictures at that size: (B,3,h',w')."
         descriptors, size = self.describe(images, positions)
         painted = self(positions, descriptors, size)
-        return painted, F.interpolate(images, tuple(painted.shape[-2:]), mode="area")
+        return painted, F.interpolate(images, size_of(painted), mode="area")
 
 # %% ../../nbs/methods/60_uld.ipynb #47cda89f
 WINDOW = 3  # m of the overlap, cells
@@ -289,7 +290,8 @@ class ULDSettings(TrainSettings):
         super().__post_init__()
         check_uld(self)
         self.reconstruction = as_tuple(self.reconstruction)
-        self.zoom = tuple(self.zoom)
+        low, high = self.zoom
+        self.zoom = (low, high)
         self.widths = tuple(self.widths)
 
     @classmethod
@@ -344,7 +346,8 @@ def uld_terms(
         if s.equivariance_form == "centres":
             each = landmark_equivariance(first, second, warp)
         else:
-            each = expected_equivariance(*maps.chunk(2), warp)
+            unwarped, warped = maps.chunk(2)
+            each = expected_equivariance(unwarped, warped, warp)
         if s.only_seen:
             each = each * still_seen(first, warp)
         terms["L_eqv"] = s.equivariance * each.sum(1).mean()  # L_eqv
@@ -356,7 +359,7 @@ def weight_at(weights: Sequence[float], step: int, steps: int) -> float:
     return weights[min(step * len(weights) // steps, len(weights) - 1)]
 
 # %% ../../nbs/methods/60_uld.ipynb #8d428eef
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "equivariant": {"size": 64},
     "squeezenet1_1": dict(size=128, batch_size=8, backbone_lr_scale=0.2),
     "vgg19": PUBLISHED["scops"],
@@ -404,7 +407,7 @@ class ULD(Painted):
     @torch.no_grad()
     def landmarks(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
         "Where the landmarks are."
-        return part_centres(self.part_maps(images)[:, 1:], tuple(images.shape[-2:]))
+        return part_centres(self.part_maps(images)[:, 1:], size_of(images))
 
     def views(self, batch: Batch, step: Step) -> Views:
         return draw_views(batch, step, self.settings)
@@ -422,7 +425,7 @@ class ULD(Painted):
             maps = maps.softmax(1)[:, 1:]
             if self.settings.foreground:
                 D = torch.cat([v.masks, v.warped_masks])[:, 0]
-                maps = maps * on_cells(D, tuple(maps.shape[-2:]))[:, None]
+                maps = maps * on_cells(D, size_of(maps))[:, None]
             return self.terms(maps, v.warp, batch.images, step)
 
     def terms(self, maps: Tensor, warp: Warp, images: Tensor, step: Step) -> dict[str, Tensor]:

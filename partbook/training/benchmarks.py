@@ -24,7 +24,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from ..core import generator, require
+from ..core import InputError, generator, require
 from ..data.loading import loaded
 from ..data.sample import Batch, Collection, Kept, Sample, collections
 from ..evaluation.benchmarks import benchmark_command, common_options, timed
@@ -38,7 +38,7 @@ from partbook.methods.contrastive import (
     visual_loss,
 )
 from ..methods.method import Step, Trained, TrainSettings, methods
-from ..parts.maps import upsample
+from ..parts.maps import size_of, upsample
 from ..readers.cub import LANDMARKS, write_cub
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
@@ -116,8 +116,10 @@ class Noise(Collection):
 # %% ../../nbs/training/20_benchmarks.ipynb #c8203e4d
 def bare_networks(method: Trained, batch: Batch) -> None:
     "The segmenter forward and backward on two views, the perceptual network forward on one."
+    assert method.extractor is not None  # `method_of` looked
     method.extractor.levels(batch.images)
-    scores = method.network(torch.cat([batch.images, batch.images]))
+    network = method.get_submodule("network")
+    scores = network(torch.cat([batch.images, batch.images]))
     scores.sum().backward()
     method.zero_grad()
 
@@ -137,7 +139,8 @@ def method_of(
     registered = map(methods.__getitem__, methods.names())
     cls = next((m for m in registered if m.Settings is type(settings)), None)
     unknown = f"No registered method has settings of the type {type(settings).__name__}."
-    require(cls is not None, unknown)
+    if cls is None:
+        raise InputError(unknown)
     method = cls.build(settings, weights, device).train()
     bare = f"The method {cls.registered_name!r} has no network and extractor to measure its step "
     two = hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels")
@@ -160,16 +163,14 @@ def step_benchmark(
     bare = []
     whole = []
 
-    def wait():
-        torch.cuda.synchronize() if torch.device(device).type == "cuda" else None
-
-    def advance(number):
-        run.advance(number)
-        wait()
+    def until_done(work: Callable, *given: Any) -> None:
+        work(*given)
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
 
     for number in range(repeats + 1):
-        bare.append(timed(lambda: (bare_networks(run.method, batch), wait()))[1])
-        whole.append(timed(partial(advance, number))[1])
+        bare.append(timed(partial(until_done, bare_networks, run.method, batch))[1])
+        whole.append(timed(partial(until_done, run.advance, number))[1])
     low, high = (sorted(v[1:])[repeats // 2] for v in (bare, whole))
     return {
         "benchmark": "training step",
@@ -190,10 +191,10 @@ def literal_losses(method: Contrastive, batch: Batch) -> Tensor:
     """The feature and visual losses of a step as printed, and no others:
     what a whole literal step needs is more than this."""
     v = method.views(batch, Step(0))
-    scores = upsample(method.network(v.both), tuple(v.images.shape[-2:])).chunk(2)[0]
+    scores = upsample(method.network(v.both), size_of(v.images)).chunk(2)[0]
     maps = scores.softmax(1) * v.masks
-    of_features = sum(literal_feature_loss(maps, f) for f in method.levels(v.images))
-    return of_features.mean() + literal_visual_loss(maps, v.images).mean()
+    each = [literal_feature_loss(maps, f) for f in method.levels(v.images)]
+    return torch.stack(each).sum(0).mean() + literal_visual_loss(maps, v.images).mean()
 
 
 def peak_megabytes(
@@ -203,11 +204,10 @@ def peak_megabytes(
     to be called in a fresh process."""
     method = Contrastive.build(settings, weights).train()
     batch = Noise(settings.batch_size, settings.size).batch(range(settings.batch_size))
-    loss = (
-        literal_losses(method, batch)
-        if form == "literal"
-        else sum(method.losses(batch, Step(0)).values())
-    )
+    if form == "literal":
+        loss = literal_losses(method, batch)
+    else:
+        loss = torch.stack(list(method.losses(batch, Step(0)).values())).sum()
     loss.backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -331,7 +331,9 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
         return loss_benchmark(device=given.device)
     weights = None if given.light else "random"
     if given.what == "memory":
-        return memory_benchmark(settings_of(given), weights)
+        settings = settings_of(given)
+        assert isinstance(settings, ContrastiveSettings)  # no other method gets here
+        return memory_benchmark(settings, weights)
     forms = {"step": step_benchmark, "loading": loading_benchmark, "look": look_benchmark}
     return forms[given.what](settings_of(given), weights, given.repeats, given.device)
 

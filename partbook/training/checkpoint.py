@@ -162,7 +162,7 @@ def state_of(path: Path, record: dict[str, Any], steps: int) -> Path:
     step = record.get("step")
     state = record.get("state")
     require(
-        fits(step, int) and 1 <= step <= steps,
+        isinstance(step, int) and fits(step, int) and 1 <= step <= steps,
         f"{name}: step is {shown(repr(step))[:60]}; it must be a whole number from 1 to {steps}; "
         f"{MEND}.",
     )

@@ -10,7 +10,7 @@ __all__ = ['Watch', 'pictures_of_step', 'one_pass', 'poly', 'learning_groups', '
 
 # %% ../../nbs/training/10_fit.ipynb #20f388ea
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -401,7 +401,7 @@ def steps_of(
     facts: dict[str, Any],
     every: int,
     fetch: int = 10,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     "Steps from `first` on, with log, progress and checkpoints; yields each step's number."
     total = run.method.settings.steps
     facts = facts | {"processes": run.accelerator.num_processes}
@@ -409,17 +409,18 @@ def steps_of(
         for number in range(first, total):
             values, names, lr = run.advance(number)
             done = number + 1
-            looks = run.lookout is not None and run.lookout.due(done)
-            census = run.lookout.look() if looks else None
+            census = None
+            if run.lookout is not None and run.lookout.due(done):
+                census = run.lookout.look()
             log.add(number, values, names, lr, census)
             save = folder is not None and (done % every == 0 or done == total)
-            if save or looks or done % fetch == 0 or done == total:
+            if save or census is not None or done % fetch == 0 or done == total:
                 log.flush()
                 losses = {k: v for k, v in log.rows[-1].items() if k.startswith("L")}
                 bar.set_postfix({k: f"{v:.3g}" for k, v in losses.items()})
-            if looks and (sentence := log.news(census, done == total)):
+            if census is not None and (sentence := log.news(census, done == total)):
                 tqdm.write(f"{sentence} {advice(run.method)}")
-            if save and run.accelerator.is_main_process:
+            if save and folder is not None and run.accelerator.is_main_process:
                 save_checkpoint(folder, done, run.method, run.optimiser.optimizer, facts)
             bar.update()
             yield number

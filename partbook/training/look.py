@@ -105,7 +105,11 @@ def news_of(
 
 def absent_parts(looks: list[Look], census: Census, last: bool) -> list[str]:
     "The parts that are missing at the second look in a row, or at the end."
-    absent = {k: since(looks, lambda dead, _, k=k: k in dead) for k in census.dead}
+
+    def since_when(k: int) -> list[int]:
+        return since(looks, lambda dead, _: k in dead)
+
+    absent = {k: since_when(k) for k in census.dead}
     missing = {k: run[0] for k, run in absent.items() if len(run) == 2 or last}
     if not missing:
         return []
