@@ -26,17 +26,18 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    "The folder with data/ and weights/ for checks on real photographs; skips the test where it is absent."
+    "The folder with data/ and weights/ for checks on real photographs; without it the test skips."
     if not SHARED.is_dir():
         pytest.skip(
-            f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ and weights/)"
+            f"no real data: {SHARED} does not exist (set PARTBOOK_SHARED to a folder with data/ "
+            "and weights/)"
         )
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def shared_path(shared):
-    "A function from a path inside the shared folder to the file; skips the test when that one is absent."
+    "A function from a path in the shared folder to the file; skips the test when it is absent."
 
     def find(relative: str) -> Path:
         if not (shared / relative).exists():
@@ -48,7 +49,7 @@ def shared_path(shared):
 
 @pytest.fixture
 def environment(tmp_path) -> dict:
-    "Environment variables for a program run on its own: a throwaway home, reader's sizes, one copy of the package."
+    "Variables for a program run alone: a throwaway home, reader's sizes, one copy of the package."
     home = tmp_path / "home"
     home.mkdir()
     kept = {

@@ -4,10 +4,10 @@ import io
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property
 from pathlib import Path
-from collections.abc import Iterator
 
 import numpy as np
 import torch

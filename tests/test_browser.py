@@ -1,5 +1,8 @@
-"""The main line in JupyterLab, as a reader meets it: every cell runs, every equation is typeset, the
-widgets are shown and move, no label is cut, no bar is red, no line of code runs off the edge."""
+"""The main line in JupyterLab, as a reader meets it.
+
+Every cell runs, every equation is typeset, the widgets are shown and move, no label is cut, no bar
+is red, no line of code runs off the edge.
+"""
 
 import json
 import os
@@ -53,7 +56,7 @@ playwright = pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "JupyterLab on a copy of nbs/, with throwaway folders for everything it would write at home; yields its address and the copy."
+    "JupyterLab on a copy of nbs/, at home in throwaway folders; yields its address and the copy."
     work = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "nbs", work / "book" / "nbs", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(ROOT / "settings.ini", work / "book")
@@ -139,7 +142,9 @@ RAN = f"""() => {{
     const full = cells.filter(c => c.model.sharedModel.getSource().trim());
     return full.length > 0 && full.every(c => c.model.executionCount !== null);
 }}"""
-CUT = """panel => [...panel.querySelectorAll('.widget-label, .widget-readout, .widget-toggle-button')]
+CUT = """panel => [
+        ...panel.querySelectorAll('.widget-label, .widget-readout, .widget-toggle-button')
+    ]
     .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1)
     .map(e => `${e.innerText} (${e.scrollWidth} of ${e.clientWidth} px)`)"""
 WIDE = """panel => [...panel.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]

@@ -1,4 +1,4 @@
-"""The `partbook` command: whole runs on tiny collections, and one clear sentence for every kind of wrong input."""
+"""The `partbook` command: whole runs on tiny collections, one clear sentence for wrong input."""
 
 import json
 import os
@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import noise, quick, run, sentence
 from PIL import Image
 
-from helpers import noise, quick, run, sentence
 from partbook import core
 from partbook.evaluation.results import read_rows
 

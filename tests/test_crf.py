@@ -126,7 +126,7 @@ def test_fast_and_exact_on_a_bird():
 
 
 def test_every_normalisation_on_a_bird():
-    "All but none agree with the exact form; without one the lattice's height is right to a third or so."
+    "All but none agree with the exact form; with none the lattice's height is right to a third."
     batch, maps = birds(48)
     f = bilateral_features(batch.images, 8.0, 13 / 255)
     ones = torch.ones(1, 1, 48, 48)
@@ -166,13 +166,14 @@ def test_against_pydensecrf():
             found = torch.from_numpy(np.array(theirs.inference(5)).argmax(0)).view(128, 128)
             agreement = float((found == labels).float().mean())
             print(
-                f"agreement with pydensecrf: {100 * agreement:.2f} % {'full' if colours else 'position only'}"
+                f"agreement with pydensecrf: {100 * agreement:.2f} % "
+                f"{'full' if colours else 'position only'}"
             )
             assert agreement > 0.99
 
 
 def test_real_photographs(shared_path):
-    "PASCAL's photographs, true masks spoilt: both forms agree; gently chosen, a CRF helps (with the usual weights it does not)."
+    "Spoilt masks of PASCAL: both forms agree; gently chosen, a CRF helps (usual weights do not)."
     album = PASCAL.open(
         shared_path("data/VOCdevkit"),
         "all",

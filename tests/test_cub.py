@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from painters.cub import write_cub_fixture
 from PIL import Image
 
-from painters.cub import write_cub_fixture
-from partbook.readers.cub import LANDMARKS, CUB
 from partbook.data.sample import View, batches, cropped, resized
+from partbook.readers.cub import CUB, LANDMARKS
 
 EXPECTED = {
     "drawn": {
@@ -127,13 +127,16 @@ def test_greyscale(root, samples, tmp_path):
 
 
 def test_landmarks_are_counted_from_zero(kind, samples):
-    """An eye is a dark disc: its centre, averaged over both eyes so that facing cancels, lies on the pixel named, not one before it.
+    """An eye is a dark disc: its centre lies on the pixel named, not one before it.
 
-    A window around the landmark is moved by whole pixels; where the mean centre of darkness crosses the window's middle is the offset sought.
+    The centre is averaged over both eyes, so that facing cancels. A window around the landmark is
+    moved by whole pixels; where the mean centre of darkness crosses the window's middle is the
+    offset sought.
     """
     if kind == "drawn":
         pytest.skip(
-            "drawn birds are consistent by construction; this is about the annotators of the real ones"
+            "drawn birds are consistent by construction; this is about the annotators of the "
+            "real ones"
         )
     eyes = [LANDMARKS.index("left eye"), LANDMARKS.index("right eye")]
     shifts, r = np.arange(-2, 3), 4

@@ -1,4 +1,7 @@
-"""AFLW, on drawn heads in its three layouts: what is read, and one sentence for each kind of damage. No real file of it was at hand."""
+"""AFLW, on drawn heads in its three layouts: what is read, and one sentence for each damage.
+
+No real file of it was at hand.
+"""
 
 import math
 import shutil
@@ -9,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message
+from painters.aflw import write_aflw_fixture
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from helpers import message
 from partbook.core import InputError
+from partbook.data.sample import batches, collections, cropped, resized
 from partbook.readers import aflw as module
-from painters.aflw import write_aflw_fixture
 from partbook.readers.aflw import (
     AFLW,
     EARS,
@@ -25,7 +29,6 @@ from partbook.readers.aflw import (
     head_landmarks,
     photograph_split,
 )
-from partbook.data.sample import batches, collections, cropped, resized
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def change_mat(path: Path, change) -> None:
     savemat(path, change(values))
 
 
-# ------------------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def test_registered_with_fields(heads):
@@ -98,7 +101,8 @@ def test_counts_of_the_fixture(heads):
 def test_landmarks_and_boxes_are_those_drawn(heads):
     with closing(sqlite3.connect(heads / "data" / "aflw.sqlite")) as connection:
         rows = connection.execute(
-            "SELECT f.face_id, t.descr, c.x, c.y FROM Faces f JOIN FeatureCoords c ON c.face_id = f.face_id "
+            "SELECT f.face_id, t.descr, c.x, c.y FROM Faces f JOIN FeatureCoords c ON "
+            "c.face_id = f.face_id "
             "JOIN FeatureCoordTypes t ON t.feature_id = c.feature_id"
         ).fetchall()
         boxes = dict(
@@ -165,7 +169,10 @@ def test_the_yaw_of_the_database_is_in_degrees_and_filters(heads):
             )
     with pytest.raises(
         InputError,
-        match="holds no face of split 'all' after the filters .*13 faces turned by more than 0 degrees",
+        match=(
+            "holds no face of split 'all' after the filters .*13 faces turned by more than 0 "
+            "degrees"
+        ),
     ):
         AFLW.open(heads, "all", both_eyes=False, max_yaw=0)
 
@@ -307,7 +314,7 @@ def test_the_same_seed_draws_the_same(heads, tmp_path):
     assert not torch.equal(other[0].image, AFLW.open(heads, "all", both_eyes=False)[0].image)
 
 
-# ------------------------------------------------------------------------------------------------------------ the database
+# ------------------------------------------------------------------------------------- the database
 
 UNPACK = "unpack the archive aflw-db again"
 DATABASE = [  # (sql, piece of the sentence)
@@ -387,10 +394,12 @@ DATABASE = [  # (sql, piece of the sentence)
     ),
     (
         "INSERT INTO FeatureCoords VALUES (39341, 1, 5.0, 5.0, 4)",
-        "table FeatureCoords has 2 rows for face_id 39341 and LeftBrowLeftCorner; remove all but one",
+        "table FeatureCoords has 2 rows for face_id 39341 and LeftBrowLeftCorner; "
+        "remove all but one",
     ),
     (
-        "CREATE TABLE G AS SELECT * FROM Faces; DROP TABLE Faces; CREATE TABLE Faces AS SELECT * FROM G UNION ALL SELECT * FROM G WHERE face_id = 39345",
+        "CREATE TABLE G AS SELECT * FROM Faces; DROP TABLE Faces; CREATE TABLE Faces AS SELECT "
+        "* FROM G UNION ALL SELECT * FROM G WHERE face_id = 39345",
         "table Faces has face_id 39345 more than once",
     ),
     ("UPDATE FaceRect SET w = -4 WHERE face_id = 39346", "the rectangle ("),
@@ -521,7 +530,7 @@ def test_a_photograph_of_another_size(root):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ the list of nineteen
+# ----------------------------------------------------------------------------- the list of nineteen
 
 
 def put(name, index, value):
@@ -615,7 +624,7 @@ def test_a_rectangle_outside_its_photograph_is_told_by_counts(root):
     assert "lies outside its photograph" in message(error) and "160x120" in str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------------------ the recropped release
+# ---------------------------------------------------------------------------- the recropped release
 
 RECROP = [
     ("aflw_test_images.txt", lambda t: "", "holds no line; unpack the release again"),
@@ -668,7 +677,7 @@ def test_damaged_keypoints(root, change, expected):
     assert expected in message(error)
 
 
-# ------------------------------------------------------------------------------------------------------------ options and places
+# ------------------------------------------------------------------------------- options and places
 
 
 @pytest.mark.parametrize(

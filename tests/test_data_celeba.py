@@ -1,4 +1,4 @@
-"""CelebA, twice: on drawn faces in its layout, always; on the real lists and 620 real aligned faces, where they are."""
+"""CelebA: on drawn faces in its layout, always; real lists and 620 real faces, where they are."""
 
 import shutil
 import time
@@ -48,7 +48,7 @@ def numbers(collection: CelebA) -> list[int]:
     return [int(name[:6]) for name in collection.faces.names[collection.rows]]
 
 
-# ------------------------------------------------------------------------------------------------------------- splits and filters
+# ------------------------------------------------------------------------------- splits and filters
 
 SPLITS = [  # (split, options, the pictures)
     ("train", {}, [1, 3, 6, 7, 9, 10, 11]),
@@ -75,7 +75,7 @@ def test_splits(drawn, split, options, expected):
 
 
 def test_the_papers_numbers():
-    "The constants that no fixture can vouch for (SCOPS, Sec. 4.1; alignment paper, Sec. 4.2; CelebA's and MAFL's readmes)."
+    "Constants no fixture vouches for (SCOPS, Sec. 4.1; alignment paper, Sec. 4.2; the readmes)."
     assert celeba.EXPECTED[("wild", 0.3, "test")][0] == {"train": 45609, "fit": 5379, "test": 283}
     assert (
         celeba.EXPECTED[("wild", 0.0, "test")][0]
@@ -194,7 +194,7 @@ def test_identities(drawn):
     assert CelebA.open(drawn)[0].category is None and CelebA.open(drawn).category_names == ()
 
 
-# ------------------------------------------------------------------------------------------------------------------------ samples
+# ------------------------------------------------------------------------------------------ samples
 
 
 def test_samples(drawn):
@@ -223,7 +223,7 @@ def test_samples(drawn):
 
 
 def test_landmarks_beyond_the_border():
-    "Rounding is put onto the border, on all four sides, in pixels of the list; what lies farther out is hidden and stays."
+    "Rounding is put onto the border, on all four sides; what lies farther out is hidden and stays."
     points = np.array(
         [
             [[-2, 50], [-3, 50], [50, -2], [50, -3], [50, 50]],
@@ -373,7 +373,7 @@ def test_deterministic(drawn, tmp_path):
     assert (other / "Anno" / BOXES.file).read_text() != (drawn / "Anno" / BOXES.file).read_text()
 
 
-# ---------------------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 LANDMARKS, BOX, PART, TRAIN, TEST = (
     "Anno/list_landmarks_celeba.txt",
@@ -382,7 +382,10 @@ LANDMARKS, BOX, PART, TRAIN, TEST = (
     "MAFL/training.txt",
     "MAFL/testing.txt",
 )
-READS = "each line reads <picture> <x_1> <y_1> <width> <height>, so correct it, or fetch list_bbox_celeba.txt again."
+READS = (
+    "each line reads <picture> <x_1> <y_1> <width> <height>, so correct it, "
+    "or fetch list_bbox_celeba.txt again."
+)
 PAGE = "CelebA's page (Large-scale CelebFaces Attributes Dataset, MMLAB)"
 
 
@@ -407,18 +410,21 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         LANDMARKS,
         None,
-        "{root}/Anno/list_landmarks_celeba.txt is missing, but the aligned variant's list is there; open it with variant=aligned, "
+        "{root}/Anno/list_landmarks_celeba.txt is missing, but the aligned variant's list is "
+        "there; open it with variant=aligned, "
         f"or fetch list_landmarks_celeba.txt from {PAGE}.",
     ),
     (
         BOX,
         None,
-        f"{{root}}/Anno/list_bbox_celeba.txt is missing; fetch list_bbox_celeba.txt from {PAGE} and put it there.",
+        f"{{root}}/Anno/list_bbox_celeba.txt is missing; fetch list_bbox_celeba.txt from {PAGE} "
+        "and put it there.",
     ),
     (
         TRAIN,
         None,
-        "{file} is missing; fetch training.txt from the page of MAFL (folder MAFL of the TCDCN project of Zhang et al.) and put it there.",
+        "{file} is missing; fetch training.txt from the page of MAFL (folder MAFL of the TCDCN "
+        "project of Zhang et al.) and put it there.",
     ),
     (
         BOX,
@@ -444,31 +450,38 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         LANDMARKS,
         lambda t: (
-            "1\n5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald\n000001.jpg -1 1 1 -1 -1\n"
+            "1\n"
+            "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald\n"
+            "000001.jpg -1 1 1 -1 -1\n"
         ),
-        "{file}, line 2: the columns are 5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes ... (5), not lefteye_x lefteye_y righteye_x righteye_y ... (10); "
+        "{file}, line 2: the columns are 5_o_Clock_Shadow Arched_Eyebrows Attractive "
+        "Bags_Under_Eyes ... (5), not lefteye_x lefteye_y righteye_x righteye_y ... (10); "
         "it seems to be another list, so fetch list_landmarks_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "",
-        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> <height>, so fetch list_bbox_celeba.txt again.",
+        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> "
+        "<height>, so fetch list_bbox_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "0\nimage_id x_1 y_1 width height\n",
-        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> <height>, "
+        "{file} holds no line about a picture; each should read <picture> <x_1> <y_1> <width> "
+        "<height>, "
         "so fetch list_bbox_celeba.txt again.",
     ),
     (
         BOX,
         lambda t: "<!DOCTYPE html><html>quota exceeded",
-        f"{{file}} is a web page, as a refused download leaves it; fetch list_bbox_celeba.txt again from {PAGE}.",
+        f"{{file}} is a web page, as a refused download leaves it; fetch list_bbox_celeba.txt "
+        f"again from {PAGE}.",
     ),
     (
         BOX,
         lambda t: "image_id,x_1,y_1,width,height\n000001.jpg,95,71,226,313\n",
-        f"{{file}} is a table with commas, as others than the authors distribute it; fetch list_bbox_celeba.txt from {PAGE}.",
+        f"{{file}} is a table with commas, as others than the authors distribute it; "
+        f"fetch list_bbox_celeba.txt from {PAGE}.",
     ),
     (
         BOX,
@@ -509,74 +522,88 @@ BAD = [  # (list, change or None to remove it, the sentence)
     (
         BOX,
         line(18, "000015.jpg 1 2 3 4"),
-        "{file}, line 18: 000015.jpg stands here for the second time, first in line 17; remove one of the two.",
+        "{file}, line 18: 000015.jpg stands here for the second time, first in line 17; "
+        "remove one of the two.",
     ),
     (
         BOX,
         line(18, "000003.jpg 1 2 3 4"),
-        "{file}, line 18: 000003.jpg stands here for the second time, first in line 5; remove one of the two.",
+        "{file}, line 18: 000003.jpg stands here for the second time, first in line 5; "
+        "remove one of the two.",
     ),
     (
         BOX,
         line(4, "../000002.jpg 1 2 3 4"),
-        "{file}, line 4: '../000002.jpg' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: '../000002.jpg' is not the name of a picture in the folder of "
+        "pictures; give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         line(4, "C:\\000002.jpg 1 2 3 4"),
-        "{file}, line 4: 'C:\\\\000002.jpg' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: 'C:\\\\000002.jpg' is not the name of a picture in the folder of "
+        "pictures; give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         line(4, "000002 1 2 3 4"),
-        "{file}, line 4: '000002' is not the name of a picture in the folder of pictures; give a plain name such as 000001.jpg.",
+        "{file}, line 4: '000002' is not the name of a picture in the folder of pictures; "
+        "give a plain name such as 000001.jpg.",
     ),
     (
         BOX,
         shorter,
-        "{file} has no line for 000016.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000016.jpg, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         BOX,
         lambda t: shorter(shorter(t)),
-        "{file} has no line for 000015.jpg and 1 others, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000015.jpg and 1 others, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         PART,
         line(2, None),
-        "{file} has no line for 000002.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{file} has no line for 000002.jpg, but list_landmarks_celeba.txt has; "
+        "fetch both lists again, or shorten the latter.",
     ),
     (
         PART,
         line(2, "000002.jpg 3"),
-        "{file}, line 2: <partition> is '3', not a whole number from 0 to 2; each line reads <picture> <partition>, "
+        "{file}, line 2: <partition> is '3', not a whole number from 0 to 2; "
+        "each line reads <picture> <partition>, "
         "so correct it, or fetch list_eval_partition.txt again.",
     ),
     (
         PART,
         line(2, "000002.jpg 0.5"),
-        "{file}, line 2: <partition> is '0.5', not a whole number from 0 to 2; each line reads <picture> <partition>, "
+        "{file}, line 2: <partition> is '0.5', not a whole number from 0 to 2; "
+        "each line reads <picture> <partition>, "
         "so correct it, or fetch list_eval_partition.txt again.",
     ),
     (
         TEST,
         lambda t: t + "000007.jpg\n",
-        "{file}: 000007.jpg is in training.txt as well; a picture is for fitting or for testing, so fetch both lists again.",
+        "{file}: 000007.jpg is in training.txt as well; a picture is for fitting or for "
+        "testing, so fetch both lists again.",
     ),
     (
         TEST,
         lambda t: t + "000014.jpg\n",
-        "{file}, line 4: 000014.jpg stands here for the second time, first in line 3; remove one of the two.",
+        "{file}, line 4: 000014.jpg stands here for the second time, first in line 3; "
+        "remove one of the two.",
     ),
     (
         TEST,
         lambda t: t + "000015.jpg 1\n",
-        "{file}, line 4: '000015.jpg 1' has 2 fields, not 1; each line reads <picture>, so correct it, or fetch testing.txt again.",
+        "{file}, line 4: '000015.jpg 1' has 2 fields, not 1; each line reads <picture>, "
+        "so correct it, or fetch testing.txt again.",
     ),
     (
         LANDMARKS,
         lambda t: t.replace("000003.jpg", "000020.jpg"),
-        "{root}/Anno/list_bbox_celeba.txt has no line for 000020.jpg, but list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
+        "{root}/Anno/list_bbox_celeba.txt has no line for 000020.jpg, but "
+        "list_landmarks_celeba.txt has; fetch both lists again, or shorten the latter.",
     ),
 ]
 
@@ -611,7 +638,8 @@ FETCH = "fetch the folders Anno, Eval and Img from CelebA's page"
         (
             lambda r: shutil.rmtree(r / "Img" / "img_celeba"),
             {},
-            r"Img/img_celeba is missing; fetch img_celeba.7z \(folder Img of CelebA's page\) and unpack it there.",
+            r"Img/img_celeba is missing; fetch img_celeba.7z \(folder Img of CelebA's page\) "
+            r"and unpack it there.",
         ),
         (
             lambda r: shutil.rmtree(r / "Img"),
@@ -621,7 +649,8 @@ FETCH = "fetch the folders Anno, Eval and Img from CelebA's page"
         (
             lambda r: (r / "Img" / "img_celeba" / "000003.jpg").unlink(),
             {},
-            "img_celeba lacks 1 of the 10 pictures of split 'train', the first is 000003.jpg; unpack img_celeba.7z",
+            "img_celeba lacks 1 of the 10 pictures of split 'train', the first is 000003.jpg; "
+            "unpack img_celeba.7z",
         ),
         (
             lambda r: (r / "Img" / "img_celeba" / "000003.jpg").write_bytes(b""),
@@ -694,7 +723,10 @@ def test_a_crop_of_an_aligned_picture_has_lost_its_landmarks(root):
     for act in (lambda: c[0], c.counts):
         with pytest.raises(
             InputError,
-            match="000001.jpg is 178x178 pixels, but aligned pictures are 178x218 or that frame resized as a whole",
+            match=(
+                "000001.jpg is 178x178 pixels, but aligned pictures are 178x218 or that frame "
+                "resized as a whole"
+            ),
         ):
             act()
 
@@ -708,7 +740,10 @@ def test_aligned_pictures_in_the_place_of_wild_ones(root):
     )
     with pytest.raises(
         InputError,
-        match=r"of 75 landmarks lie outside their pictures; .*img_celeba seems to hold other pictures",
+        match=(
+            r"of 75 landmarks lie outside their pictures; .*img_celeba seems to hold other "
+            r"pictures"
+        ),
     ):
         CelebA.open(root, min_face=0).counts()
 
@@ -762,7 +797,7 @@ def test_a_part_needs_only_its_landmarks_shortened(root):
         CelebA.open(root, min_face=0)
 
 
-# --------------------------------------------------------------------------------------------------------------- the largest list
+# --------------------------------------------------------------------------------- the largest list
 
 
 def test_two_hundred_thousand_lines(tmp_path):
@@ -781,7 +816,7 @@ def test_two_hundred_thousand_lines(tmp_path):
     assert (values == points).all() and names[162_769] == "162770.jpg"
 
 
-# ------------------------------------------------------------------------------------------------------------------ the real files
+# ----------------------------------------------------------------------------------- the real files
 
 
 def test_real_headers(shared_path):
@@ -847,7 +882,7 @@ LISTS = {
 
 @pytest.fixture(scope="module")
 def wild_lists(request) -> dict[str, tuple[list[str], np.ndarray]]:
-    "Split -> names and landmarks (N,5,2) of real pictures in the wild, filtered by SCOPS' rule elsewhere."
+    "Split -> names and landmarks (N,5,2) of real wild pictures, filtered by SCOPS' rule elsewhere."
     folder = request.getfixturevalue("shared_path")("data/celeba_wild_lists")
     found = {}
     for split, (name, _) in LISTS.items():
@@ -874,7 +909,7 @@ def with_others(names: list[str], others: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def wild_root(wild_lists, tmp_path_factory) -> Path:
-    "The lists laid out as CelebA's, with 300 pictures that the filter must take out: their box is just too small."
+    "Lists laid out as CelebA's, with 300 pictures whose box is just too small for the filter."
     root = tmp_path_factory.mktemp("wild") / "CelebA"
     points = {name: p for names, places in wild_lists.values() for name, p in zip(names, places)}
     small = [f"{n:06d}.jpg" for n in range(2, 162_000, 300) if f"{n:06d}.jpg" not in points][:300]
@@ -904,7 +939,7 @@ def wild_root(wild_lists, tmp_path_factory) -> Path:
 def test_real_wild_splits_have_the_same_names_in_the_same_order(
     wild_lists, wild_root, split, monkeypatch
 ):
-    "SCOPS' and the disentangling paper's pictures: 45 609, 5 379 and 283, as a public repository lists them."
+    "SCOPS' and the disentangling paper's pictures: 45 609, 5 379, 283, as publicly listed."
     monkeypatch.setattr(
         celeba, "missing_files", lambda folder, names: []
     )  # the pictures themselves are not at hand
@@ -917,7 +952,7 @@ def test_real_wild_splits_have_the_same_names_in_the_same_order(
 
 
 def test_real_wild_training_pictures_of_mafl_stay(wild_lists, wild_root, monkeypatch):
-    "MAFL's test pictures are left out of training, its training pictures are not, unless one asks for it."
+    "MAFL's test pictures are left out of training; its training pictures only if one asks for it."
     monkeypatch.setattr(celeba, "missing_files", lambda folder, names: [])
     names = {split: set(rows[0]) for split, rows in wild_lists.items()}
     assert not names["train"] & names["test"] and len(names["train"] & names["fit"]) == 4_394
@@ -938,7 +973,7 @@ def test_real_wild_faces_are_whole(wild_lists):
 
 
 def test_real_wild_floor(wild_lists, shared_path):
-    "The mean of MAFL's training landmarks, in pictures stretched to a square: what a method has to beat."
+    "The mean of MAFL's training landmarks, in stretched pictures: what a method has to beat."
     sizes = read_table(shared_path(f"data/celeba_wild_lists/{SIZES.file}"), SIZES)
     scale = {name: size[::-1] for name, size in zip(sizes.names.tolist(), sizes.values)}
     stretched = {
@@ -975,7 +1010,10 @@ def test_real_aligned_halves(real):
     }
     with pytest.raises(
         InputError,
-        match="list_landmarks_celeba.txt is missing, but the aligned variant's list is there; open it with variant=aligned",
+        match=(
+            "list_landmarks_celeba.txt is missing, but the aligned variant's list is there; "
+            "open it with variant=aligned"
+        ),
     ):
         CelebA.open(real)
     batch = next(batches(everything, 620))
@@ -991,7 +1029,7 @@ def test_real_aligned_halves(real):
 
 
 def test_real_landmarks_are_counted_from_zero(real):
-    "The dark disc of an eye, averaged over left and right eyes, lies half a pixel of the frame right of the published x: in the middle of its pixel."
+    "Averaged over both eyes, the dark disc lies half a pixel right of the published x."
     samples = list(CelebA.open(real, "all", variant="aligned"))
     images = torch.stack([s.image.mean(0) for s in samples])
     points = torch.stack([s.landmarks[:2] for s in samples])

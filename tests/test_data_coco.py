@@ -1,4 +1,4 @@
-"""Outlined parts: on drawn cars always, on sixty real cars where they are; every damage of the file has its sentence."""
+"""Outlined parts: on drawn cars always, on sixty real cars where they are; each damage is told."""
 
 import json
 import os
@@ -68,19 +68,23 @@ def runs(counts, size=None):
 DAMAGES = [  # (what is done to the file's content, the sentence after the file's name)
     (
         lambda d: d.clear(),
-        " has no list 'images', or an empty one; COCO's format needs images, categories and annotations.",
+        " has no list 'images', or an empty one; COCO's format needs images, "
+        "categories and annotations.",
     ),
     (
         lambda d: d.pop("annotations"),
-        " has no list 'annotations', or an empty one; COCO's format needs images, categories and annotations.",
+        " has no list 'annotations', or an empty one; COCO's format needs images, "
+        "categories and annotations.",
     ),
     (
         lambda d: d.update(images=[]),
-        " has no list 'images', or an empty one; COCO's format needs images, categories and annotations.",
+        " has no list 'images', or an empty one; COCO's format needs images, "
+        "categories and annotations.",
     ),
     (
         lambda d: d.update(categories={"id": 1}),
-        " has no list 'categories', or an empty one; COCO's format needs images, categories and annotations.",
+        " has no list 'categories', or an empty one; COCO's format needs images, "
+        "categories and annotations.",
     ),
     (
         lambda d: d["images"].insert(0, "car1.jpg"),
@@ -117,15 +121,18 @@ DAMAGES = [  # (what is done to the file's content, the sentence after the file'
     (put("images", 401, file_name=7), ", image 401: file_name is 7, not a file name" + CURE),
     (
         put("images", 401, file_name="/etc/car1.jpg"),
-        ", image 401: file_name '/etc/car1.jpg' leads out of the folder; name files relative to the one that holds annotations.json.",
+        ", image 401: file_name '/etc/car1.jpg' leads out of the folder; "
+        "name files relative to the one that holds annotations.json.",
     ),
     (
         put("images", 401, file_name="a\\..\\..\\car1.jpg"),
-        ", image 401: file_name 'a/../../car1.jpg' leads out of the folder; name files relative to the one that holds annotations.json.",
+        ", image 401: file_name 'a/../../car1.jpg' leads out of the folder; "
+        "name files relative to the one that holds annotations.json.",
     ),
     (
         put("images", 401, file_name="C:\\car1.jpg"),
-        ", image 401: file_name 'C:/car1.jpg' leads out of the folder; name files relative to the one that holds annotations.json.",
+        ", image 401: file_name 'C:/car1.jpg' leads out of the folder; "
+        "name files relative to the one that holds annotations.json.",
     ),
     (
         put("images", 402, file_name="JPEGImages/car1.jpg"),
@@ -151,11 +158,13 @@ DAMAGES = [  # (what is done to the file's content, the sentence after the file'
     ),
     (
         put("annotations", 1, segmentation=[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]),
-        ", annotation 1: segmentation holds 1.0 where a polygon [x1, y1, ...] should be; put brackets around it.",
+        ", annotation 1: segmentation holds 1.0 where a polygon [x1, y1, ...] should be; "
+        "put brackets around it.",
     ),
     (
         polygon(1, 1, 9, 1, 9),
-        ", annotation 1: polygon 0 has 5 numbers; an x or a y is missing, so correct it in the tool that wrote the file.",
+        ", annotation 1: polygon 0 has 5 numbers; an x or a y is missing, "
+        "so correct it in the tool that wrote the file.",
     ),
     (
         polygon(1, 1, 9, 1, "9", 9),
@@ -197,8 +206,8 @@ DAMAGES = [  # (what is done to the file's content, the sentence after the file'
     ),
     (
         runs([4, 4], [9, 9]),
-        ", annotation 1: its run lengths are for size [9, 9], but the image is [{H}, {W}] (height, width)"
-        + CURE,
+        ", annotation 1: its run lengths are for size [9, 9], "
+        "but the image is [{H}, {W}] (height, width)" + CURE,
     ),
     (
         runs([4, 4]),
@@ -241,7 +250,8 @@ FILES = [  # (what is done to the folder, part of the sentence)
     ),
     (
         lambda r: (r / "annotations.json").write_text("[]"),
-        "annotations.json holds a list, not COCO's object with images, categories and annotations; give another file.",
+        "annotations.json holds a list, not COCO's object with images, "
+        "categories and annotations; give another file.",
     ),
     (
         lambda r: (r / "annotations.json").write_bytes(b"\xff\xfe\x00"),
@@ -249,19 +259,23 @@ FILES = [  # (what is done to the folder, part of the sentence)
     ),
     (
         lambda r: (r / "annotations.json").unlink(),
-        "holds none of annotations.json, _annotations.coco.json, nor do folders named train or test in it; the car parts",
+        "holds none of annotations.json, _annotations.coco.json, nor do folders named train or "
+        "test in it; the car parts",
     ),
     (
         lambda r: shutil.rmtree(r),
-        "is not there; the car parts used in this book are in the repository dsmlr/Car-Parts-Segmentation",
+        "is not there; the car parts used in this book are in the repository "
+        "dsmlr/Car-Parts-Segmentation",
     ),
     (
         lambda r: (r / "JPEGImages" / "car2.jpg").unlink(),
-        "lacks 1 of the 5 photographs that annotations.json annotates, the first is JPEGImages/car2.jpg; copy them there",
+        "lacks 1 of the 5 photographs that annotations.json annotates, "
+        "the first is JPEGImages/car2.jpg; copy them there",
     ),
     (
         lambda r: shutil.rmtree(r / "JPEGImages"),
-        "lacks 5 of the 5 photographs that annotations.json annotates, the first is JPEGImages/car1.jpg; copy them there",
+        "lacks 5 of the 5 photographs that annotations.json annotates, "
+        "the first is JPEGImages/car1.jpg; copy them there",
     ),
     (
         lambda r: (r / "JPEGImages" / "car1.jpg").write_bytes(b""),
@@ -287,7 +301,8 @@ OPTIONS = [
     (dict(size=0), "The size is 0; it must be at least one pixel."),
     (
         dict(groups="sides"),
-        "There is no grouping 'sides'; choose none, mirrored, or a JSON file with {new name: [names]}.",
+        "There is no grouping 'sides'; choose none, mirrored, or a JSON file with {new name: "
+        "[names]}.",
     ),
     (
         dict(groups={"door": ["door"]}),
@@ -307,19 +322,23 @@ OPTIONS = [
     ),
     (
         dict(min_part=-1),
-        "min_part (-1) must not be negative; min_box (0.0) and test_share (0.25) are shares in [0, 1].",
+        "min_part (-1) must not be negative; min_box (0.0) and test_share (0.25) are shares in "
+        "[0, 1].",
     ),
     (
         dict(min_box=1.2),
-        "min_part (0.0) must not be negative; min_box (1.2) and test_share (0.25) are shares in [0, 1].",
+        "min_part (0.0) must not be negative; min_box (1.2) and test_share (0.25) are shares "
+        "in [0, 1].",
     ),
     (
         dict(test_share=2),
-        "min_part (0.0) must not be negative; min_box (0.0) and test_share (2) are shares in [0, 1].",
+        "min_part (0.0) must not be negative; min_box (0.0) and test_share (2) are shares in "
+        "[0, 1].",
     ),
     (
         dict(min_part=1e6),
-        "No picture is left in split 'all': 0 in all splits, 60 outlines too small, 6 pictures without outlines, 0 objects too small; ask for less",
+        "No picture is left in split 'all': 0 in all splits, 60 outlines too small, "
+        "6 pictures without outlines, 0 objects too small; ask for less",
     ),
     (dict(split="test", test_share=0.0), "No picture is left in split 'test': 5 in all splits"),
 ]
@@ -336,14 +355,17 @@ def test_without_a_folder(monkeypatch):
     monkeypatch.delenv("PARTBOOK_COCO", raising=False)
     with pytest.raises(
         InputError,
-        match="not part of this book; the car parts .* in the repository dsmlr/Car-Parts-Segmentation .*PARTBOOK_COCO",
+        match=(
+            "not part of this book; the car parts .* in the repository "
+            "dsmlr/Car-Parts-Segmentation .*PARTBOOK_COCO"
+        ),
     ):
         CocoParts.open()
     assert not CocoParts.present()
 
 
 def test_what_is_no_error(root):
-    "Windows slashes, ids in any order, corners a little outside, polygons without area, whole numbers, True for one, blanks around names."
+    "Windows slashes, ids in any order, corners outside, flat polygons, True for one, blanks."
     path = root / "annotations.json"
     data = json.loads(path.read_text())
     for image in data["images"]:
@@ -408,13 +430,19 @@ def test_splits_of_two_folders(cars, tmp_path):
     path.write_text(text.replace("hood", "bonnet"))
     with pytest.raises(
         InputError,
-        match="has other categories than .*annotations.json; give both files the same list of categories",
+        match=(
+            "has other categories than .*annotations.json; give both files the same list of "
+            "categories"
+        ),
     ):
         CocoParts.open(two)
     path.unlink()
     with pytest.raises(
         InputError,
-        match="has annotations for only one split, test; add those for train, or give the one folder itself",
+        match=(
+            "has annotations for only one split, test; add those for train, "
+            "or give the one folder itself"
+        ),
     ):
         CocoParts.open(two)
 
@@ -582,7 +610,7 @@ def test_written_labels_come_back(tmp_path):
         write_coco(tmp_path, [Sample(torch.rand(3, 4, 4), "bare")], ("a",))
 
 
-# ------------------------------------------------------------------------------------------------------------- the real cars
+# ------------------------------------------------------------------------------------ the real cars
 
 
 @pytest.fixture(scope="module")

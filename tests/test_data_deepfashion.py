@@ -1,4 +1,7 @@
-"""DeepFashion, on drawn figures in its layout: what is read, and one sentence for each kind of damage. No real file of it was at hand."""
+"""DeepFashion, on drawn figures in its layout: what is read, and one sentence for each damage.
+
+No real file of it was at hand.
+"""
 
 import json
 import shutil
@@ -7,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message
+from painters.deepfashion import write_deepfashion_fixture
 from PIL import Image
 
-from helpers import message
 from partbook.core import InputError
+from partbook.data.sample import Sample, batches, collections
 from partbook.readers import deepfashion as module
-from painters.deepfashion import write_deepfashion_fixture
 from partbook.readers.deepfashion import (
     COLOURS,
     GROUPS,
@@ -27,7 +31,6 @@ from partbook.readers.deepfashion import (
     segment_name,
     view_of,
 )
-from partbook.data.sample import Sample, batches, collections
 
 PALETTE = np.array(list(COLOURS.values()), dtype=np.uint8)
 LIST, ITEMS = "Eval/list_eval_partition.txt", "Anno/list_item_inshop.txt"
@@ -59,7 +62,7 @@ def first(root: Path) -> Path:
     return root / IMAGES / DeepFashion.open(root, "all").entries[0].path
 
 
-# ------------------------------------------------------------------------------------------------------------ colours
+# ------------------------------------------------------------------------------------------ colours
 
 
 def test_the_published_table():
@@ -73,7 +76,10 @@ def test_the_published_table():
         (245, 222, 179),
     )
     assert (NAMES[0], NAMES[4], NAMES[14]) == ("background", "dress", "skin")
-    table = "0-0-0 255-250-250 250-235-215 70-130-180 16-78-139 255-250-205 255-140-0 50-205-50 220-220-220 255-0-0 127-255-212 0-100-0 255-255-0"
+    table = (
+        "0-0-0 255-250-250 250-235-215 70-130-180 16-78-139 255-250-205 255-140-0 50-205-50 "
+        "220-220-220 255-0-0 127-255-212 0-100-0 255-255-0"
+    )
     assert [
         "-".join(map(str, c)) for c in COLOURS.values()
     ] == f"{table} 211-211-211 144-238-144 245-222-179".split()
@@ -93,7 +99,8 @@ def test_every_colour_has_its_label():
         (
             (0, 0, 1),
             0,
-            "pixel (2, 1) has colour (0, 0, 1), which is none of the sixteen; the nearest is background (0, 0, 0) at a distance of 1",
+            "pixel (2, 1) has colour (0, 0, 1), which is none of the sixteen; "
+            "the nearest is background (0, 0, 0) at a distance of 1",
         ),
         (
             (0, 0, 255),
@@ -127,7 +134,10 @@ def test_several_unknown_colours_are_counted():
         labels_of(picture)
     with pytest.raises(
         InputError,
-        match=r"pixel \(3, 2\) has colour \(9, 9, 9\), which is none of the sixteen; .* at a distance of 16",
+        match=(
+            r"pixel \(3, 2\) has colour \(9, 9, 9\), which is none of the sixteen; "
+            r".* at a distance of 16"
+        ),
     ):
         labels_of(picture, near=4)
     assert not labels_of(picture, near=16).any()
@@ -228,7 +238,7 @@ def test_damaged_parsings(root, damage, expected):
             figures.counts()
 
 
-# ------------------------------------------------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 def test_splits(figures):
@@ -395,7 +405,7 @@ def test_near_for_a_whole_collection(root):
     assert torch.equal(repaired[0].parts, original) and repaired.counts()["parsed images"] == 9
 
 
-# ------------------------------------------------------------------------------------------------------------ geometry
+# ----------------------------------------------------------------------------------------- geometry
 
 
 def ramp(H, W) -> Sample:
@@ -448,7 +458,7 @@ def test_other_fits(figures):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ lists
+# -------------------------------------------------------------------------------------------- lists
 
 
 def line(number, text):
@@ -576,7 +586,8 @@ JSON = [
     (
         "train",
         lambda t: t.replace("/01_1_front", "/77_1_front"),
-        "lacks 1 of the 9 photographs of the COCO files, the first is WOMEN/Dresses/id_00000001/77_1_front.jpg",
+        "lacks 1 of the 9 photographs of the COCO files, the first is "
+        "WOMEN/Dresses/id_00000001/77_1_front.jpg",
     ),
     (
         "query",
@@ -643,7 +654,7 @@ def test_small_readers(figures):
     assert segment_name("MEN/a.b/02_1_front.jpg") == "MEN/a.b/02_1_front_segment.png"
 
 
-# ------------------------------------------------------------------------------------------------------------ files and options
+# -------------------------------------------------------------------------------- files and options
 
 
 def test_missing_files(root):

@@ -1,4 +1,4 @@
-"""The drawn faces: the same bits everywhere, annotations that fit the drawing, colours that do not tell, features that do."""
+"""Drawn faces: the same bits always, fitting annotations; features tell parts, colours do not."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the drawn figures promise: the same bits always, joints on their limbs, parts that colours do not tell and descriptors do."""
+"""Drawn figures: the same bits always, joints on limbs; descriptors tell parts, colours do not."""
 
 import pytest
 import torch

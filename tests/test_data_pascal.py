@@ -1,4 +1,4 @@
-"""PASCAL: the chapter's collection on a drawn folder in the original layout, on many kinds of damage, and on real photographs where they are."""
+"""PASCAL: a drawn folder in the original layout, damage, and real photographs where they are."""
 
 import shutil
 from pathlib import Path
@@ -61,7 +61,7 @@ def root(drawn, tmp_path) -> Path:
     return Path(shutil.copytree(drawn, tmp_path / "VOC2010"))
 
 
-# ----------------------------------------------------------------------------------------------------------- damage and its sentence
+# -------------------------------------------------------------------------- damage and its sentence
 
 
 def content(value: bytes | str):
@@ -158,7 +158,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         gone,
         {},
-        "{root}/Annotations_Part lacks 1 of 2 part files that are needed, the first is 2008_000001.mat; unpack PASCAL-Part again, or shorten the lists.",
+        "{root}/Annotations_Part lacks 1 of 2 part files that are needed, "
+        "the first is 2008_000001.mat; unpack PASCAL-Part again, or shorten the lists.",
     ),
     (
         "mat empty",
@@ -172,70 +173,80 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         cut(100),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat cut after the header",
         MAT,
         cut(128),
         {},
-        "{file} has no variable 'anno'; it is another file, or damaged, so unpack PASCAL-Part again.",
+        "{file} has no variable 'anno'; it is another file, or damaged, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat cut early",
         MAT,
         cut(300),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat cut in the middle",
         MAT,
         lambda path: cut(path.stat().st_size // 2)(path),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat cut at the end",
         MAT,
         lambda path: cut(path.stat().st_size - 9)(path),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat is text",
         MAT,
         content("see the other folder\n" * 20),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat is a web page",
         MAT,
         content("<html>404</html>"),
         {},
-        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, so unpack PASCAL-Part again.",
+        "{file} cannot be read as a MATLAB file (*); it is truncated or something else, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mat in format 7.3",
         MAT,
         content(V73),
         {},
-        "{file} is a MATLAB file of version 7.3, not 5 to 7; save it again with MATLAB's option '-v7'.",
+        "{file} is a MATLAB file of version 7.3, not 5 to 7; save it again with MATLAB's "
+        "option '-v7'.",
     ),
     (
         "mat without anno",
         MAT,
         saved(objects=1),
         {},
-        "{file} has no variable 'anno'; it is another file, or damaged, so unpack PASCAL-Part again.",
+        "{file} has no variable 'anno'; it is another file, or damaged, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "anno is a number",
         MAT,
         saved(anno=3.0),
         {},
-        "{file}: anno is an array 1x1 of float64, not a structure with fields imname, objects{part}",
+        "{file}: anno is an array 1x1 of float64, not a structure with fields imname, "
+        "objects{part}",
     ),
     (
         "anno is text",
@@ -263,7 +274,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         saved(anno={"imname": "2008_000002", "objects": []}),
         {},
-        "{file} tells of image 2008_000002, not of 2008_000001; it was renamed or mixed up, so unpack PASCAL-Part again.",
+        "{file} tells of image 2008_000002, not of 2008_000001; it was renamed or mixed up, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "image's name is a number",
@@ -277,7 +289,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         saved(anno={"imname": NAME, "objects": [1.0, 2.0]}),
         {},
-        "{file}: anno.objects is an array 1x2 of float64, not a structure with fields class, class_ind, mask, parts{part}",
+        "{file}: anno.objects is an array 1x2 of float64, not a structure with fields class, "
+        "class_ind, mask, parts{part}",
     ),
     (
         "unknown class",
@@ -305,7 +318,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         put("class_ind", 12.0),
         {},
-        "{file}, object 1: class_ind is 12, but horse is class 13 (classes are counted from 1, not from 0){part}",
+        "{file}, object 1: class_ind is 12, but horse is class 13 (classes are counted from 1, "
+        "not from 0){part}",
     ),
     (
         "another class's number",
@@ -333,28 +347,32 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         put("mask", None),
         {},
-        "{file}: anno.objects has no field mask; it needs class, class_ind, mask, parts, so unpack PASCAL-Part again.",
+        "{file}: anno.objects has no field mask; it needs class, class_ind, mask, parts, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "no parts field",
         MAT,
         put("parts", None),
         {},
-        "{file}: anno.objects has no field parts; it needs class, class_ind, mask, parts, so unpack PASCAL-Part again.",
+        "{file}: anno.objects has no field parts; it needs class, class_ind, mask, parts, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "mask is empty",
         MAT,
         put("mask", np.zeros((0, 0))),
         {},
-        "{file}, object 1: the mask is an array 0x0 of float64, not an array of zeros and ones of the photograph's size{part}",
+        "{file}, object 1: the mask is an array 0x0 of float64, not an array of zeros and ones "
+        "of the photograph's size{part}",
     ),
     (
         "mask turned",
         MAT,
         edited(lambda o: o | {"mask": MASK.T, "parts": []}),
         MASKED,
-        "{root}/JPEGImages/2008_000001.jpg is 128x96 pixels, but its masks are 96x128 (it is turned on its side){both}",
+        "{root}/JPEGImages/2008_000001.jpg is 128x96 pixels, but its masks are 96x128 (it is "
+        "turned on its side){both}",
     ),
     (
         "mask of another size",
@@ -375,7 +393,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         put("mask", np.ones((96, 128, 3))),
         {},
-        "{file}, object 1: the mask is an array 96x128x3 of float64, not an array of zeros and ones of the photograph's size{part}",
+        "{file}, object 1: the mask is an array 96x128x3 of float64, not an array of zeros and "
+        "ones of the photograph's size{part}",
     ),
     (
         "mask with a two",
@@ -403,14 +422,16 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         put("mask", "ones"),
         {},
-        "{file}, object 1: the mask is text, not an array of zeros and ones of the photograph's size{part}",
+        "{file}, object 1: the mask is text, not an array of zeros and ones of the "
+        "photograph's size{part}",
     ),
     (
         "another class's part",
         MAT,
         with_part(part_name="wheel_1", mask=MASK),
         {},
-        "{file}, object 1 (horse), part 1: 'wheel_1' is not a part of a horse; its parts are {horse}.",
+        "{file}, object 1 (horse), part 1: 'wheel_1' is not a part of a horse; "
+        "its parts are {horse}.",
     ),
     (
         "part in capitals",
@@ -424,7 +445,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         with_part(mask=MASK),
         {},
-        "{file}, object 1 (horse): parts has no field part_name; it needs part_name, mask, so unpack PASCAL-Part again.",
+        "{file}, object 1 (horse): parts has no field part_name; it needs part_name, mask, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "part's name is a number",
@@ -438,21 +460,24 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         MAT,
         with_part(part_name="head"),
         {},
-        "{file}, object 1 (horse): parts has no field mask; it needs part_name, mask, so unpack PASCAL-Part again.",
+        "{file}, object 1 (horse): parts has no field mask; it needs part_name, mask, "
+        "so unpack PASCAL-Part again.",
     ),
     (
         "part's mask turned",
         MAT,
         with_part(part_name="head", mask=MASK.T),
         {},
-        "{file}, object 1 (horse), part head: the mask is 96x128 pixels, but others of the file 128x96 (it is turned on its side){part}",
+        "{file}, object 1 (horse), part head: the mask is 96x128 pixels, "
+        "but others of the file 128x96 (it is turned on its side){part}",
     ),
     (
         "part's mask of another size",
         MAT,
         with_part(part_name="head", mask=MASK[1:]),
         {},
-        "{file}, object 1 (horse), part head: the mask is 128x95 pixels, but others of the file 128x96{part}",
+        "{file}, object 1 (horse), part head: the mask is 128x95 pixels, "
+        "but others of the file 128x96{part}",
     ),
     (
         "part of a chair",
@@ -466,7 +491,9 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         TRAIN,
         gone,
         {},
-        "{file} is missing, which split 'train' needs; the lists that are there: Main/trainval, Main/val, Segmentation/train, Segmentation/trainval, Segmentation/val, so choose lists and split among them, or unpack the archive again.",
+        "{file} is missing, which split 'train' needs; the lists that are there: "
+        "Main/trainval, Main/val, Segmentation/train, Segmentation/trainval, Segmentation/val, "
+        "so choose lists and split among them, or unpack the archive again.",
     ),
     ("list without a line", TRAIN, content("\n  \n"), {}, "{file} holds no image name{voc}"),
     (
@@ -481,28 +508,32 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         TRAIN,
         text(lambda t: t + NAME),
         {},
-        "{file}, line 5: 2008_000001 stands here for the second time, first in line 1; remove one of the two.",
+        "{file}, line 5: 2008_000001 stands here for the second time, first in line 1; "
+        "remove one of the two.",
     ),
     (
         "two names in a line",
         TRAIN,
         text(lambda t: t.replace("\n", " ", 1)),
         {},
-        "{file}, line 1: '2008_000001 2008_000002' has 2 fields, not one image name; a class's list (horse_train.txt) is no list of images.",
+        "{file}, line 1: '2008_000001 2008_000002' has 2 fields, not one image name; "
+        "a class's list (horse_train.txt) is no list of images.",
     ),
     (
         "a class's list",
         TRAIN,
         content(f"{NAME} -1\n"),
         {},
-        "{file}, line 1: '2008_000001 -1' has 2 fields, not one image name; a class's list (horse_train.txt) is no list of images.",
+        "{file}, line 1: '2008_000001 -1' has 2 fields, not one image name; "
+        "a class's list (horse_train.txt) is no list of images.",
     ),
     (
         "name with an ending",
         TRAIN,
         text(lambda t: t.replace("\n", ".jpg\n", 1)),
         {},
-        "{file}, line 1: '2008_000001.jpg' has an ending, but lists hold bare names like 2008_000008; remove the ending.",
+        "{file}, line 1: '2008_000001.jpg' has an ending, but lists hold bare names like "
+        "2008_000008; remove the ending.",
     ),
     (
         "name is a path",
@@ -516,7 +547,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         TRAIN,
         text(lambda t: t + "..\\..\\secret\n"),
         {},
-        "{file}, line 5: '..\\\\..\\\\secret' is a path, not the name of an image; remove the line.",
+        "{file}, line 5: '..\\\\..\\\\secret' is a path, not the name of an image; "
+        "remove the line.",
     ),
     (
         "name is dots",
@@ -530,14 +562,16 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         TRAIN,
         text(lambda t: t + "2010_000007\n"),
         ALL,
-        "{root}/ImageSets/Main: 2010_000007 is both in train.txt and in val.txt; remove it from one of the two.",
+        "{root}/ImageSets/Main: 2010_000007 is both in train.txt and in val.txt; "
+        "remove it from one of the two.",
     ),
     (
         "unknown image",
         TRAIN,
         text(lambda t: t + "2011_000001\n"),
         {},
-        "{root}/Annotations_Part lacks 1 of 3 part files that are needed, the first is 2011_000001.mat; unpack PASCAL-Part again, or shorten the lists.",
+        "{root}/Annotations_Part lacks 1 of 3 part files that are needed, "
+        "the first is 2011_000001.mat; unpack PASCAL-Part again, or shorten the lists.",
     ),
     (
         "flag of two",
@@ -565,7 +599,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         JPG,
         gone,
         {},
-        "{root}/JPEGImages lacks 1 of the photographs that are needed, the first is 2008_000001.jpg; unpack the archive again, or shorten the lists.",
+        "{root}/JPEGImages lacks 1 of the photographs that are needed, "
+        "the first is 2008_000001.jpg; unpack the archive again, or shorten the lists.",
     ),
     (
         "photograph of another size",
@@ -593,7 +628,8 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         XML,
         gone,
         NOT_OCCLUDED,
-        "{file} is missing; fetch the archive of VOC with its folder Annotations, or do not ask for marks (without).",
+        "{file} is missing; fetch the archive of VOC with its folder Annotations, "
+        "or do not ask for marks (without).",
     ),
     ("xml empty", XML, content(""), NOT_OCCLUDED, "{file} is not well-formed XML (*){voc}"),
     ("xml cut", XML, cut(200), NOT_OCCLUDED, "{file} is not well-formed XML (*){voc}"),
@@ -651,28 +687,32 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         XML,
         text(lambda t: t.replace("<xmax>113", "<xmax>3")),
         NOT_OCCLUDED,
-        "{file}, object 1 (horse): the box from (12, 7) to (3, 94) does not lie in the 128x96 image; correct it.",
+        "{file}, object 1 (horse): the box from (12, 7) to (3, 94) does not lie in the 128x96 "
+        "image; correct it.",
     ),
     (
         "box beyond the picture",
         XML,
         text(lambda t: t.replace("<ymax>94", "<ymax>98")),
         NOT_OCCLUDED,
-        "{file}, object 1 (horse): the box from (12, 7) to (113, 98) does not lie in the 128x96 image; correct it.",
+        "{file}, object 1 (horse): the box from (12, 7) to (113, 98) does not lie in the "
+        "128x96 image; correct it.",
     ),
     (
         "box before the picture",
         XML,
         text(lambda t: t.replace("<ymin>7", "<ymin>-1")),
         NOT_OCCLUDED,
-        "{file}, object 1 (horse): the box from (12, -1) to (113, 94) does not lie in the 128x96 image; correct it.",
+        "{file}, object 1 (horse): the box from (12, -1) to (113, 94) does not lie in the "
+        "128x96 image; correct it.",
     ),
     (
         "palette missing",
         KLASS,
         gone,
         VOC,
-        "{file} is missing; only images of ImageSets/Segmentation have masks, so use those lists (lists=Segmentation), or unpack the archive again.",
+        "{file} is missing; only images of ImageSets/Segmentation have masks, "
+        "so use those lists (lists=Segmentation), or unpack the archive again.",
     ),
     (
         "palette lost",
@@ -707,28 +747,32 @@ BAD = [  # (what, file, damage, options, the sentence; a * stands for words of a
         KLASS,
         lambda path: [pixels(lambda p: p.T)(path.parents[1] / f) for f in (KLASS, THING)],
         VOC,
-        "{root}/JPEGImages/2008_000001.jpg is 128x96 pixels, but its masks are 96x128 (it is turned on its side){both}",
+        "{root}/JPEGImages/2008_000001.jpg is 128x96 pixels, but its masks are 96x128 (it is "
+        "turned on its side){both}",
     ),
     (
         "object of two classes",
         KLASS,
         pixels(lambda p: np.where((p == 13) & (np.arange(128) > 60), 10, p)),
         VOC,
-        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [10, 13] of SegmentationClass, not exactly one{voc}",
+        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [10, "
+        "13] of SegmentationClass, not exactly one{voc}",
     ),
     (
         "object of no class",
         KLASS,
         pixels(lambda p: np.where(p == 13, 0, p)),
         VOC,
-        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [0] of SegmentationClass, not exactly one{voc}",
+        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [0] of "
+        "SegmentationClass, not exactly one{voc}",
     ),
     (
         "object all void",
         KLASS,
         pixels(lambda p: np.where(p == 13, 255, p)),
         VOC,
-        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [] of SegmentationClass, not exactly one{voc}",
+        "{root}/SegmentationObject/2008_000001.png: object 1 covers classes [] of "
+        "SegmentationClass, not exactly one{voc}",
     ),
 ]
 
@@ -772,7 +816,10 @@ def test_damage_is_seen_by_counts_without_decoding(root):
         horses[0]
 
 
-FETCH = "; fetch VOCtrainval_03-May-2010.tar of PASCAL VOC 2010, unpack it, and give its folder VOC2010 as --root or in PARTBOOK_PASCAL."
+FETCH = (
+    "; fetch VOCtrainval_03-May-2010.tar of PASCAL VOC 2010, unpack it, "
+    "and give its folder VOC2010 as --root or in PARTBOOK_PASCAL."
+)
 WRONG = [  # (options, the sentence)
     (
         dict(split="val"),
@@ -819,15 +866,18 @@ WRONG = [  # (options, the sentence)
     (dict(year=2011), "The year is 2011; it must be one of: 2010, 2012."),
     (
         dict(categories="boat"),
-        "{root} holds no sample of boat in split 'train' (no object at all); ask for less, or for other classes.",
+        "{root} holds no sample of boat in split 'train' (no object at all); ask for less, "
+        "or for other classes.",
     ),
     (
         dict(categories="chair"),
-        "{root} holds no sample of chair in split 'train' (1 objects of these classes; 1 too small, left out); ask for less, or for other classes.",
+        "{root} holds no sample of chair in split 'train' (1 objects of these classes; "
+        "1 too small, left out); ask for less, or for other classes.",
     ),
     (
         dict(categories="chair", area=0.01),
-        "{root} holds no sample of chair in split 'train' (1 objects of these classes; 1 too few parts, left out); ask for less, or for other classes.",
+        "{root} holds no sample of chair in split 'train' (1 objects of these classes; "
+        "1 too few parts, left out); ask for less, or for other classes.",
     ),
 ]
 
@@ -869,13 +919,16 @@ def test_missing_folders_say_what_to_fetch(root, tmp_path, monkeypatch):
     shutil.rmtree(root / "Annotations_Part")
     with pytest.raises(
         InputError,
-        match="Annotations_Part is missing; fetch trainval.tar.gz of PASCAL-Part .* or use VOC's own masks",
+        match=(
+            "Annotations_Part is missing; fetch trainval.tar.gz of PASCAL-Part .* or use VOC's "
+            "own masks"
+        ),
     ):
         PASCAL.open(root)
     assert len(PASCAL.open(root, "all", categories="horse", **VOC)) == 4
 
 
-# ------------------------------------------------------------------------------------------------------ what is read without a word
+# ---------------------------------------------------------------------- what is read without a word
 
 
 def columns(value):
@@ -931,7 +984,7 @@ def test_nothing_and_empty_objects(root):
 
 def test_masks_of_other_number_types(root):
     for kind in (bool, np.uint8, np.float64, np.int16):
-        edited(lambda o: o | {"mask": o["mask"].astype(kind)})(root / MAT)
+        edited(lambda o, kind=kind: o | {"mask": o["mask"].astype(kind)})(root / MAT)
         assert (
             read_mat(root / MAT)[0].mask.dtype == bool
             and read_mat(root / MAT)[0].mask.sum() == 3573
@@ -1024,7 +1077,7 @@ def test_the_lists_of_2012_may_name_images_without_part_file(root, tmp_path):
     assert len(PASCAL.open(tmp_path, categories="horse", year=2012)) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------- what samples are
+# --------------------------------------------------------------------------------- what samples are
 
 
 def test_the_papers_classes():
@@ -1141,7 +1194,7 @@ def block(h: int, w: int, H: int = 40, W: int = 50) -> np.ndarray:
 
 
 def test_area_thresholds_to_the_pixel(tmp_path):
-    "Contrastive code: (x1 - x0)(y1 - y0) strictly above the share. SCOPS: the box's area at least the share."
+    "Contrastive: (x1 - x0)(y1 - y0) strictly above the share. SCOPS: box area at least the share."
     sizes = {
         "a": (21, 11),
         "b": (21, 12),
@@ -1236,7 +1289,7 @@ def test_several_classes_number_their_parts_one_after_the_other(drawn):
 @pytest.mark.parametrize("overlap", ["first", "last"])
 @pytest.mark.parametrize("groups", ["fine", "coarse", {"front": ["head", "neck"]}])
 def test_labels_by_painting(drawn, groups, overlap):
-    "The rule written as a painter would: last to first, so that the first stays on top (and the other way round)."
+    "The rule as a painter would write it: last to first, so the first stays on top (or reversed)."
     horses = PASCAL.open(
         drawn, "all", categories="horse", groups=groups, overlap=overlap, mask="object", min_parts=0
     )
@@ -1352,7 +1405,7 @@ def test_a_box_of_another_class_is_no_match(root):
     assert len(PASCAL.open(root, categories="horse", without="occluded")) == 2
 
 
-# -------------------------------------------------------------------------------------------------------------- real photographs
+# --------------------------------------------------------------------------------- real photographs
 
 REAL = dict(lists="Segmentation", area=0.0)
 
@@ -1441,7 +1494,7 @@ def test_real_masks_against_vocs(real, real_objects):
 
 
 def test_real_parts_hidden_by_the_first(real_objects):
-    "The table of the chapter: pixels annotated, seen with the first of the file on top, and with the last."
+    "The chapter's table: pixels annotated, seen with the file's first on top, and with the last."
     table = {}
     for objects in real_objects.values():
         for o in (o for o in objects if o.parts):

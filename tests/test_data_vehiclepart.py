@@ -1,4 +1,4 @@
-"""VehicleSemanticPart on the fixture, which is all there is: no original file was at hand. Every damage has its sentence."""
+"""VehicleSemanticPart on the fixture (no original was at hand); every damage has its sentence."""
 
 import shutil
 from pathlib import Path
@@ -116,31 +116,38 @@ DAMAGES = [  # (what is done to the folder, part of the sentence)
     ),
     (
         line(2, "n02814533_10001 1"),
-        "car_train.txt, line 2: photograph n02814533_10001 and object 1 stands here for the second time, first in line 1",
+        "car_train.txt, line 2: photograph n02814533_10001 and object 1 stands here for the "
+        "second time, first in line 1",
     ),
     (
         line(2, "n02814533_10004 1"),
-        "car_test.txt and the list for training both name n02814533_10004; take it out of one of them.",
+        "car_test.txt and the list for training both name n02814533_10004; "
+        "take it out of one of them.",
     ),
     (
         line(2, "n02814533_77777 1"),
-        "Images/car_imagenet lacks 1 of the 6 files that the lists of the car name, the first is n02814533_77777.JPEG; unpack",
+        "Images/car_imagenet lacks 1 of the 6 files that the lists of the car name, "
+        "the first is n02814533_77777.JPEG; unpack",
     ),
     (
         line(2, "n02814533_10002 3"),
-        "Annotations/car_imagenet/n02814533_10002.mat tells of 1 object, but the list names number 3; objects are counted from 1",
+        "Annotations/car_imagenet/n02814533_10002.mat tells of 1 object, "
+        "but the list names number 3; objects are counted from 1",
     ),
     (
         remove(PHOTO),
-        "Images/car_imagenet lacks 1 of the 6 files that the lists of the car name, the first is n02814533_10005.JPEG; unpack",
+        "Images/car_imagenet lacks 1 of the 6 files that the lists of the car name, "
+        "the first is n02814533_10005.JPEG; unpack",
     ),
     (
         remove(OBJECT),
-        "Annotations/car_imagenet lacks 1 of the 6 files that the lists of the car name, the first is n02814533_10005.mat; unpack",
+        "Annotations/car_imagenet lacks 1 of the 6 files that the lists of the car name, "
+        "the first is n02814533_10005.mat; unpack",
     ),
     (
         remove(PARTS),
-        "car_imagenet/transfered lacks 1 of the 6 files that the lists of the car name, the first is n02814533_10005.mat; unpack",
+        "car_imagenet/transfered lacks 1 of the 6 files that the lists of the car name, "
+        "the first is n02814533_10005.mat; unpack",
     ),
     (
         remove("PASCAL3D+_sp/car_imagenet"),
@@ -166,7 +173,10 @@ DAMAGES = [  # (what is done to the folder, part of the sentence)
     (
         save(PARTS, anno=np.eye(3)),
         PARTS
-        + ": anno is a float64 table of shape (3, 3), not a cell array with a row for each object and two columns; copy the file again.",
+        + (
+            ": anno is a float64 table of shape (3, 3), not a cell array with a row for each "
+            "object and two columns; copy the file again."
+        ),
     ),
     (
         save(PARTS, anno=cells(np.zeros((1, 9)))[:, :1]),
@@ -215,7 +225,8 @@ DAMAGES = [  # (what is done to the folder, part of the sentence)
     ),
     (
         save(OBJECT, record=objects(size={"width": 9, "height": 7})),
-        "pixels, but n02814533_10005.mat was written for 9x7; put the annotated picture there, not a resized one.",
+        "pixels, but n02814533_10005.mat was written for 9x7; put the annotated picture there, "
+        "not a resized one.",
     ),
     (
         save(OBJECT, record=objects(size={"width": 9})),
@@ -242,7 +253,8 @@ OPTIONS = [
     (dict(size=0), "The size is 0; it must be at least one pixel."),
     (
         dict(categories="boat"),
-        "VehiclePart has no vehicle 'boat'; choose among: aeroplane, bicycle, bus, car, motorbike, train, or all.",
+        "VehiclePart has no vehicle 'boat'; choose among: aeroplane, bicycle, bus, car, "
+        "motorbike, train, or all.",
     ),
     (dict(categories="car,car"), "A vehicle is named twice in 'car,car'; name each once."),
     (
@@ -277,7 +289,7 @@ def test_without_a_folder(monkeypatch, tmp_path, drawn):
 
 
 def test_what_is_no_error(root):
-    "Windows line ends, blank lines, no last line end, no stated size, MATLAB's small integers, and cells that lie down."
+    "Windows line ends, blank lines, no last line end, no size, small integers, cells lying down."
     (root / LIST).write_bytes((root / LIST).read_bytes().strip().replace(b"\n", b"\r\n\r\n"))
     savemat(root / OBJECT, {"record": objects(box=(11.0, 21.0, 120.0, 130.0))})
     table = np.array(
@@ -335,7 +347,7 @@ def test_counts(drawn):
 
 
 def test_the_object_is_the_one_named(drawn):
-    "Photograph 3 shows two cars; the list names the second, which faces right and lies further right."
+    "Photograph 3 shows two cars; the list names the second, further right and facing right."
     first, second = (
         read_object(drawn / OBJECT.replace("10005", "10003"), k, "car") for k in (1, 2)
     )

@@ -1,4 +1,4 @@
-"""Drawn vehicles: every box frames what can be seen of its part, the same seed gives the same bits, and colours do not give parts away."""
+"""Drawn vehicles: boxes frame what is seen of a part, seeds fix the bits, colours tell no parts."""
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_bits():
 
 
 def test_pinned():
-    "With other numbers every vehicle would be another vehicle, and yesterday's results about other pictures."
+    "Other numbers would draw other vehicles, and yesterday's results be about other pictures."
     s = Vehicles.open(size=32, seed=3)[7]
     counts, front = (
         torch.bincount(s.parts.flatten(), minlength=14).tolist(),
@@ -230,7 +230,8 @@ def test_samples_travel(mixed):
         (lambda: Vehicles.open(seed=-2), "The seed is -2; it must be zero or a positive integer."),
         (
             lambda: Vehicles.open(categories="boat"),
-            "There are no vehicles of the category 'boat'; choose one of: aeroplane, bicycle, bus, car, motorbike, train, or all.",
+            "There are no vehicles of the category 'boat'; choose one of: aeroplane, bicycle, "
+            "bus, car, motorbike, train, or all.",
         ),
         (
             lambda: Vehicles.open(split="test")[500],
@@ -243,7 +244,8 @@ def test_samples_travel(mixed):
         (lambda: Vehicles.open().batch([]), "A batch needs at least one index."),
         (
             lambda: pose_vehicle("boat"),
-            "There is no vehicle 'boat'; choose one of: aeroplane, bicycle, bus, car, motorbike, train.",
+            "There is no vehicle 'boat'; choose one of: aeroplane, bicycle, bus, car, "
+            "motorbike, train.",
         ),
         (lambda: pose_vehicle(facing="up"), "A vehicle cannot face 'up'; choose left or right."),
     ],
@@ -265,7 +267,7 @@ def cars():
 
 @pytest.mark.parametrize("features, least, most", [("equivariant", 30, 60), ("rgb", 2, 20)])
 def test_promise(cars, features, least, most):
-    "Descriptors find parts, colours do not: FG-NMI of k-means with K=6 on held-out cars, mean of three seeds."
+    "Descriptors find parts, colours do not: FG-NMI of k-means, K=6, held-out cars, three seeds."
     extractor, scores = load_extractor(features), []
     for seed in range(3):
         method = KMeans(

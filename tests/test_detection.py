@@ -1,4 +1,4 @@
-"""Detection metrics where a notebook is the wrong place: against the literal rules at random, invariances, empty cases, real landmarks, wrong input."""
+"""Detection metrics: the literal rules, invariances, empty cases, real landmarks, bad input."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ from partbook.methods.method import Method, Settings
 
 
 def voc(detections, truths, threshold=0.5, rule="all"):
-    "The challenge's procedure, one detection after another. detections: (score, picture, box); truths: picture -> boxes."
+    "The challenge's procedure; detections: (score, picture, box), truths: picture -> boxes."
     taken, right = set(), []
     for _, picture, box in sorted(detections, key=lambda d: -d[0]):
         overlaps = [float(iou(box, t)) for t in truths.get(picture, [])]
@@ -237,11 +237,11 @@ def test_naming_channels_prefers_the_whole_to_the_part():
     assert assign(torch.tensor([[torch.nan], [torch.nan]])).tolist() == [-1]
 
 
-# ---------------------------------------------------------------- protocols on a small hand-made collection
+# -------------------------------------------------------- protocols on a small hand-made collection
 
 
 class Wheels(Collection):
-    "Pictures twice as wide as high with 0 to 3 wheels and sometimes a door; red where a wheel's middle is, green for a door."
+    "Wide pictures with 0 to 3 wheels, sometimes a door; red at a wheel's middle, green at a door."
 
     part_names, landmark_names, eyes = ("wheel", "door", "wing"), ("first wheel", "door"), None
     size = (56, 112)
@@ -576,7 +576,7 @@ def test_wrong_input(call, message):
 
 
 def test_aligned_faces_can_be_detected_blindly(shared_path):
-    "What the chapter says about CelebA: 0.1 cannot be of the pupil distance, and of the picture it is easy."
+    "The chapter about CelebA: 0.1 cannot be of the pupil distance, and of the picture it is easy."
     lines = (
         shared_path("data/celeba_aligned_half/list_landmarks_align_celeba.txt")
         .read_text()

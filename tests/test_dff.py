@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from helpers import run
+
 from partbook.core import InputError
-from partbook.readers.cub import CUB
 from partbook.data.sample import Batch, Kept, View, collections
+from partbook.evaluation import speed as benchmarks
 from partbook.evaluation.protocols import CoSegmentation, object_view
 from partbook.evaluation.results import read_rows
 from partbook.features.extractor import load_extractor
 from partbook.features.foreground import learn_inside
-from partbook.evaluation import speed as benchmarks
 from partbook.methods.dff import DFF, DFFSettings, foreground_weights, project
 from partbook.methods.method import load_method, save_method
+from partbook.readers.cub import CUB
 
 QUICK = ["--set", "sample=600", "--set", "iterations=20", "--set", "restarts=1", "--no-baselines"]
 
@@ -212,7 +212,7 @@ def test_black_pictures(birds):
 
 
 def test_on_real_birds(shared_path):
-    "Parts of SqueezeNet features: not negative as they are; inside the guessed foreground the union of parts covers it better than everything does."
+    "SqueezeNet's parts are not negative; inside the guess their union beats labelling everything."
     phi = load_extractor("squeezenet1_1", shared_path("weights/squeezenet1_1_features.safetensors"))
     view = object_view(CUB.open(shared_path("data/CUB_200_2011"), "train"), 192)
     pictures = Kept(learn_inside(Kept(first(view, min(20, len(view)))), "component", phi))

@@ -1,4 +1,4 @@
-"""What the embedded default promises: held-out birds, three seeds, the descriptors find parts and colours do not."""
+"""The embedded default, held-out birds, three seeds: descriptors find parts and colours do not."""
 
 import pytest
 

@@ -143,7 +143,10 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
 def test_an_append_is_all_or_nothing(tmp_path):
     path = tmp_path / "log.csv"
     append_text(path, "step,L\n")
-    code = "import resource,sys; from partbook.files import append_text; resource.setrlimit(resource.RLIMIT_FSIZE,(100,100)); append_text(sys.argv[1], 'x'*500)"
+    code = (
+        "import resource,sys; from partbook.files import append_text; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE,(100,100)); append_text(sys.argv[1], 'x'*500)"
+    )
     found = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert (
         found.stderr.splitlines()[-1].startswith("partbook.core.InputError")
@@ -211,7 +214,13 @@ def test_ours_and_yours(tmp_path):
     assert sum(is_ours(p) for p in tmp_path.iterdir()) == 5
 
 
-HOLD = "import sys, time\nfrom partbook.files import only_run\nwith only_run(sys.argv[1], 'partbook first'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+HOLD = (
+    "import sys, time\n"
+    "from partbook.files import only_run\n"
+    "with only_run(sys.argv[1], 'partbook first'):\n"
+    "    print('held', flush=True)\n"
+    "    time.sleep(60)\n"
+)
 
 
 def test_a_killed_run_gives_its_folder_back(tmp_path):
@@ -232,11 +241,21 @@ def test_a_killed_run_gives_its_folder_back(tmp_path):
 
 
 def test_many_runs_one_folder(tmp_path):
-    "Of processes that ask at once, one at a time gets the folder; a lock file that is removed meanwhile misleads nobody."
+    "Of processes that ask at once, one at a time gets the folder, even if its lock is removed."
     code = (
-        "import sys, os\nfrom partbook.core import InputError\nfrom partbook.files import only_run\nwon = 0\n"
-        "for _ in range(200):\n    try:\n        with only_run(sys.argv[1]):\n            os.open(sys.argv[1] + '/busy', os.O_CREAT | os.O_EXCL)\n"
-        "            os.unlink(sys.argv[1] + '/busy')\n            won += 1\n    except InputError:\n        pass\nprint(won)"
+        "import sys, os\n"
+        "from partbook.core import InputError\n"
+        "from partbook.files import only_run\n"
+        "won = 0\n"
+        "for _ in range(200):\n"
+        "    try:\n"
+        "        with only_run(sys.argv[1]):\n"
+        "            os.open(sys.argv[1] + '/busy', os.O_CREAT | os.O_EXCL)\n"
+        "            os.unlink(sys.argv[1] + '/busy')\n"
+        "            won += 1\n"
+        "    except InputError:\n"
+        "        pass\n"
+        "print(won)"
     )
     tmp_path.joinpath("keep").touch()
     start = time.monotonic()

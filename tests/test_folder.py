@@ -299,7 +299,9 @@ def test_a_folder_of_nothing_but_heic(tmp_path):
         (tmp_path / f"IMG_{n}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(
         InputError,
-        match="holds no photograph; looked for .*; 3 HEIC files were not read: export them as JPEG.$",
+        match=(
+            "holds no photograph; looked for .*; 3 HEIC files were not read: export them as JPEG.$"
+        ),
     ):
         Folder.open(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Which pictures are these? A collection's identity survives a move and notices one changed byte."""
+"""Which pictures are these? An identity survives a move and notices one changed byte."""
 
 import os
 import shutil
@@ -116,9 +116,8 @@ def test_other_bytes_under_the_same_names(album, change):
     assert after["key"] != before["key"] and {k: v for k, v in after.items() if k != "key"} == {
         k: v for k, v in before.items() if k != "key"
     }
-    assert (
-        what_differs(before, after)
-        == "the photographs differ: their names are the same, but there is something else in the files"
+    assert what_differs(before, after) == (
+        "the photographs differ: their names are the same, but there is something else in the files"
     )
 
 

@@ -25,7 +25,7 @@ def test_published_check_points(shared_path):
 
 
 def test_trivial_baselines_on_real_birds(shared_path, root):
-    "The nine numbers of the contrastive paper's Table 1, to the printed digit; and the described baselines, which are lower."
+    "The nine numbers of the contrastive paper's Table 1, as printed; and baselines, lower ones."
     rows = cub_baselines(shared_path("data/CUB_200_2011"))
     paper = {
         r["method"]: r

@@ -1,4 +1,4 @@
-"""Loading ahead, cached pictures and cached features: the same samples, whoever makes them, and nothing stale."""
+"""Loading ahead, cached pictures, cached features: the same samples, and nothing stale."""
 
 import os
 import threading

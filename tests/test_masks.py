@@ -1,4 +1,4 @@
-"""Masks: one drawing in many files, held against the drawing; and what is said of masks of no use."""
+"""Masks: one drawing in many files, held against it; and what is said of masks of no use."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The folder of a model: settings that cannot be, records that were edited, files that do not belong together, a machine that stops."""
+"""The folder of a model: impossible settings, edited records, mixed files, a machine that stops."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import message, run, sentence
 from safetensors.torch import load_file, save_file
 
-from helpers import message, run, sentence
 from partbook.core import InputError
 from partbook.data.sample import collections, identity
 from partbook.files import is_ours
@@ -327,7 +327,10 @@ def test_the_tensors_of_another_run_are_noticed(model, tmp_path):
     shutil.copy(other / "model.safetensors", model)
     with pytest.raises(
         InputError,
-        match="model.safetensors is not the file that model.json was written with, so the two are of different models",
+        match=(
+            "model.safetensors is not the file that model.json was written with, "
+            "so the two are of different models"
+        ),
     ):
         load_method(model)
     shutil.copy(other / "model.json", model)

@@ -1,4 +1,4 @@
-"""Overlap metrics where a notebook is the wrong place: huge counts, every integer type, other devices, wrong input."""
+"""Overlap metrics: huge counts, every integer type, other devices, wrong input."""
 
 from fractions import Fraction
 

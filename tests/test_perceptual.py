@@ -33,7 +33,7 @@ def weights(shared_path):
 
 @pytest.fixture(scope="module")
 def photographs(shared_path):
-    "Twenty-four albatrosses at 224 pixels, the landmarks scaled with them: (24,3,224,224), (24,15,2), (24,15)."
+    "24 albatrosses at 224 pixels, landmarks scaled with them: (24,3,224,224), (24,15,2), (24,15)."
     root = shared_path(CUB)
     names = dict(line.split() for line in (root / "images.txt").read_text().splitlines()[:24])
     marks = np.array(
@@ -74,7 +74,7 @@ def test_file_gives_torchvisions_features(weights, photographs):
 
 
 def test_known_values(weights, photographs):
-    "Figures of these weights on these photographs; another decoder may move them in the third digit."
+    "Figures of these weights on these photographs; another decoder may move the third digit."
     layers = PerceptualNetwork("squeezenet1_1", ["conv1", "fire5", "fire8"], weights)(
         photographs[0][:4]
     )

@@ -287,7 +287,8 @@ def camera(path: Path, width: int, height: int, **how) -> None:
 MEASURE = """
 import resource, sys
 from partbook.data import pictures
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+unit = 1 if sys.platform == "darwin" else 1024
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 pictures.read_image(sys.argv[2] + ".small.jpg")
 before = peak()
 result = getattr(pictures, sys.argv[1])(sys.argv[2])

@@ -1,4 +1,4 @@
-"""Bad input to the readers of photographs: every row is one damage and the whole sentence that tells of it."""
+"""Bad input to the readers of photographs: a row is one damage and the sentence that tells it."""
 
 import io
 import os
@@ -37,10 +37,13 @@ def check(error: pytest.ExceptionInfo, expected: str, **names) -> None:
     assert "\n" not in message and message.endswith(".") and ". " not in message
 
 
-# ---------------------------------------------------------------------------------------------------------------- CUB: lists
+# --------------------------------------------------------------------------------------- CUB: lists
 
 AGAIN = "correct it, or unpack the archive again."
-FETCH = "fetch the archive CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011 (1.2 GB), unpack it, and give its folder as --root or in PARTBOOK_CUB."
+FETCH = (
+    "fetch the archive CUB_200_2011.tgz of Caltech-UCSD Birds-200-2011 (1.2 GB), unpack it, "
+    "and give its folder as --root or in PARTBOOK_CUB."
+)
 BOX = "<image id> <x> <y> <width> <height>"
 LOC = "<image id> <part id> <x> <y> <visible>"
 
@@ -106,13 +109,14 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "images.txt",
         line(2, "two 002.Drawn_Gull/bird_0002.jpg"),
-        "{file}, line 2: <image id> is 'two', not a whole number from 1; each line reads <image id> <path>, so "
-        + AGAIN,
+        "{file}, line 2: <image id> is 'two', not a whole number from 1; "
+        "each line reads <image id> <path>, so " + AGAIN,
     ),
     (
         "images.txt",
         line(2, "1 002.Drawn_Gull/bird_0002.jpg"),
-        "{file}, line 2: image id 1 stands here for the second time, first in line 1; remove one of the two.",
+        "{file}, line 2: image id 1 stands here for the second time, first in line 1; "
+        "remove one of the two.",
     ),
     (
         "images.txt",
@@ -122,20 +126,22 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "images.txt",
         line(3, "3 003.Drawn_Petrel/bird_0009.jpg"),
-        "{root}/images lacks 1 of the 4 photographs that images.txt lists, the first is 003.Drawn_Petrel/bird_0009.jpg; "
+        "{root}/images lacks 1 of the 4 photographs that images.txt lists, "
+        "the first is 003.Drawn_Petrel/bird_0009.jpg; "
         "unpack the archive again, shorten images.txt, or choose categories that are there.",
     ),
     (
         "images.txt",
         line(3, "3 009.No_Bird/bird_0003.jpg"),
-        "{root}/images lacks 1 of the 4 photographs that images.txt lists, the first is 009.No_Bird/bird_0003.jpg; "
+        "{root}/images lacks 1 of the 4 photographs that images.txt lists, "
+        "the first is 009.No_Bird/bird_0003.jpg; "
         "unpack the archive again, shorten images.txt, or choose categories that are there.",
     ),
     (
         "classes.txt",
         line(1, "0 001.Drawn_Albatross"),
-        "{file}, line 1: <class id> is '0', not a whole number from 1; each line reads <class id> <class name>, so "
-        + AGAIN,
+        "{file}, line 1: <class id> is '0', not a whole number from 1; "
+        "each line reads <class id> <class name>, so " + AGAIN,
     ),
     (
         "image_class_labels.txt",
@@ -150,7 +156,8 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "image_class_labels.txt",
         line(4, None),
-        "{file} has no line for image 4 (001.Drawn_Albatross/bird_0004.jpg); add it, or take the image out of images.txt.",
+        "{file} has no line for image 4 (001.Drawn_Albatross/bird_0004.jpg); add it, "
+        "or take the image out of images.txt.",
     ),
     (
         "train_test_split.txt",
@@ -161,12 +168,14 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "train_test_split.txt",
         line(1, None),
-        "{file} has no line for image 1 (001.Drawn_Albatross/bird_0001.jpg); add it, or take the image out of images.txt.",
+        "{file} has no line for image 1 (001.Drawn_Albatross/bird_0001.jpg); add it, "
+        "or take the image out of images.txt.",
     ),
     (
         "bounding_boxes.txt",
         line(2, None),
-        "{file} has no line for image 2 (002.Drawn_Gull/bird_0002.jpg); add it, or take the image out of images.txt.",
+        "{file} has no line for image 2 (002.Drawn_Gull/bird_0002.jpg); add it, "
+        "or take the image out of images.txt.",
     ),
     (
         "bounding_boxes.txt",
@@ -194,23 +203,26 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "bounding_boxes.txt",
         append("2 1 1 5 5"),
-        "{file}, line 5: image id 2 stands here for the second time, first in line 2; remove one of the two.",
+        "{file}, line 5: image id 2 stands here for the second time, first in line 2; "
+        "remove one of the two.",
     ),
     (
         "bounding_boxes.txt",
         line(2, "2 900.0 10.0 40.0 30.0"),
-        "{file}: the box (900, 10, 40, 30) of image 2 (002.Drawn_Gull/bird_0002.jpg, 149x114 pixels) lies outside the picture; correct it.",
+        "{file}: the box (900, 10, 40, 30) of image 2 (002.Drawn_Gull/bird_0002.jpg, "
+        "149x114 pixels) lies outside the picture; correct it.",
     ),
     (
         "bounding_boxes.txt",
         line(2, "2 -90.0 10.0 40.0 30.0"),
-        "{file}: the box (-90, 10, 40, 30) of image 2 (002.Drawn_Gull/bird_0002.jpg, 149x114 pixels) lies outside the picture; correct it.",
+        "{file}: the box (-90, 10, 40, 30) of image 2 (002.Drawn_Gull/bird_0002.jpg, "
+        "149x114 pixels) lies outside the picture; correct it.",
     ),
     (
         "parts/parts.txt",
         line(2, "b beak"),
-        "{file}, line 2: <part id> is 'b', not a whole number from 1; each line reads <part id> <part name>, so "
-        + AGAIN,
+        "{file}, line 2: <part id> is 'b', not a whole number from 1; each line reads <part "
+        "id> <part name>, so " + AGAIN,
     ),
     (
         "parts/part_locs.txt",
@@ -235,23 +247,27 @@ LISTS = [  # (file, change or None to remove it, the sentence)
     (
         "parts/part_locs.txt",
         line(17, "2 1 1.0 1.0 1"),
-        "{file}, line 17: image id 2 and part id 1 stands here for the second time, first in line 16; remove one of the two.",
+        "{file}, line 17: image id 2 and part id 1 stands here for the second time, "
+        "first in line 16; remove one of the two.",
     ),
     (
         "parts/part_locs.txt",
         line(17, None),
-        "{file} has no line for image 2 and part 2 (beak); add it (with visible 0 if the part is hidden), or unpack the archive again.",
+        "{file} has no line for image 2 and part 2 (beak); add it (with visible 0 if the part "
+        "is hidden), or unpack the archive again.",
     ),
     (
         "parts/part_locs.txt",
         line(17, "2 2 148.0 200.0 1"),
-        "{file}: part 2 (beak) of image 2 (002.Drawn_Gull/bird_0002.jpg, 149x114 pixels) is marked visible at (148, 200), outside the picture; "
+        "{file}: part 2 (beak) of image 2 (002.Drawn_Gull/bird_0002.jpg, "
+        "149x114 pixels) is marked visible at (148, 200), outside the picture; "
         "correct it, or mark it hidden.",
     ),
     (
         "parts/part_locs.txt",
         line(17, "2 2 -4.0 20.0 1"),
-        "{file}: part 2 (beak) of image 2 (002.Drawn_Gull/bird_0002.jpg, 149x114 pixels) is marked visible at (-4, 20), outside the picture; "
+        "{file}: part 2 (beak) of image 2 (002.Drawn_Gull/bird_0002.jpg, "
+        "149x114 pixels) is marked visible at (-4, 20), outside the picture; "
         "correct it, or mark it hidden.",
     ),
 ]
@@ -302,7 +318,8 @@ WHOLE_FOLDER = [  # (what happened to the folder, how it is opened, the sentence
         "folder instead of list",
         folder_for_list,
         {},
-        "{root}/classes.txt is missing; it belongs to the CUB_200_2011 folder, so unpack the archive again.",
+        "{root}/classes.txt is missing; it belongs to the CUB_200_2011 folder, "
+        "so unpack the archive again.",
     ),
     (
         "truncated photograph",
@@ -318,7 +335,10 @@ WHOLE_FOLDER = [  # (what happened to the folder, how it is opened, the sentence
         {},
         "{root}/"
         + MASK
-        + " is 5x4 pixels, but its photograph is 140x104; fetch the segmentations again, or remove the folder.",
+        + (
+            " is 5x4 pixels, but its photograph is 140x104; fetch the segmentations again, "
+            "or remove the folder."
+        ),
     ),
     (
         "unknown split",
@@ -337,7 +357,8 @@ WHOLE_FOLDER = [  # (what happened to the folder, how it is opened, the sentence
         "too strict",
         None,
         {"min_visible": 15},
-        "{root} holds no image of split 'all' with the categories and visibility asked for; ask for less.",
+        "{root} holds no image of split 'all' with the categories and visibility asked for; "
+        "ask for less.",
     ),
 ]
 
@@ -378,7 +399,7 @@ def test_cub_root(tmp_path, monkeypatch):
 
 
 def test_cub_tolerates_what_is_nobodys_fault(root, tmp_path):
-    "Other line ends, blank lines, no last line end, a byte-order mark, lines of other images, a landmark a pixel beyond the border."
+    "Other line ends, blank lines, a byte-order mark, other images, a landmark just outside."
     plain = list(CUB.open(root, "all"))
     for path in root.rglob("*.txt"):
         path.write_bytes(
@@ -404,7 +425,7 @@ def test_cub_tolerates_what_is_nobodys_fault(root, tmp_path):
     ]  # put onto the border
 
 
-# ---------------------------------------------------------------------------------------------- folders of one's own photographs
+# ----------------------------------------------------------------- folders of one's own photographs
 
 
 def zipped() -> bytes:
@@ -465,7 +486,8 @@ SKIPPED = [  # (name, content, why it is skipped)
     (
         "heights.tif",
         encoded("TIFF", mode="F"),
-        "its values lie in [0, 196], but float pictures are read in [0, 1]; save it again as 8-bit PNG",
+        "its values lie in [0, 196], but float pictures are read in [0, 1]; "
+        "save it again as 8-bit PNG",
     ),
 ]
 
@@ -548,7 +570,10 @@ def only_broken(folder):
     (folder / "a.jpg").write_bytes(b""), (folder / "b.jpg").write_text("b")
 
 
-NOTHING = "{root} holds no photograph; looked for files ending in .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .gif there and in its sub-folders."
+NOTHING = (
+    "{root} holds no photograph; looked for files ending in .jpg, .jpeg, .png, .webp, .bmp, "
+    ".tif, .tiff, .gif there and in its sub-folders."
+)
 FOLDERS = [
     ("empty", lambda folder: None, {}, NOTHING),
     ("no pictures", only_text, {}, NOTHING),
@@ -563,13 +588,16 @@ FOLDERS = [
         "masks for some",
         some_masks,
         {},
-        "{root}/masks has masks for 1 of 2 photographs; the first without one is b.png, so add {root}/masks/b.png (`partbook saliency` makes those that lack), or move the folder masks away.",
+        "{root}/masks has masks for 1 of 2 photographs; the first without one is b.png, "
+        "so add {root}/masks/b.png (`partbook saliency` makes those that lack), "
+        "or move the folder masks away.",
     ),
     (
         "mask of another size",
         turned_mask,
         {},
-        "{root}/masks/b.png is 40x60 pixels, but its photograph b.png is 60x40 (upright); save it in the photograph's size.",
+        "{root}/masks/b.png is 40x60 pixels, but its photograph b.png is 60x40 (upright); "
+        "save it in the photograph's size.",
     ),
     (
         "mask that is none",
@@ -604,7 +632,8 @@ def test_folder_that_is_none(tmp_path):
         (tmp_path / "nowhere", f"There is no folder {tmp_path}/nowhere; check the path."),
         (
             tmp_path / "a.png",
-            f"{tmp_path}/a.png is a file, not a folder; give the folder that holds the photographs.",
+            f"{tmp_path}/a.png is a file, not a folder; give the folder that holds the "
+            "photographs.",
         ),
     ]:
         with pytest.raises(InputError) as error:
@@ -616,7 +645,7 @@ def test_folder_that_is_none(tmp_path):
 
 @pytest.mark.skipif(not LINKS, reason="no symbolic links here")
 def test_links_and_pipes(tmp_path):
-    "Loops end, links are followed once, a broken link is skipped, and a pipe is never opened (reading one would wait for ever)."
+    "Loops end, links are followed once, broken ones skipped, and a pipe is never opened."
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "a.png").write_bytes(encoded())
     (tmp_path / "deep" / "er" / "up").symlink_to(tmp_path, target_is_directory=True)

@@ -1,4 +1,4 @@
-"""The command and the protocols on real files, where they are: faces, cars and what PASCAL-Part annotates."""
+"""The command and the protocols on real files, where they are: faces, cars, PASCAL-Part."""
 
 import json
 import os

@@ -37,7 +37,7 @@ def test_every_equation_of_the_papers_is_listed():
 
 
 def test_register_is_what_the_chapters_quote():
-    "Unknown numbers, second homes and equations above nothing raise here; anything else is a stale file."
+    "Unknown numbers, second homes, equations above nothing raise here; all else is a stale file."
     assert fill_register(ROWS, equations(ROOT)) == ROWS, "run: python -m partbook.book register"
 
 

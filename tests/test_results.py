@@ -1,4 +1,4 @@
-"""Results files that were edited by hand, folders that cannot be written to, several processes at once."""
+"""Results files edited by hand, folders that cannot be written to, several processes at once."""
 
 import os
 import shutil
@@ -89,7 +89,10 @@ def test_text_stays_text(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 def test_processes_may_append_at_once(tmp_path):
     path = tmp_path / "runs.csv"
-    script = "import sys; from partbook.evaluation.results import append_row; append_row(sys.argv[1], {'nmi': 1.0}, seed=int(sys.argv[2]))"
+    script = (
+        "import sys; from partbook.evaluation.results import append_row; "
+        "append_row(sys.argv[1], {'nmi': 1.0}, seed=int(sys.argv[2]))"
+    )
     runs = [
         subprocess.Popen([sys.executable, "-c", script, str(path), str(seed)]) for seed in range(2)
     ]
@@ -123,7 +126,7 @@ def test_results_are_found_from_below(tmp_path, monkeypatch):
     assert find_results("toy.csv") == tmp_path / "elsewhere" / "toy.csv"
 
 
-# ---------------------------------------------------------------- files of one's own, odd names, devices
+# ----------------------------------------------------------- files of one's own, odd names, devices
 
 ROW = {"method": "kmeans", "nmi": 41.25}
 
@@ -156,7 +159,8 @@ def refused(path, words):
         ("day\tweight\n1\t80\n", "has tabs between its columns"),
         (
             "nmi;versions.partbook\n1;0.1\n",
-            "has semicolons between its columns, as spreadsheets write them; save it as CSV with commas",
+            "has semicolons between its columns, as spreadsheets write them; "
+            "save it as CSV with commas",
         ),
     ],
 )
@@ -283,11 +287,12 @@ def test_a_full_disk_loses_no_row(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 def test_killed_appenders_lose_nothing(tmp_path):
-    "Four processes append; two are killed at some moment. Every row that was finished is there, each once, and all lines are whole."
+    "Four processes append, two are killed: every finished row is there once, all lines are whole."
     path = tmp_path / "runs.csv"
     script = (
         "import sys; from partbook.evaluation import results; results.revision = lambda _: 'x'\n"
-        "for n in range(20): results.append_row(sys.argv[1], {'who': int(sys.argv[2]), 'n': n}, command=''); print(n, flush=True)"
+        "for n in range(20): results.append_row(sys.argv[1], {'who': int(sys.argv[2]), 'n': "
+        "n}, command=''); print(n, flush=True)"
     )
     runs = [
         subprocess.Popen(

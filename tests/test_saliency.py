@@ -1,13 +1,13 @@
-"""Saliency: the command on one's own photographs, and real photographs beside guesses that look at nothing."""
+"""Saliency: the command on own photographs; real ones beside guesses that look at nothing."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from helpers import quick, run, sentence
 from PIL import Image
 
-from helpers import quick, run, sentence
 from partbook.data.folder import Folder
 from partbook.data.sample import collections
 from partbook.evaluation.foreground import measure_foregrounds, open_pictures
@@ -249,7 +249,7 @@ def test_too_few_photographs_for_a_component(album, capsys):
 
 
 def test_every_guess_on_real_photographs(shared_path):
-    "All objects of PASCAL's fourteen photographs, beside guesses that look at nothing; what results/saliency.csv records."
+    "PASCAL's fourteen photographs beside blind guesses, as results/saliency.csv records them."
     phi = load_extractor("squeezenet1_1", shared_path("weights/squeezenet1_1_features.safetensors"))
     rows = measure_foregrounds(
         *open_pictures("pascal", shared_path("data/VOCdevkit"), 320, 300), phi

@@ -1,4 +1,4 @@
-"""Training as its users meet it: real processes, killed and resumed, one or two of them, and the numbers they leave behind."""
+"""Training as users meet it: real processes, killed and resumed, and the numbers they leave."""
 
 import argparse
 import csv
@@ -141,7 +141,7 @@ def test_its_model_labels_new_pictures(alone, tmp_path):
 
 @pytest.mark.parametrize("after", [3, 17])
 def test_a_killed_run_resumes_to_the_same_bits(alone, tmp_path, after):
-    "SIGKILL as soon as `after` steps are in the log; the resumed run ends as the undisturbed one did."
+    "SIGKILL once `after` steps are in the log; the resumed run ends as the undisturbed one did."
     run = subprocess.Popen(
         [*PROGRAM, "discover", *TINY, "--out", str(tmp_path)],
         env=environment(),
@@ -177,7 +177,7 @@ def test_resuming_another_run_is_refused(alone, capsys):
 
 
 def test_two_processes_train_as_one_does(tmp_path):
-    "The same global batch, shared by two processes: the same loss curve, until rounding has had time to grow."
+    "Two processes share one global batch: the same loss curve, until rounding has grown."
     words = [*TINY, "--steps", "12"]
     subprocess.run(
         [*PROGRAM, "discover", *words, "--out", str(tmp_path / "one")],
@@ -280,8 +280,12 @@ def test_wrong_options_get_a_sentence(words, sentence, tmp_path, capsys):
 
 
 class Layers(Trained):
-    """A network with everything that a look could disturb: batch statistics, dropout, a module that never trains, the global random numbers.
-    Its parts are the pixels of about one brightness, each of one size; `gone` says during which steps a part's bias is minus infinity, or nearly."""
+    """A network with all that a look could disturb.
+
+    That is: batch statistics, dropout, a module that never trains, the global random numbers. Its
+    parts are the pixels of about one brightness, each of one size; `gone` says during which steps
+    a part's bias is minus infinity, or nearly.
+    """
 
     registered_name = "layers"
     cures = ("a smaller --set hunger",)
@@ -425,12 +429,13 @@ def test_the_sentence_names_several(little, capsys):
         in said[0]
     )
     assert (
-        "Step 8: parts 3 and 5 occur in none of 16 pictures since step 6; part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5 parts is left"
+        "Step 8: parts 3 and 5 occur in none of 16 pictures since step 6; "
+        "part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5 parts is left"
         in said[1]
     )
     assert (
-        "parts 1, 2, 3 and 5 occur in none of 16 pictures since step 2 and 6; part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5"
-        in said[2]
+        "parts 1, 2, 3 and 5 occur in none of 16 pictures since step 2 and 6; "
+        "part 4 has 100 % of the pixels, and nearly that since step 6; 1 of 5" in said[2]
     )
 
 
@@ -509,7 +514,7 @@ def test_a_part_that_was_back_is_named_again(capsys):
 
 @pytest.mark.parametrize("shift, labelled", [(-9.0, True), (-1e4, False)])
 def test_the_rule_of_scops_does_not_hide_the_dead(little, shift, labelled):
-    "A channel of which nothing is left but a little noise is labelled all over the picture (Sec. 3.1), and dead all the same."
+    "A channel of mere noise is labelled all over the picture (Sec. 3.1), and dead all the same."
     method = methods["scops"].build(methods["scops"].Settings(parts=4, size=16)).eval()
     scores = 5 * torch.randn(40, 5, 4, 4, generator=torch.Generator().manual_seed(0))
     method.logits = lambda images: scores
@@ -775,7 +780,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("moment", range(1, 19))
 def test_a_checkpoint_survives_a_stop_at_any_moment(album, whole, tmp_path, monkeypatch, moment):
-    "The process dies before its `moment`-th change of the disk; what is taken up ends as the undisturbed run."
+    "The process dies before its `moment`-th change of the disk; resumed, it ends undisturbed."
     count = 0
 
     def dying(act):
@@ -1229,9 +1234,9 @@ def test_a_step_is_measured_for_every_method(method, tmp_path, monkeypatch):
         50,
     )
     assert row["ratio"] == row["seconds_look"] / (50 * row["seconds_step"])
-    assert (
-        row["command"]
-        == f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write --results FOLDER"
+    assert row["command"] == (
+        f"python -m partbook.training.benchmarks look --method {method} --repeats 1 --write "
+        "--results FOLDER"
     )
 
 
@@ -1254,7 +1259,7 @@ def test_the_paper_sizes_of_each_method():
 
 
 def test_scops_resumes_in_the_middle_of_a_pass(tmp_path):
-    "What is remembered of a picture does not depend on the pictures it came with, which differ after a stop."
+    "What is kept of a picture depends on it alone: its company differs after a stop."
     from partbook.data.folder import Folder
     from partbook.features.foreground import learn_inside
 

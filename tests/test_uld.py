@@ -1,4 +1,4 @@
-"""Unsupervised landmarks from the command line: a short run, the same one interrupted, what it leaves behind, and settings that make no sense."""
+"""Unsupervised landmarks on the command line: a short run, interrupted too, and absurd settings."""
 
 import json
 

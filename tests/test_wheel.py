@@ -1,4 +1,4 @@
-"""The built wheel, installed away from the checkout, is complete: modules, shipped weights, the command."""
+"""The built wheel, installed away from the checkout, is complete: modules, weights, the command."""
 
 import os
 import shutil
@@ -73,7 +73,11 @@ def test_every_module_imports(installed):
         for p in sorted((ROOT / "partbook").rglob("*.py"))
         if p.name != "__init__.py"
     ]
-    code = f"import importlib, partbook\nfor n in {names}: importlib.import_module(n)\nprint(partbook.__file__)"
+    code = (
+        "import importlib, partbook\n"
+        f"for n in {names}: importlib.import_module(n)\n"
+        "print(partbook.__file__)"
+    )
     assert python(installed, code).strip().startswith(str(installed))
 
 
@@ -88,7 +92,10 @@ def test_shipped_weights_are_in_it(installed):
 
 
 def test_the_command_is_there(installed):
-    code = "from importlib.metadata import distribution as d\nprint([(e.name, e.value) for e in d('partbook').entry_points if e.group == 'console_scripts'])"
+    code = (
+        "from importlib.metadata import distribution as d\nprint([(e.name, "
+        "e.value) for e in d('partbook').entry_points if e.group == 'console_scripts'])"
+    )
     assert python(installed, code).strip() == "[('partbook', 'partbook.start:main')]"
     assert (installed / "bin" / "partbook").exists() or (
         installed / "Scripts" / "partbook.exe"
@@ -98,13 +105,21 @@ def test_the_command_is_there(installed):
 def test_the_command_helps(installed):
     out = python(
         installed,
-        "import sys\nsys.argv = ['partbook', '--help']\nfrom partbook.start import main\nsys.exit(main())",
+        "import sys\n"
+        "sys.argv = ['partbook', '--help']\n"
+        "from partbook.start import main\n"
+        "sys.exit(main())",
     )
     assert all(word in out for word in ("discover", "segment", "data"))
 
 
 def test_metadata(installed):
-    code = "from importlib.metadata import metadata as m\nx = m('partbook')\nprint(x['License-Expression'] or x['License'], x['Requires-Python'], x.get_all('Provides-Extra'))"
+    code = (
+        "from importlib.metadata import metadata as m\n"
+        "x = m('partbook')\n"
+        "print(x['License-Expression'] or x['License'], x['Requires-Python'], "
+        "x.get_all('Provides-Extra'))"
+    )
     assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev', 'dino']"
     assert list(installed.glob("partbook-*.dist-info/**/LICENSE"))
 

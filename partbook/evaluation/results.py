@@ -188,7 +188,8 @@ def read_frame(
 def revision(
     folder: str | Path = ".",
 ) -> str | None:
-    "The git revision of a folder, with a + when tracked files were changed since; None outside a repository."
+    """The git revision of a folder, with a + when tracked files were changed since.
+    None outside a repository."""
 
     def git(*words):
         return subprocess.run(
@@ -294,7 +295,8 @@ def append_row(
 def find_results(
     name: str,  # "benchmarks.csv"
 ) -> Path:
-    "Where a results file is: in $PARTBOOK_RESULTS, in results/ of the working folder or one above it, or beside the package."
+    """Where a results file is: in $PARTBOOK_RESULTS, in results/ of the working folder or one
+    above it, or beside the package."""
     if os.environ.get("PARTBOOK_RESULTS"):
         return Path(os.environ["PARTBOOK_RESULTS"]) / name
     import partbook

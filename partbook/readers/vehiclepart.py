@@ -166,7 +166,7 @@ def read_parts(
     )
     cells = anno[number - 1, 1]
     require(
-        getattr(cells, "dtype", None) == object,
+        isinstance(cells, np.ndarray) and cells.dtype == object,
         f"{path}: anno{{{number},2}} is not a cell array of parts; copy the file again.",
     )
     kept = [np.zeros((0, 9))]
