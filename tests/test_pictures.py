@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from partbook.core import InputError
 from partbook.data import pictures
 from partbook.data.folder import Folder
 from partbook.data.masks import read_mask, read_soft_map
@@ -365,13 +364,6 @@ def test_cache_entries_of_another_kind_are_made_again(tmp_path, monkeypatch, ent
     assert torch.equal(read_image(tmp_path / "a.png"), plain) and torch.equal(
         read_pixels(tmp_path / "a.png"), (plain * 255).round().byte()
     )
-
-
-def test_the_old_place_of_read_mask():
-    assert pictures.read_mask is read_mask
-    with pytest.raises(AttributeError):
-        pictures.nothing_of_this_name
-    assert issubclass(UnreadablePicture, InputError)
 
 
 def test_lab_is_that_of_scikit_image():

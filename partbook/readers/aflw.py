@@ -292,8 +292,10 @@ def _features(
 
 # %% ../../nbs/readers/30_aflw.ipynb #03bc3395
 def _clip_points(
-    points: np.ndarray, visible: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # limit: (...,2) width, height
+    points: np.ndarray,  # (...,L,2)
+    visible: np.ndarray,  # (...,L) bool
+    limit: np.ndarray,  # (...,2) width, height
+) -> tuple[np.ndarray, np.ndarray]:  # (...,L,2), (...,L)
     "Landmarks put onto the border if they miss it by BORDER at most; farther ones are hidden."
     near = ((points >= -BORDER) & (points <= limit[..., None, :] + BORDER)).all(-1)
     seen = visible & near

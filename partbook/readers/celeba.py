@@ -787,8 +787,9 @@ def _check_shapes(names: np.ndarray, sizes: np.ndarray) -> None:  # (n,2) width 
 
 
 def _clip(
-    boxes: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,2) width and height
+    boxes: np.ndarray,  # (n,4)
+    limit: np.ndarray,  # (n,2) width and height
+) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,)
     "Boxes within their pictures, and which of them had nothing there."
     low = boxes[:, :2].clip(min=0)
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], limit)

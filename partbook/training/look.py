@@ -102,7 +102,7 @@ def news_of(
     )
     return f"Step {rows[-1]['step'] + 1}: {'; '.join(said)}."
 
-
+# %% ../../nbs/training/04_look.ipynb #ac8d4864
 def absent_parts(looks: list[Look], census: Census, last: bool) -> list[str]:
     "The parts that are missing at the second look in a row, or at the end."
 
