@@ -366,6 +366,10 @@ def test_cache_entries_of_another_kind_are_made_again(tmp_path, monkeypatch, ent
     )
 
 
+def test_an_unreadable_picture_is_wrong_input():
+    assert issubclass(UnreadablePicture, InputError)
+
+
 def test_lab_is_that_of_scikit_image():
     rgb2lab = pytest.importorskip("skimage.color", reason="no scikit-image here").rgb2lab
     picture = torch.rand(2, 3, 40, 28, generator=torch.Generator().manual_seed(3))
