@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from partbook.core import InputError
 from partbook.data import pictures
 from partbook.data.folder import Folder
 from partbook.data.masks import read_mask, read_soft_map
