@@ -20,10 +20,12 @@ from partbook.methods.scops import (
     concentration_loss,
     equivariances,
     literal_concentration_loss,
+    literal_equivariance_loss,
     literal_semantic_loss,
     map_equivariance,
     moved_centres,
     orthonormal_loss,
+    saliency_constraint,
     semantic_loss,
 )
 from partbook.parts.maps import divergence, label_rule, part_centres, upsample
@@ -439,3 +441,45 @@ def test_one_pixel_of_a_shared_basis_vector():
 def test_settings_that_make_no_sense(wrong, sentence):
     with pytest.raises(InputError, match=sentence):
         ScopsSettings(**wrong)
+
+
+def test_equation_3_by_hand():
+    "Two pixels with shares (1/2, 1/2) and (3/4, 1/4) for the only part; centres 0.3 and 0.4 apart."
+    ours = torch.tensor([[0.5, 0.5]])
+    moved = torch.tensor([[0.75, 0.25]])
+    scores, warped = (torch.stack([1 - p, p], 1)[:, :, None].log() for p in (moved, ours))
+    target, centres = torch.zeros(1, 1, 2), torch.tensor([[[0.3, 0.4]]])
+    each = (
+        0.5 * torch.tensor([0.5 / 0.75, 0.5 / 0.25]).log().sum()
+    )  # one pixel; the other mirrors it
+    found = literal_equivariance_loss(scores, warped, target, centres, (2.0, 10.0))
+    torch.testing.assert_close(found, 2 * 2 * each + torch.tensor([2.5]))
+    maps = map_equivariance(scores, warped, direction="paper").sum((1, 2))
+    alone = literal_equivariance_loss(scores, warped, target, target)
+    torch.testing.assert_close(maps, alone)
+
+
+def test_equation_3_is_the_sum_of_its_two_terms():
+    g = generator(5)
+    scores, warped = torch.randn(2, 3, 4, 8, 8, generator=g)
+    target = torch.rand(3, 3, 2, generator=g) - 0.5
+    own = warped.softmax(1)[:, 1:]
+    found = literal_equivariance_loss(scores, warped, target, code_centres(own), (0.7, 1.3))
+    maps = map_equivariance(scores, warped, "paper").sum((1, 2))
+    torch.testing.assert_close(found, 0.7 * maps + 1.3 * centre_equivariance(own, target).sum(1))
+
+
+def test_equation_6_is_what_equation_4_asks_for_without_saliency():
+    g = generator(6)
+    maps = torch.rand(2, 3, 4, 4, generator=g)
+    basis = torch.rand(3, 5, generator=g)
+    features = torch.rand(2, 5, 4, 4, generator=g)
+    nothing = torch.zeros(2, 4, 4)
+    found = saliency_constraint(maps, basis, nothing)
+    torch.testing.assert_close(found, literal_semantic_loss(maps, features, basis, nothing))
+    one = torch.ones(2, 4, 4)
+    one[:, 1, 2] = 0.0
+    by_hand = (maps[:, :, 1, 2] @ basis).square().sum(1)
+    torch.testing.assert_close(saliency_constraint(maps, basis, one), by_hand)
+    maps[:, :, 1, 2] = 0.0  # the background takes the pixel
+    assert saliency_constraint(maps, basis, one).eq(0).all()

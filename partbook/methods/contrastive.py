@@ -305,7 +305,7 @@ def foreground(batch: Batch) -> Tensor:
     "D: the masks (B,1,H,W) as numbers; without masks, everything."
     return inside(batch)[:, None]
 
-# %% ../../nbs/methods/30_contrastive.ipynb #e3a04e0e
+
 def two_views(batch: Batch, step: Step, s: ContrastiveSettings) -> Views:
     "Draw the two views of a batch."
     x = batch.images

@@ -93,7 +93,7 @@ def literal_equivariance_loss(
     apart = (centres - target).square().sum((1, 2))  # Σ_k |c' - T(c)|²
     return weights[0] * maps + weights[1] * apart
 
-# %% ../../nbs/methods/40_scops.ipynb #92a062c5
+
 def map_equivariance(
     moved: Tensor,  # (B,K+1,H,W) scores of the pictures, warped: T(R) before its softmax
     warped: Tensor,  # (B,K+1,H,W) scores of the warped pictures: R' before its softmax
@@ -330,7 +330,7 @@ def as_levels(
     halves = "both" if s.split else "positive"
     return as_seen(found, feature_mean, s.mean_off, halves, s.unit_features)
 
-# %% ../../nbs/methods/40_scops.ipynb #c3c1540d
+
 def salient_cells(
     levels: Sequence[Tensor],  # features (B,C_l,h,w) of each layer
     D: Tensor,  # (B,H,W)
