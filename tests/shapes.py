@@ -31,6 +31,8 @@ import tokenize
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 COUNTS: Counter = Counter()  # (function, argument or 'result') -> how often it was checked
 
 _DIMENSION = r"(?:\.\.\.|[A-Za-z0-9_*+'/-]+(?:\[\+1\])?)"
@@ -225,6 +227,8 @@ def consistent(
 def _shape(value) -> tuple[int, ...] | None:
     "The shape of a tensor or an array; None of anything else."
     if type(value).__module__.partition(".")[0] not in ("torch", "numpy"):
+        return None
+    if isinstance(value, np.generic):  # one number
         return None
     shape = getattr(value, "shape", None)
     return tuple(shape) if isinstance(shape, tuple) else None

@@ -367,10 +367,7 @@ def test_cache_entries_of_another_kind_are_made_again(tmp_path, monkeypatch, ent
     )
 
 
-def test_the_old_place_of_read_mask():
-    assert pictures.read_mask is read_mask
-    with pytest.raises(AttributeError):
-        pictures.nothing_of_this_name
+def test_an_unreadable_picture_is_wrong_input():
     assert issubclass(UnreadablePicture, InputError)
 
 

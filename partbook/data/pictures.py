@@ -379,7 +379,7 @@ class Header(NamedTuple):
     width: int
     mode: str  # Pillow's word: "RGB", "L" (greyscale), "CMYK", "P" (palette), "RGBA", "I;16", ...
 
-# %% ../../nbs/data/15_pictures.ipynb #1cbab56d
+
 def _has_late_note(path: str | Path) -> bool:
     "Whether a PNG has text or EXIF behind its pixels."
     pixels = False

@@ -67,7 +67,7 @@ def check_sample(s: Sample) -> None:
     _check_box(s, who)
     _check_part_boxes(s, who)
 
-# %% ../../nbs/data/10_sample.ipynb #9d8407b2
+
 def _check_image(s: Sample, who: str) -> None:
     image = s.image
     require(
@@ -527,7 +527,7 @@ def cropped(collection: Collection, pad: float = 0.0, square: bool = False) -> V
     "The collection with every sample cropped to its box."
     return View(collection, lambda s: crop(s, pad=pad, square=square))
 
-# %% ../../nbs/data/10_sample.ipynb #d771661f
+
 def spread(
     count: int,  # of pictures
     limit: int | None = None,  # how many of them are looked at; None: all
@@ -615,7 +615,7 @@ def glimpse(path: str | Path) -> bytes:
     except OSError:
         return b"gone"  # whoever reads the sample says more about it
 
-# %% ../../nbs/data/10_sample.ipynb #05424eb3
+
 def _spelt(name: str) -> bytes:
     return unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
 

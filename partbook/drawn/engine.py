@@ -526,8 +526,8 @@ class Scene:
     frame: Frame
     front: Limbs
     palette: Tensor  # (B,C,3)
-    landmarks: Tensor  # (B,L,2) in picture coordinates, [0,1] inside
-    visible: Tensor  # (B,L) bool
+    landmarks: Tensor  # (B,L,2) in picture coordinates, [0,1] inside, or (0,) before they are known
+    visible: Tensor  # (B,L) bool, or (0,)
 
 # %% ../../nbs/drawn/10_engine.ipynb #41709f8c
 def unless_hidden(front: Limbs, top: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -545,14 +545,14 @@ def surface(scene: Scene, x: Tensor, y: Tensor, layers: Sequence[Layer]) -> Tens
     return unless_hidden(scene.front, top, x, y)
 
 
-def inside(places: Tensor) -> Tensor:  # (...,2) in picture coordinates
+def inside(places: Tensor) -> Tensor:  # (...,2) in picture coordinates -> (...) bool
     "Whether a place lies in the picture."
     return ((places >= 0) & (places < 1)).all(-1)
 
 # %% ../../nbs/drawn/10_engine.ipynb #1e473cd4
 def ground_colours(
     stream: Stream,
-    palette: Tensor,  # (B,6,3) of the object
+    palette: Tensor,  # (B,C,3) of the object
     part_light: Tensor,  # (B,) how bright the object is; the ground is mostly otherwise
 ) -> Tensor:
     """(B,5,3) colours of the ground:
@@ -625,7 +625,7 @@ def clutter(
 # %% ../../nbs/drawn/10_engine.ipynb #843a8843
 def background(
     stream: Stream,
-    palette: Tensor,  # (B,6,3) of the object
+    palette: Tensor,  # (B,C,3) of the object
     part_light: Tensor,  # (B,) how bright the object is; the ground is mostly otherwise
     x: Tensor,
     y: Tensor,  # (B,S,S) picture coordinates
@@ -714,7 +714,7 @@ def annotated(
     scene: Any,  # with landmarks and visible
     categories: Tensor,  # (B,)
     boxed: Tensor | None = None,  # (B,S,S) bool: what the box is around, if not all parts
-    part_boxes: Sequence[Tensor] = (),  # (B,N,4) boxes and (B,N) their parts
+    part_boxes: Sequence[Tensor] = (),  # (B,N,4) boxes or (B,N) their parts, in turn
 ) -> Batch:
     "Pictures with their annotations in pixels."
     masks = parts > 0

@@ -211,8 +211,8 @@ class _Ground:
         "(B,V,2) several places."
         return torch.stack([self.at(*place) for place in places], 1)
 
-    def hub(self, x: float, r: Tensor) -> Tensor:  # r (B,)
-        "(B,2) the middle of a wheel that stands on the ground."
+    def hub(self, x: float, r: Tensor) -> Tensor:  # (B,) radius -> (B,2)
+        "The middle of a wheel that stands on the ground."
         ground = self.at(x, 0.0)
         return torch.stack([ground[:, 0], -r], -1)
 

@@ -113,7 +113,7 @@ def gather(
             named.add(pair) if is_marked_png(path) else found.pairs.append(pair)
     return _without_twins(found, named)
 
-# %% ../../nbs/evaluation/42_segment.ipynb #07f9a968
+
 def _gather_folder(folder: Path, found: Gathered) -> None:
     "Add a folder's photographs, without what this book drew."
     inside = find_pictures(folder)
@@ -139,7 +139,7 @@ def _refuse(path: Path, clashes: dict[Path, Path]) -> None:
             "segment them one at a time, into different folders."
         )
 
-# %% ../../nbs/evaluation/42_segment.ipynb #20fedd86
+
 def _without_twins(found: Gathered, named: set[tuple[Path, Path]]) -> Gathered:
     "Each photograph once. `InputError` when two would be written to one file."
     taken: dict[str, Path] = {}
@@ -169,7 +169,7 @@ class Segmented(NamedTuple):
     written: list[Path]  # the labels; each has its overlay beside it
     skipped: list[str]  # sentences
 
-# %% ../../nbs/evaluation/42_segment.ipynb #f39cd887
+
 def segment_files(
     method: Method,
     pairs: Sequence[tuple[Path, Path]],  # photographs and their names among the results

@@ -153,7 +153,7 @@ def factorise(
 # %% ../../nbs/methods/50_dff.ipynb #6affe76d
 def match_factors(
     A: Tensor,  # (K,C)
-    B: Tensor,  # (K,C)
+    B: Tensor,  # (J,C), as many or more
 ) -> tuple[list[int], Tensor]:  # for each row of A its row of B, and their cosines (K,)
     "The pairing of two sets of factors that makes the sum of cosines largest."
     from scipy.optimize import linear_sum_assignment

@@ -227,7 +227,7 @@ class Faces:
         default_factory=dict
     )  # what was left out or changed, and how often
 
-# %% ../../nbs/readers/30_aflw.ipynb #a09cc575
+
 def _places(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     "For each wanted id its row in `keys` (the first of several), or -1."
     unique, first = np.unique(keys, return_index=True)
@@ -292,21 +292,23 @@ def _features(
 
 # %% ../../nbs/readers/30_aflw.ipynb #03bc3395
 def _clip_points(
-    points: np.ndarray, visible: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # limit: (...,2) width, height
+    points: np.ndarray,  # (...,L,2)
+    visible: np.ndarray,  # (...,L) bool
+    limit: np.ndarray,  # (...,2) width, height
+) -> tuple[np.ndarray, np.ndarray]:  # (...,L,2), (...,L)
     "Landmarks put onto the border if they miss it by BORDER at most; farther ones are hidden."
     near = ((points >= -BORDER) & (points <= limit[..., None, :] + BORDER)).all(-1)
     seen = visible & near
     return np.where(seen[..., None], points.clip(0, limit[..., None, :]), points), seen
 
-# %% ../../nbs/readers/30_aflw.ipynb #233a6af7
+
 def photograph_split(
     files: Sequence[str],
 ) -> np.ndarray:  # (N,) bool
     "True for training: nine photographs of ten, told by their names."
     return np.array([zlib.crc32(str(f).encode()) % 10 != 0 for f in files], dtype=bool)
 
-# %% ../../nbs/readers/30_aflw.ipynb #cb8bb8ba
+
 def _pictures_of(path: Path, images: dict, faces: dict) -> np.ndarray:
     "The row of `images` that each face lies in."
     unique, repeats = np.unique(faces["face_id"], return_counts=True)
@@ -488,7 +490,7 @@ def _training_of(path: Path, ra: np.ndarray, n: int) -> np.ndarray:  # (N,) bool
     training[order[: round(n * full["train"] / sum(full.values()))].astype(int) - 1] = True
     return training
 
-# %% ../../nbs/readers/30_aflw.ipynb #c36899c8
+
 def _strings(path: Path, value: np.ndarray, name: str) -> np.ndarray:
     "A column of MATLAB cells, each a string."
     cells = [
@@ -674,7 +676,7 @@ def _save(path: Path, image: Tensor, grey: bool = False) -> None:
     picture = Image.fromarray(values)
     (picture.convert("L") if grey else picture).save(path, quality=95)
 
-# %% ../../nbs/readers/30_aflw.ipynb #310a3e3c
+
 def _check_heads(samples: Sequence[Sample], names: Sequence[str], known: dict[str, int]) -> None:
     for name in names:
         require(
@@ -1032,7 +1034,7 @@ def _rows_of(aflw: AFLW, split: str) -> np.ndarray:
         return aflw.kept[~training & whole]
     return aflw.kept
 
-# %% ../../nbs/readers/30_aflw.ipynb #dcb82080
+
 def _fit(aflw: AFLW, n: int, H: int, W: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
     "Landmarks, visibility and box of row n, held against the size of its photograph."
     f = aflw.faces
@@ -1107,7 +1109,7 @@ def _counts(aflw: AFLW) -> dict[str, int]:
     }
     return found | _expected(aflw) | {f"left out: {what}": n for what, n in aflw.left_out.items()}
 
-# %% ../../nbs/readers/30_aflw.ipynb #108fc22d
+
 def _expected(aflw: AFLW) -> dict[str, int]:
     """What the papers count, before any filter.
     `InputError` when the full set is there and split otherwise."""

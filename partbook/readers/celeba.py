@@ -202,7 +202,7 @@ def fields_per_line(text: str) -> np.ndarray:  # (number of lines,)
     ends = np.append(np.flatnonzero(data == 10), len(data))
     return np.diff(np.searchsorted(starts, ends), prepend=0)
 
-# %% ../../nbs/readers/20_celeba.ipynb #dd782af1
+
 def _quick(lines: Sequence[str], kind: TextList) -> np.ndarray | None:
     "(N,C) numbers if all lines fit, else None."
     C = len(kind.fields)
@@ -342,7 +342,7 @@ def rows_of(
     found = order[np.searchsorted(names, wanted, sorter=order).clip(max=len(names) - 1)]
     return np.where(names[found] == wanted, found, -1)
 
-# %% ../../nbs/readers/20_celeba.ipynb #90a3eb83
+
 @dataclass
 class Faces:
     "CelebA's lists, joined by name; row n of each field belongs to `names[n]`."
@@ -389,7 +389,7 @@ def _partition(root: Path, names: np.ndarray, listed: str) -> np.ndarray:  # (N,
         return _joined(root, PARTITIONS, names, listed)[:, 0].astype(np.int8)
     return np.searchsorted([TRAINING_ENDS, VALIDATION_ENDS], np.array(numbers, int)).astype(np.int8)
 
-# %% ../../nbs/readers/20_celeba.ipynb #2ca84181
+
 class Mafl(NamedTuple):
     "MAFL's two lists as rows of the landmarks' list."
 
@@ -569,7 +569,7 @@ def find_pictures_of(root: Path, variant: str) -> Path:
     cure = f"fetch {archive} (folder Img of CelebA's page) and unpack it there ({about})"
     raise InputError(f"{shown(root / 'Img' / name)} is missing; {cure}.")
 
-# %% ../../nbs/readers/20_celeba.ipynb #c6e153e9
+
 def _check_options(variant: str, min_face: float, leave_out: str) -> None:
     require(
         variant in PICTURES,
@@ -787,8 +787,9 @@ def _check_shapes(names: np.ndarray, sizes: np.ndarray) -> None:  # (n,2) width 
 
 
 def _clip(
-    boxes: np.ndarray, limit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,2) width and height
+    boxes: np.ndarray,  # (n,4)
+    limit: np.ndarray,  # (n,2) width and height
+) -> tuple[np.ndarray, np.ndarray]:  # (n,4), (n,)
     "Boxes within their pictures, and which of them had nothing there."
     low = boxes[:, :2].clip(min=0)
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], limit)

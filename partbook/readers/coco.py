@@ -350,7 +350,7 @@ class Annotations:
     extents: np.ndarray  # (M,4) left, top, right, bottom in pixels
     empty: int  # annotations without any area, left out
 
-# %% ../../nbs/readers/70_coco.ipynb #16f08daa
+
 def _read_outline(entry: dict, size: tuple[int, int], where: str) -> Outline | None:
     "The outline of an annotation; None if it has no area."
     value = _get(
@@ -365,7 +365,7 @@ def _read_outline(entry: dict, size: tuple[int, int], where: str) -> Outline | N
         return runs if runs[1::2].any() else None
     return _read_polygons(value, size, where) or None
 
-# %% ../../nbs/readers/70_coco.ipynb #186c3c32
+
 def _content(path: Path) -> Any:
     return read_json(regular_file(path, "annotation file"))
 
@@ -588,7 +588,7 @@ def _split_files(path: Path) -> dict[str, Path]:
     require(not missing, f"{one}; {cure}.")
     return files
 
-# %% ../../nbs/readers/70_coco.ipynb #03f9dc8e
+
 def _check_shares(min_part: float, min_box: float, test_share: float) -> None:
     require(
         min_part >= 0 and 0 <= min_box <= 1 and 0 <= test_share <= 1,
@@ -741,7 +741,7 @@ def _box_share(a: Annotations, n: int, rows: np.ndarray) -> float:
     right, bottom = a.extents[rows, 2:].max(0)
     return float((right - left) * (bottom - top) / a.sizes[n].prod())
 
-# %% ../../nbs/readers/70_coco.ipynb #58063e7f
+
 def _draw(
     coco: CocoParts, a: Annotations, n: int, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list, list]:  # mask, labels, boxes, their parts
@@ -786,7 +786,7 @@ def _remarks(coco: CocoParts) -> list[str]:
         said += turning_remarks(turning, mine, coco.sources[source].path.name)
     return said
 
-# %% ../../nbs/readers/70_coco.ipynb #77549948
+
 def _sample(coco: CocoParts, i: int) -> Sample:
     source, n, rows, _ = coco.rows[i]
     a = coco.sources[source]

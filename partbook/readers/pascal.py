@@ -194,7 +194,7 @@ COARSE = {
     "sofa": {},
 }
 
-# %% ../../nbs/readers/40_pascal.ipynb #0a5f136d
+
 PARTS = {
     kind: tuple(p for parts in groups.values() for p in parts) for kind, groups in COARSE.items()
 }  # class -> all its parts, numbers dropped
@@ -340,7 +340,7 @@ def _wide(shape: Sequence[int]) -> str:
 def _turned(shape: Sequence[int], size: Sequence[int] | None) -> str:
     return " (it is turned on its side)" if size and tuple(shape) == tuple(size)[::-1] else ""
 
-# %% ../../nbs/readers/40_pascal.ipynb #842cc103
+
 def _mask_array(value, size: tuple[int, int] | None, where: str) -> np.ndarray:  # (H,W) bool
     require(
         isinstance(value, np.ndarray)

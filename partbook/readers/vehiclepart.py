@@ -51,7 +51,7 @@ def corners_to_boxes(
 # %% ../../nbs/readers/60_vehiclepart.ipynb #0db40679
 AGAIN = "copy it again"
 
-# %% ../../nbs/readers/60_vehiclepart.ipynb #7afe1002
+
 def _numbers(value: Any, where: str, columns: int) -> np.ndarray:  # (columns,) float
     try:
         numbers = np.asarray(value, dtype=np.float64).ravel()
@@ -77,7 +77,7 @@ def _field(struct: Any, name: str, where: str) -> Any:
     )
     return struct[name].flat[0]
 
-# %% ../../nbs/readers/60_vehiclepart.ipynb #3c26da02
+
 class Object(NamedTuple):
     "What PASCAL3D+ says of one object."
 
@@ -255,7 +255,7 @@ def _turns(samples: Sequence[Sample]) -> list[bool]:
         turns.append(before[s.category] % 2 == 1)
     return turns
 
-# %% ../../nbs/readers/60_vehiclepart.ipynb #7b2f292f
+
 def _tables(s: Sample, window: tuple[int, int, int, int], parts: int) -> np.ndarray:
     "The cell of one object: for each part its boxes in the crop and in the photograph."
     cells = []
@@ -836,7 +836,7 @@ def _unsure(collection: VehiclePart) -> int:
     mine = ([r for r in collection.all_rows if r.vehicle == v] for v in collection.turnings)
     return sum(len(t.unsure(rows)) for t, rows in zip(collection.turnings.values(), mine))
 
-# %% ../../nbs/readers/60_vehiclepart.ipynb #c94bb9a3
+
 def _compare_with_paper(collection: VehiclePart) -> str:
     train = {
         v: sum(not row.test for row in collection.all_rows if row.vehicle == v)

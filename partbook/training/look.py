@@ -102,7 +102,7 @@ def news_of(
     )
     return f"Step {rows[-1]['step'] + 1}: {'; '.join(said)}."
 
-
+# %% ../../nbs/training/04_look.ipynb #ac8d4864
 def absent_parts(looks: list[Look], census: Census, last: bool) -> list[str]:
     "The parts that are missing at the second look in a row, or at the end."
 
@@ -118,7 +118,7 @@ def absent_parts(looks: list[Look], census: Census, last: bool) -> list[str]:
     steps = listed(sorted(set(missing.values())))
     return [f"{who} in none of {census.seen} pictures since step {steps}"]
 
-# %% ../../nbs/training/04_look.ipynb #5e1d0c7a
+
 def swallowing_part(looks: list[Look], census: Census, last: bool) -> list[str]:
     "The part that has nearly everything, at the second look in a row, or at the end."
     run = since(looks, lambda _, effective: 0 < effective < ONE) if census.swallower else []
