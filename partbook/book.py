@@ -388,6 +388,7 @@ def check(
                 found.append(str(error))
     found += route_complaints(root)
     found += wrong_arrows(root)
+    found += alt_complaints(root)
     try:
         rows = read_register(root)
         if fill_register(rows, equations(root)) != rows:
