@@ -856,7 +856,7 @@ def indexed(pixels: np.ndarray, colours: int = 160) -> Image.Image:  # (H,W,3) i
 
 
 def sheet(
-    pictures: Sequence[Tensor | np.ndarray],  # (3,H,W) tensors or (H,W,3) arrays, of one size
+    pictures: Sequence[Tensor | np.ndarray],  # each (3,H,W), or (H,W,3) for an array; of one size
     columns: int = 8,
     colours: int = 160,
 ) -> Image.Image:
