@@ -199,9 +199,9 @@ class ParallelHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "The same, multiplied first and moved afterwards."
-        weights = torch.stack([branch.get_parameter("weight") for branch in self.branches])
-        biases: list[Tensor] = [branch.get_parameter("bias") for branch in self.branches]
-        bias = reduce(torch.add, biases)
+        branches: Any = self.branches  # convolutions
+        weights = torch.stack([branch.weight for branch in branches])
+        bias = reduce(torch.add, [branch.bias for branch in branches])
         return dilated_sum(x[:, : self.width], weights, bias, self.dilations)
 
 # %% ../../nbs/parts/40_networks.ipynb #de739aa2
