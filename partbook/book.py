@@ -104,6 +104,11 @@ FOLDED = {"jupyter": {"source_hidden": True}}  # the only metadata that a cell m
 SERVES = re.compile(r"#\|\s*(?:hide|fold)\b")
 
 
+def _only_imports(source: str) -> bool:
+    lines = parsed(source).body
+    return bool(lines) and all(isinstance(line, ast.Import | ast.ImportFrom) for line in lines)
+
+
 def serving(
     cells: Iterable[dict],  # of one notebook, in order
 ) -> set[str]:
@@ -116,7 +121,7 @@ def serving(
             solving = "**Solution" in source
             serves = source.startswith(("**Solution", "**Hint"))
         elif re.match(r"#\|\s*export", source):
-            serves = False
+            serves = _only_imports(source)
         else:
             serves = solving or bool(SERVES.match(source))
         if serves and "id" in cell:
