@@ -78,12 +78,9 @@ def one_hot_maps(
     return F.one_hot(labels, K + 1)[..., 1:].movedim(-1, 1).float()
 
 # %% ../../nbs/parts/10_maps.ipynb #9b5be0e6
-def size_of(
-    maps: Tensor,  # (...,h,w)
-) -> tuple[int, int]:
-    "Height and width."
-    h, w = maps.shape[-2:]
-    return h, w
+def size_of(maps: Tensor) -> tuple[int, int]:
+    "Height and width, the last two dimensions."
+    return maps.shape[-2], maps.shape[-1]
 
 
 def upsample(
