@@ -94,6 +94,7 @@ foregrounds = Registry("foreground", "partbook.features", "partbook.methods")
 class Estimate:
     "A guess of the foreground. Subclasses register a name, say `how`, define `fitted`, `saliency`."
 
+    registered_name: str  # given by `foregrounds.register`
     how: str = ""  # in words, printed beside what was learned inside it
     reads_features: bool = True
 
