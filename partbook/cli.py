@@ -40,6 +40,7 @@ from partbook.commands import (
 )
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
+from .checking import CHECK, add_check
 from .contract import plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
@@ -395,6 +396,7 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "check": (CHECK, "", add_check),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),

@@ -23,6 +23,7 @@ COMMANDS = {
     "discover": "find the parts of a collection",
     "evaluate": "measure a saved model",
     "segment": "label new photographs with a saved model",
+    "check": "say what is wrong with a saved model's parts, and what to try",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",
