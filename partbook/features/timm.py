@@ -189,6 +189,7 @@ class TimmExtractor(OnGrid):
 
     model_name: str  # timm's
     suited: tuple[str, ...] = ()  # layers unless others are asked for; () is the last of the grids
+    about: dict[str, float] = {}  # pixel that a layer's first cell is about, where it was measured
     mean: Tensor  # (3,1,1)
     std: Tensor  # (3,1,1)
 
@@ -211,7 +212,8 @@ class TimmExtractor(OnGrid):
         self.align = align
         self.prefix = int(getattr(model, "num_prefix_tokens", 0))
         self.patch = patch_of(model)
-        self.geometry = measure(model, self.layers, self.patch, self.prefix, align)
+        known = self.about if align and stride == 16 else {}
+        self.geometry = measure(model, self.layers, self.patch, self.prefix, align, known)
         self.last = {g.name: last for g, last in self.geometry.items()}
         self.cells = list(self.geometry)
         coarsest = max(self.cells, key=lambda g: g.stride)
@@ -309,6 +311,7 @@ def measure(
     patch: int | None,  # pixels of a token, if any
     prefix: int,  # tokens that are no cell
     align: bool = True,
+    known: dict[str, float] | None = None,  # first centres that were measured
 ) -> dict[Layer, bool]:
     "Each layer's channels, stride and first centre, and whether its channels come last."
     side = 6 * (patch or 32)
@@ -328,6 +331,7 @@ def measure(
         stride = side // g.shape[2]
         first = None if tokens or last or not align else first_centre(model, name, stride)
         centre = stride / 2 if first is None else first
+        centre = (known or {}).get(name, centre)
         geometry[Layer(name, g.shape[1], stride, 0, centre)] = last
     return geometry
 
@@ -446,6 +450,7 @@ class Lite0(TimmExtractor):
 
     model_name = "tf_efficientnet_lite0"
     suited = ("blocks.5",)
+    about = {"blocks.5": 2.0}  # its windows are centred at 15.5, and what they say lies elsewhere
     default_size = 320
 
     def fill(self, model: nn.Module, weights: str | Path | None) -> None:
