@@ -10,6 +10,7 @@ __all__ = ['BASE', 'SHADES', 'METHODS', 'SPARE', 'NUMBERED', 'LEGIBLE', 'GREY', 
 
 # %% ../../nbs/parts/20_plots.ipynb #9cc7e82c
 import io
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,8 +109,9 @@ def _bands(height: int, rows: int = 256) -> Iterator[slice]:
         yield slice(top, min(top + rows, height))
 
 
-def _byte_colours(K: int) -> np.ndarray:  # (K+1,3) uint8
-    return (part_colours(K) * 255).round().astype(np.uint8)
+def _byte_colours(K: int, colours: np.ndarray | None = None) -> np.ndarray:  # (K+1,3) uint8
+    colours = part_colours(K) if colours is None else colours[: K + 1]
+    return (colours * 255).round().astype(np.uint8)
 
 
 def as_bytes(
@@ -164,19 +166,21 @@ LEGIBLE = 200  # pixels of a picture's shorter side that leave room for digits
 GREY = np.array([0.299, 0.587, 0.114])  # how bright red, green and blue look
 
 
-def _blended(picture: np.ndarray, labels: np.ndarray, alpha: float, mute: float) -> np.ndarray:
+def _blended(
+    picture: np.ndarray, labels: np.ndarray, alpha: float, mute: float, colours: np.ndarray
+) -> np.ndarray:
     "Part colours over brightness, on a muted background: the equations as they are, in [0,1]."
     grey = (picture @ GREY)[..., None]
-    parts = alpha * as_picture(labels) + (1 - alpha) * (0.2 + 0.8 * grey)  # colours need light
+    parts = alpha * colours[labels] + (1 - alpha) * (0.2 + 0.8 * grey)  # colours need light
     return np.where((labels > 0)[..., None], parts, mute * grey + (1 - mute) * picture)
 
 # %% ../../nbs/parts/20_plots.ipynb #1baddd75
 class _Table:
     "The same blend of bytes, looked up. At most one step of grey away from the equations."
 
-    def __init__(self, K: int, alpha: float, mute: float):
+    def __init__(self, colours: np.ndarray, alpha: float, mute: float):
         grey = np.arange(256)[:, None] / 255
-        parts = alpha * part_colours(K)[:, None] + (1 - alpha) * (0.2 + 0.8 * grey)
+        parts = alpha * colours[:, None] + (1 - alpha) * (0.2 + 0.8 * grey)
         self.parts = as_bytes(parts).reshape(-1, 3)  # (256(K+1),3)
         self.dull = (np.arange(256) * 256 * mute).round().astype(np.uint16)
         self.own = (np.arange(256) * 256 * (1 - mute)).round().astype(np.uint16)
@@ -203,6 +207,7 @@ def overlay(
     mute: float = 0.7,  # how much of its own colour the background loses
     outline: bool = False,  # darken the border pixels of each region
     numbers: bool | None = None,  # write them; None: above part 8, if there is room for digits
+    colours: np.ndarray | None = None,  # of labels 0, 1, ...; None: each part's own
 ) -> np.ndarray:  # (H,W,3) picture: in bytes where the image was, else in [0,1]
     "Part colours over the picture's brightness, on a muted background."
     picture = _laid_out(image)
@@ -216,13 +221,14 @@ def overlay(
     shares = 0 <= alpha <= 1 and 0 <= mute <= 1
     require(shares, f"alpha and mute are shares, from 0 to 1, not {alpha} and {mute}.")
     in_bytes = picture.ndim == 3 and picture.dtype == np.uint8
-    table = _Table(max(int(labels.max()), 0), alpha, mute) if in_bytes else None
+    own = part_colours(max(int(labels.max()), 0)) if colours is None else colours
+    table = _Table(own, alpha, mute) if in_bytes else None
     result = np.empty((*labels.shape, 3), np.uint8 if in_bytes else np.float64)
     for rows in _bands(len(labels)):
         if table is not None:
             result[rows] = table(picture[rows], labels[rows])
         else:
-            result[rows] = _blended(as_picture(picture[rows]), labels[rows], alpha, mute)
+            result[rows] = _blended(as_picture(picture[rows]), labels[rows], alpha, mute, own)
         if outline:
             _darken(result, labels, rows)
     crowded = min(labels.shape) >= LEGIBLE and labels.max() > NUMBERED
@@ -444,9 +450,19 @@ def picture_grid(
     return figure
 
 # %% ../../nbs/parts/20_plots.ipynb #c6dbb29e
-def _legend(ax: Axes, K: int) -> None:
+def _in_legend(k: int, names: Sequence[str], room: float) -> str:
+    "A part's number, and as much of its name as fits into so many screen pixels."
+    if not names or names[k - 1] == f"part {k}":
+        return str(k)
+    text = f"{k} {names[k - 1]}"
+    letters = max(int(room / 6), 1)
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
+def _legend(ax: Axes, K: int, names: Sequence[str] = (), colours: np.ndarray | None = None) -> None:
+    colours = part_colours(K) if colours is None else colours
     ax.imshow(
-        part_colours(K)[None, 1:],
+        colours[None, 1 : K + 1],
         aspect="auto",
         extent=(0, max(K, 1), 0, 1),
         interpolation="nearest",
@@ -454,11 +470,11 @@ def _legend(ax: Axes, K: int) -> None:
     ax.set_axis_off()
     room = ax.get_window_extent().width / max(K, 1)
     for k in range(1, K + 1) if room >= 14 else ():
-        dark = part_colours(k)[k] @ [0.299, 0.587, 0.114] < 0.45
+        dark = colours[k] @ [0.299, 0.587, 0.114] < 0.45
         ax.text(
             k - 0.5,
             0.47,
-            str(k),
+            _in_legend(k, names, room),
             ha="center",
             va="center",
             fontsize=7,
@@ -495,6 +511,8 @@ def part_sheet(
     contours: bool = True,  # outline the parts
     path: str | Path | None = None,  # where to save it as a PNG file
     numbers: bool | None = None,  # write them on the parts; None: where K is above 8
+    names: Sequence[str] = (),  # of the K parts, for the legend
+    colours: np.ndarray | None = None,  # of labels 0, 1, ...; None: each part's own
 ) -> Sheet:
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
     require(
@@ -513,7 +531,8 @@ def part_sheet(
     figure = Sheet(columns * (cell + gap) + gap, rows * pair + foot)
     for i, (image, label) in enumerate(zip(pictures, labels)):
         r, c = divmod(i, columns)
-        for below, picture in enumerate((image, overlay(image, label, numbers=False))):
+        parts = overlay(image, label, numbers=False, colours=colours)
+        for below, picture in enumerate((image, parts)):
             ax = _place(
                 figure, gap + c * (cell + gap), gap + r * pair + below * (cell + gap), cell, cell
             )
@@ -522,7 +541,8 @@ def part_sheet(
                 _contours(ax, label, linewidth=0.6)
             if below and (K > NUMBERED if numbers is None else numbers):
                 part_numbers(ax, label)
-    _legend(_place(figure, gap, rows * pair + gap, columns * (cell + gap) - gap, foot - 3 * gap), K)
+    wide = columns * (cell + gap) - gap
+    _legend(_place(figure, gap, rows * pair + gap, wide, foot - 3 * gap), K, names, colours)
     if path is not None:
         write_figure(path, figure)
     return figure
@@ -565,6 +585,8 @@ def write_palette_png(
     path: str | Path,
     labels: Tensor | np.ndarray,  # (H,W) integers: 0 background, 1..K parts
     K: int,  # the number of parts, at most 255
+    names: Sequence[str] = (),  # of the K parts; the file says them too, as `Parts`
+    colours: np.ndarray | None = None,  # of labels 0, 1, ...; None: each part's own
 ) -> Path:
     "Write labels as an indexed PNG file in part colours, marked, whole or not at all."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -580,8 +602,11 @@ def write_palette_png(
     sentence = f"Labels run from {low} to {high}; with K = {K} they must lie in 0..{K}."
     require(low >= 0 and high <= K, sentence)
     picture = Image.fromarray(labels.astype(np.uint8, copy=False))
-    picture.putpalette(_byte_colours(K).tobytes())
-    return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=_mark()))
+    picture.putpalette(_byte_colours(K, colours).tobytes())
+    said = _mark()
+    if names:
+        said.add_text("Parts", json.dumps(dict(enumerate(names, 1))))
+    return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=said))
 
 # %% ../../nbs/parts/20_plots.ipynb #60c986e7
 def read_palette_png(
