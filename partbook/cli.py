@@ -48,10 +48,12 @@ from .data.sample import Collection, collections
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
+from .exporting import EXPORT, add_export
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
 from .files import as_path, shown
 from .methods.method import methods
+from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from partbook.run import (
@@ -395,6 +397,9 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "name": (NAME, "", add_name),
+        "merge": (MERGE, "", add_merge),
+        "export": (EXPORT, "", add_export),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
