@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from .commands import add_last, add_limit
+from .commands import add_last, add_limit, begin, say
 from .contract import model_of
 from .core import InputError, out_of_memory, progress, require, versions
 from .data.folder import find_pictures
@@ -450,7 +450,6 @@ def add_export(p: argparse.ArgumentParser) -> None:
 # %% ../nbs/36_exporting.ipynb #e345fa2a
 def export_command(args: argparse.Namespace) -> Exported | None:
     "Export, and say what there is now."
-    from partbook.cli import begin, say
     from partbook.run import load
 
     names = ("form", "outline", "tolerance", "whole", "margin", "jpeg", "longest")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # %% ../nbs/35_naming.ipynb #4eea7fb9
-from .commands import add_plugin
+from .commands import add_plugin, say
 from .contract import model_of
 from .core import InputError, require
 from .data.folder import WHOLE, find_pictures
@@ -297,7 +297,6 @@ def listed(run: Run) -> list[str]:
 # %% ../nbs/35_naming.ipynb #a38869bc
 def name_command(args: argparse.Namespace) -> Run:
     "Name parts, and list them."
-    from partbook.cli import say
     from partbook.run import load
 
     run = load(args.model, "cpu")
@@ -311,7 +310,6 @@ def name_command(args: argparse.Namespace) -> Run:
 # %% ../nbs/35_naming.ipynb #9c4febc1
 def merge_command(args: argparse.Namespace) -> Run:
     "Merge parts or take a merger back, and list the parts."
-    from partbook.cli import say
     from partbook.run import load
 
     run = load(args.model, "cpu")
@@ -331,7 +329,6 @@ def merge_command(args: argparse.Namespace) -> Run:
 
 def _carry_out(run: Run, dry: bool, change: Any) -> None:
     "Change a run; with --dry-run in memory only."
-    from partbook.cli import say
 
     kept = run.folder
     run.folder = None if dry else kept

@@ -52,7 +52,6 @@ from partbook.files import (
     write_text,
 )
 from .methods.background import with_background
-from .methods.merged import colours_of, names_of
 from partbook.methods.method import (
     Method,
     Trained,
@@ -65,6 +64,9 @@ from partbook.methods.method import (
 from .parts.plots import part_sheet
 from .plan import Plan
 from .plugins import made_with, refuse_unknown
+
+# %% ../nbs/28_run.ipynb #4bb0cda4
+from .methods.merged import colours_of, names_of
 
 # %% ../nbs/28_run.ipynb #ae894abb
 Say = Callable[[str], Any]  # what to do with a sentence

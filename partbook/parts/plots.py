@@ -521,11 +521,9 @@ def part_sheet(
     colours: np.ndarray | None = None,  # of labels 0, 1, ...; None: each part's own
 ) -> Sheet:
     "Rows of pictures above their overlays, with a legend. `InputError` when it cannot be saved."
-    require(
-        len(images) == len(labels) > 0,
-        f"A part sheet needs as many label maps as images, and at least one; found {len(images)} "
-        f"images and {len(labels)} label maps.",
-    )
+    need = "A part sheet needs as many label maps as images, and at least one"
+    found = f"found {len(images)} images and {len(labels)} label maps"
+    require(len(images) == len(labels) > 0, f"{need}; {found}.")
     pictures = [as_picture(image) for image in images]
     side = max(max(picture.shape[:2]) for picture in pictures)
     cell = _screen_pixels(side, 128 if side <= 160 else 160)
@@ -538,9 +536,8 @@ def part_sheet(
         r, c = divmod(i, columns)
         parts = overlay(image, label, numbers=False, colours=colours)
         for below, picture in enumerate((image, parts)):
-            ax = _place(
-                figure, gap + c * (cell + gap), gap + r * pair + below * (cell + gap), cell, cell
-            )
+            top = gap + r * pair + below * (cell + gap)
+            ax = _place(figure, gap + c * (cell + gap), top, cell, cell)
             draw_picture(ax, picture)
             if below and contours:
                 _contours(ax, label, linewidth=0.6)
@@ -552,7 +549,7 @@ def part_sheet(
         write_figure(path, figure)
     return figure
 
-
+# %% ../../nbs/parts/20_plots.ipynb #f9063689
 def rename_legend(
     path: str | Path,  # a part sheet that was saved
     K: int,  # the number of parts
