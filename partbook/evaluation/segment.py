@@ -23,6 +23,7 @@ from ..data.pictures import UnreadablePicture, read_pixels
 from .protocols import refined_labels
 from ..features.maps import TOO_LARGE, shrink
 from ..files import as_path, is_marked_png, kind_of, shown
+from ..methods.merged import colours_of, unmerged
 from ..methods.method import Method
 from ..parts.crf import CRFSettings
 from ..parts.maps import size_of, upsample
@@ -65,8 +66,10 @@ def refined(
 ) -> Tensor:  # (1,h,w)
     "Labels after the CRF. `InputError` for a method without background."
     check_crf(method, crf)
-    logits = upsample(method.logits(square), size_of(picture))
-    return refined_labels(method, logits, picture, CRFS[crf])
+    inner, after = unmerged(method)
+    logits = upsample(inner.logits(square), size_of(picture))
+    labels = refined_labels(inner, logits, picture, CRFS[crf])
+    return after.to(labels.device)[labels]
 
 
 def check_crf(method: Method, crf: str | None) -> None:
@@ -176,6 +179,7 @@ def segment_files(
     out: str | Path,
     device: torch.device | str = "cpu",
     crf: str | None = None,
+    names: Sequence[str] = (),  # of the parts; the files of labels say them too
 ) -> Segmented:
     "Write NAME.png (labels, indexed) and NAME_overlay.png for each photograph."
     check_crf(method, crf)
@@ -183,7 +187,7 @@ def segment_files(
     for path, relative in progress(pairs, "segmenting"):
         labels_path, overlay_path = targets(relative, Path(out))
         try:
-            _segment_file(method, path, labels_path, overlay_path, device, crf)
+            _segment_file(method, path, labels_path, overlay_path, device, crf, names)
             done.written.append(labels_path)
         except UnreadablePicture as error:
             done.skipped.append(shown(error))
@@ -201,8 +205,11 @@ def _segment_file(
     overlay_path: Path,
     device: torch.device | str,
     crf: str | None,
+    names: Sequence[str],
 ) -> None:
     image = read_pixels(path)
     labels = segment_image(method, image, device, crf)
-    write_palette_png(labels_path, labels, method.parts)
-    write_picture(overlay_path, overlay(image, labels), made_by="partbook segment")
+    colours = colours_of(method)
+    write_palette_png(labels_path, labels, method.parts, names, colours)
+    drawn = overlay(image, labels, colours=colours)
+    write_picture(overlay_path, drawn, made_by="partbook segment")
