@@ -325,6 +325,8 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     cls, root = resolve_collection(request.data, request.root, say)
     source = Source(cls, root, request.option)
     method = build(request, device)
+    if issubclass(cls, Folder) and not request.cache and not isinstance(method, Trained):
+        remember(method.extractor)
     check_training(request, source, method)
     plan = planned(request, method)
     plan.check()
