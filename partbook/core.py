@@ -268,7 +268,7 @@ def with_lines(
             left = "" if total is None else f" of {total}, {time_left(done, total, now - start)}"
             say(f"{description}: {done}{left}")
 
-
+# %% ../nbs/10_core.ipynb #9bd1248d
 def progress(
     items: Iterable,
     description: str,  # what is being done, "drawing birds"

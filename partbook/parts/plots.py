@@ -565,6 +565,7 @@ def write_palette_png(
     path: str | Path,
     labels: Tensor | np.ndarray,  # (H,W) integers: 0 background, 1..K parts
     K: int,  # the number of parts, at most 255
+    about: str = "",  # a comment in the file
 ) -> Path:
     "Write labels as an indexed PNG file in part colours, marked, whole or not at all."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -581,7 +582,7 @@ def write_palette_png(
     require(low >= 0 and high <= K, sentence)
     picture = Image.fromarray(labels.astype(np.uint8, copy=False))
     picture.putpalette(_byte_colours(K).tobytes())
-    return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=_mark()))
+    return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=_mark(about)))
 
 # %% ../../nbs/parts/20_plots.ipynb #60c986e7
 def read_palette_png(
