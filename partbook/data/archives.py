@@ -481,8 +481,7 @@ def _write_all(paths: list[Path], hidden: Path, into: Path, largest: int | None)
     tops = set()
     for archive in paths:
         bounds.begin(archive)
-        about = f"unpacking {shown(archive.name)}"
-        bar = tqdm(desc=about, delay=2, leave=False, disable=nobody_watches())
+        bar = tqdm(desc=shown(archive.name), delay=2, leave=False, disable=nobody_watches())
         try:
             with _reading(archive):
                 found = _write_entries(archive, place, bounds, bar)

@@ -202,7 +202,7 @@ def mini_batches(count: int, s: KMeansSettings) -> list[list[int]]:
         lists += batch_indices(count, s.batch_size, shuffle=True, seed=s.seed + 1 + len(lists))
     return lists[: s.steps]
 
-
+# %% ../../nbs/methods/20_kmeans.ipynb #4fd4ad8f
 def bags(
     extractor: Extractor,
     collection: Collection,
