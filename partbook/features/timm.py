@@ -9,6 +9,7 @@ __all__ = ['read_layers', 'as_grid', 'averaged', 'first_centre', 'OnGrid', 'Timm
 
 # %% ../../nbs/features/25_timm.ipynb #8370fad4
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,9 @@ from ..files import shown
 from ..weights import OR_ELSE, draw_weights, load_into, load_tensors
 
 # %% ../../nbs/features/25_timm.ipynb #8e301da7
+_ONE_AT_A_TIME = threading.Lock()  # threads that load ahead would take each other's layers
+
+
 class _Enough(Exception):
     "All layers asked for have been seen."
 
@@ -45,14 +49,15 @@ def read_layers(
 
         return hook
 
-    hooks = [model.get_submodule(n).register_forward_hook(keep(n)) for n in layers]
-    try:
-        model.forward_features(images) if hasattr(model, "forward_features") else model(images)
-    except _Enough:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with _ONE_AT_A_TIME:
+        hooks = [model.get_submodule(n).register_forward_hook(keep(n)) for n in layers]
+        try:
+            model.forward_features(images) if hasattr(model, "forward_features") else model(images)
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
     return found
 
 # %% ../../nbs/features/25_timm.ipynb #15b02af8
