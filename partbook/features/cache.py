@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['fingerprint', 'settings_of', 'source_of', 'addresses', 'seal', 'write_features', 'read_features', 'FeatureCache',
-           'remember']
+           'Once', 'remember', 'remembers', 'ByNumber']
 
 # %% ../../nbs/features/40_cache.ipynb #197061d3
 import hashlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,6 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..core import InputError, require
+from ..data.loading import Ahead
+from ..data.sample import Batch, Collection
+from ..data.scratch import MEMORY, Shelf
 from .extractor import Extractor
 from ..files import kind_of, shown, sweep, write_atomic
 from ..weights import save_tensors
@@ -138,25 +142,30 @@ def _cannot_write(folder: Path, error: InputError) -> None:
 class FeatureCache:
     "Features by address, in memory and on disk."
 
-    def __init__(self, folder: str | Path | None = None, mebibytes: int = 1024):
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        mebibytes: int | None = None,  # of memory, and no passing file
+    ):
         self.folder = None if folder is None else Path(folder).expanduser() / "features"
         self.full = False  # whether the disk took no more
-        self.budget = mebibytes * 2**20
-        self.kept: dict[str, list[Tensor]] = {}
+        self.shelf = Shelf(MEMORY if mebibytes is None and self.folder else mebibytes)
         _prepare(self.folder)
 
     def find(self, address: str, device: torch.device) -> list[Tensor] | None:
         "One picture's features, or nothing."
-        if address in self.kept:
-            return self.kept[address]
-        if self.folder is None:
-            return None
+        features = self.shelf.get(address)
+        if features is not None or self.folder is None:
+            return features
         features = read_features(self._path(address), address)
-        return features and self._keep(address, [f.to(device) for f in features])
+        if features is not None:
+            features = [f.to(device) for f in features]
+            self.shelf.put(address, features)
+        return features
 
     def put(self, address: str, features: list[Tensor]) -> None:
         "Remember one picture's features."
-        self._keep(address, features)
+        self.shelf.put(address, features)
         if self.folder is None or self.full:
             return
         try:
@@ -168,52 +177,113 @@ class FeatureCache:
             self.full = True
             _cannot_write(self.folder.parent, error)
 
-    def _keep(self, address: str, features: list[Tensor]) -> list[Tensor]:
-        size = sum(f.nbytes for f in features)
-        if size <= self.budget and address not in self.kept:
-            self.budget -= size
-            self.kept[address] = features
-        return features
-
     def _path(self, address: str) -> Path:
         assert self.folder is not None  # asked for only where there is one
         return self.folder / address[:2] / f"{address}.safetensors"
 
 # %% ../../nbs/features/40_cache.ipynb #9bcc18f4
+@dataclass
+class Once:
+    "Features of pictures, each computed once."
+
+    compute: Callable[[Tensor], list[Tensor]]  # (B,3,H,W) -> (B,C_l,h,w) of each layer
+    about: str  # what they depend on besides the picture
+    cache: FeatureCache
+
+    def names(self, images: Tensor) -> list[str]:
+        "The address of the features of each of images (B,3,H,W)."
+        kind = images.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        precision = torch.get_autocast_dtype(kind) if autocast else images.dtype
+        return addresses(images, f"{self.about} {precision}")
+
+    def named(self, images: Tensor, names: list[str]) -> list[list[Tensor]]:
+        "The layers of each picture, by its address."
+        found = {n: self.cache.find(n, images.device) for n in names}
+        new = [i for i, n in enumerate(names) if found[n] is None]
+        size = 1 if images.device.type == "cpu" else max(1, len(new))
+        for some in [new[k : k + size] for k in range(0, len(new), size)]:
+            for i, *values in zip(some, *self.compute(images[some])):
+                computed = [v.clone() for v in values]
+                found[names[i]] = computed
+                self.cache.put(names[i], computed)
+        return [found[n] or [] for n in names]
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        "Each layer, all pictures together."
+        layers = self.named(images, self.names(images))
+        return [torch.stack(values) for values in zip(*layers)]
+
+# %% ../../nbs/features/40_cache.ipynb #cc8c3f5d
 def remember(
     extractor: Extractor,
     folder: str | Path | None = None,  # also keep features here, for the next run
-    mebibytes: int = 1024,  # of memory
+    mebibytes: int | None = None,  # of memory; None: `MEMORY`, and beyond it a passing file
 ) -> Extractor:
     "The same extractor, which from now on computes the features of each picture once."
-    require(
-        "forward" not in vars(extractor), "This extractor remembers already; call `remember` once."
-    )
+    already = "This extractor remembers already; call `remember` once."
+    require("forward" not in vars(extractor), already)
     cache = FeatureCache(folder, mebibytes)
     who = f"{fingerprint(extractor)}, each by itself,"
-
-    def once(compute: Callable[[Tensor], list[Tensor]], what: str):
-        def features(images: Tensor) -> list[Tensor]:
-            kind = images.device.type
-            precision = (
-                torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else images.dtype
-            )
-            names = addresses(images, f"{who} {what} {precision}")
-            found = {n: cache.find(n, images.device) for n in names}
-            new = [i for i, n in enumerate(names) if found[n] is None]
-            size = 1 if kind == "cpu" else max(1, len(new))
-            for some in [new[k : k + size] for k in range(0, len(new), size)]:
-                for i, *values in zip(some, *compute(images[some])):
-                    computed = [v.clone() for v in values]
-                    found[names[i]] = computed
-                    cache.put(names[i], computed)
-            return [torch.stack(values) for values in zip(*(found[n] or [] for n in names))]
-
-        return features
-
     grid = extractor.forward
-    levels = extractor.levels
-    remembered = once(lambda images: [grid(images)], "grid")
-    vars(extractor)["forward"] = lambda images: remembered(images)[0]
-    vars(extractor)["levels"] = once(levels, "levels")
+    once = Once(lambda images: [grid(images)], f"{who} grid", cache)
+    vars(extractor)["forward"] = lambda images: once(images)[0]
+    vars(extractor)["levels"] = Once(extractor.levels, f"{who} levels", cache)
+    vars(extractor)["once"] = once
     return extractor
+
+
+def remembers(extractor: Extractor) -> Once | None:
+    "What an extractor remembers with; None for one that does not."
+    return vars(extractor).get("once")
+
+# %% ../../nbs/features/40_cache.ipynb #5c0a7e02
+class ByNumber:
+    "Descriptors inside the masks, of pictures asked for by number, each decoded once."
+
+    def __init__(
+        self,
+        once: Once,  # what the extractor remembers with
+        collection: Collection,
+        on_grid: Callable[[Tensor, Any], Tensor],  # (B,H,W), (h,w) -> (B,h,w): cells that are in
+        device: torch.device | str = "cpu",
+    ):
+        self.once = once
+        self.collection = collection
+        self.on_grid = on_grid
+        self.device = torch.device(device)
+        self.known: dict[int, tuple[str, Tensor | None]] = {}  # address, and cells (h,w)
+
+    def passes(self, lists: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        "The descriptors (N,C) of each list of pictures."
+
+        def load(n: int) -> tuple[list[int], Batch | None]:
+            new = [i for i in lists[n] if i not in self.known]
+            return new, self.collection.batch(new) if new else None
+
+        with Ahead(load, len(lists)) as ahead:
+            for n, wanted in enumerate(lists):
+                new, batch = ahead.get(n)
+                met = {} if batch is None else self.meet(new, batch)
+                yield torch.cat([self.vectors(i, met.get(i)) for i in wanted])
+
+    def meet(self, new: Sequence[int], batch: Batch) -> dict[int, Tensor]:
+        "Features (C,h,w) of pictures that are at hand; their addresses and cells are noted."
+        batch = batch.to(self.device)
+        names = self.once.names(batch.images)
+        features = [layers[0] for layers in self.once.named(batch.images, names)]
+        masks = batch.masks
+        inside = None if masks is None else self.on_grid(masks, features[0].shape[-2:])
+        for j, i in enumerate(new):
+            self.known[i] = names[j], None if inside is None else inside[j]
+        return dict(zip(new, features))
+
+    def vectors(self, i: int, features: Tensor | None) -> Tensor:  # (C,h,w) -> (N,C)
+        "The descriptors of one picture; its features are looked up where they are not given."
+        name, inside = self.known[i]
+        if features is None:
+            layers = self.once.cache.find(name, self.device)
+            again = layers is None  # there was no room for them
+            features = self.meet([i], self.collection.batch([i]))[i] if again else layers[0]
+        grid = features.movedim(0, -1)
+        return grid.flatten(0, 1) if inside is None else grid[inside]
