@@ -18,7 +18,7 @@ from .core import hardware, versions
 from .data.sample import Collection, identity, limited
 from .evaluation.protocols import object_view
 from .evaluation.results import append_row
-from .evaluation.selfcheck import SelfCheck, selfcheck
+from .evaluation.selfcheck import SEVERITIES, SelfCheck, selfcheck
 from .files import write_json
 from .plan import Plan, describe
 from .run import Run, Say, Source, as_run, load, measuring_plan, remarks, resolve_collection
@@ -61,13 +61,11 @@ class Check:
             "learned_by": self.run.facts.get("command"),
         }
 
-
+# %% ../nbs/33_checking.ipynb #31a5df11
 def in_columns(found: SelfCheck) -> dict[str, Any]:
     "The worst severity of each check and every number, flat."
-    worst = {"position": "good", "parts": "good", "foreground": "good", "photographs": "good"}
-    for finding in sorted(
-        found.findings, key=lambda f: ("good", "look", "trouble").index(f.severity)
-    ):
+    worst = {name: "good" for name in ("position", "parts", "foreground", "photographs")}
+    for finding in sorted(found.findings, key=lambda f: SEVERITIES.index(f.severity)):
         worst[finding.check] = finding.severity
     counts = {"seen": found.photographs, "unlike": len(found.names["unlike"])}
     return {**worst, **counts, **found.numbers}

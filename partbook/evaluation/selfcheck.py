@@ -26,7 +26,7 @@ from ..data.folder import WHOLE
 from ..data.loading import loaded
 from ..data.sample import Collection, spread
 from .census import Census, confidence, listed
-from ..methods.method import Method
+from ..methods.method import Method, peeled
 from ..parts.maps import upsample
 
 # %% ../../nbs/evaluation/60_selfcheck.ipynb #78901612
@@ -335,7 +335,8 @@ class Setup:
     def of(cls, method: Method, collection: Collection) -> "Setup":
         features = str(getattr(method.settings, "features", ""))
         masked = collection.foreground != WHOLE
-        guess = getattr(getattr(method, "estimate", None), "registered_name", "")
+        kept = [str(w.about().get("foreground", "")) for w in peeled(method)[1]]
+        guess = next(filter(None, kept), "")
         some = method.has_background or masked
         return cls(method.registered_name, features, method.parts, some, guess)
 
