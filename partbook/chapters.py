@@ -45,6 +45,7 @@ LAYERS = (
     "commands",
     "naming",
     "exporting",
+    "checking",
     "cli",
     "start",
     "chapters",
