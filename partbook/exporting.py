@@ -9,7 +9,6 @@ __all__ = ['FORMS', 'Stream', 'WRITERS', 'EXPORT', 'ExportOptions', 'check_optio
            'write_crops', 'export', 'add_export', 'export_command', 'what_next']
 
 # %% ../nbs/36_exporting.ipynb #e1599058
-import argparse
 import csv
 import json
 import os
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from .commands import add_last, add_limit, begin, say
+from .commands import Arguments, Parser, add_last, add_limit, begin, say
 from .contract import model_of
 from .core import InputError, out_of_memory, progress, require, versions
 from .data.folder import find_pictures
@@ -419,7 +418,7 @@ examples:
 """
 
 
-def add_export(p: argparse.ArgumentParser) -> None:
+def add_export(p: Parser) -> None:
     "The options of `export`."
     p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
     p.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="images, or folders of them")
@@ -448,7 +447,7 @@ def add_export(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=export_command)
 
 # %% ../nbs/36_exporting.ipynb #e345fa2a
-def export_command(args: argparse.Namespace) -> Exported | None:
+def export_command(args: Arguments) -> Exported | None:
     "Export, and say what there is now."
     from partbook.run import load
 
