@@ -197,7 +197,7 @@ class TimmExtractor(OnGrid):
         weights: str | Path | None = None,  # a file; None for the published ones; "random"
         layers: Sequence[str] | None = None,  # names of timm's modules
         stride: int = 16,  # of the whole network, where it can be chosen; pixels
-        align: bool = True,  # whether to put the cells' centres where the cells are
+        align: bool = False,  # whether to move the centres of the windows to the cells; see above
         seed: int = 0,  # of random weights
     ):
         super().__init__()
@@ -308,7 +308,7 @@ def measure(
     layers: Sequence[str],
     patch: int | None,  # pixels of a token, if any
     prefix: int,  # tokens that are no cell
-    align: bool = True,
+    align: bool = False,
 ) -> dict[Layer, bool]:
     "Each layer's channels, stride and first centre, and whether its channels come last."
     side = 6 * (patch or 32)
