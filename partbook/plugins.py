@@ -182,7 +182,7 @@ def is_among(name: str, known: Iterable[str]) -> bool:
     "Whether a name is one of those that `brought` lists."
     return any(n == name or n.endswith("*") and name.startswith(n[:-1]) for n in known)
 
-
+# %% ../nbs/13_plugins.ipynb #5a0c11d4
 def what_failed(error: BaseException) -> str:
     "An error in a plug-in, in one sentence: what, in which line of which file."
     text = error.msg if isinstance(error, SyntaxError) else str(error)

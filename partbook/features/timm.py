@@ -65,7 +65,7 @@ def read_layers(
 
 # %% ../../nbs/features/25_timm.ipynb #15b02af8
 def as_grid(
-    x: Tensor,  # (B,C,h,w), (B,h,w,C), or tokens (B,P+h*w,C)
+    x: Tensor,  # (B,C,h,w) or (B,h,w,C) or (B,N,C), N tokens: the prefix, then the cells
     size: tuple[int, int],  # (h,w) where x is tokens
     prefix: int = 0,  # P, tokens that are no cell of the picture
     last: bool = False,  # whether channels come last
@@ -387,7 +387,7 @@ def published(name: str) -> Path:
             "lite0, whose weights pip has brought."
         ) from None
 
-
+# %% ../../nbs/features/25_timm.ipynb #5a0c11d5
 def renamed(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     "Tensors under timm's names, without the classifier; other projects' names by timm's filter."
     change = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
