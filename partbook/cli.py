@@ -286,7 +286,8 @@ def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any
 def segment(args: argparse.Namespace) -> Segmented | None:
     "Label photographs, and say how many."
     run = load(args.model, args.device)
-    job = to_segment(run, args.images, args.out, crf=args.crf, limit=args.limit)
+    how = {"crf": args.crf, "limit": args.limit, "again": args.again}
+    job = to_segment(run, args.images, args.out, **how)
     for remark in job.found.remarks:
         say(f"  {remark}")
     if not begin(args, job.plan):
@@ -294,6 +295,8 @@ def segment(args: argparse.Namespace) -> Segmented | None:
     done = job.carry_out(args.command)
     for sentence in done.skipped:
         say(f"skipped: {sentence}")
+    if done.kept:
+        say(f"{len(done.kept)} labelled by this model before, so they stay (--again: anew)")
     images = f"{len(done.written)} image{'s' * (len(done.written) != 1)}"
     say(f"{images} segmented, {len(done.skipped)} skipped: {shown(args.out)}")
     return done
@@ -500,6 +503,8 @@ def add_segment(p: Parser) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
     text = "let labels follow the photograph's edges: full (position and colour) or position only"
     p.add_argument("--crf", choices=tuple(CRFS), help=f"{text} (default: no CRF)")
+    text = "also label what this model has labelled before (default: only what is missing)"
+    p.add_argument("--again", action="store_true", help=text)
     add_limit(p)
     add_last(p)
     p.set_defaults(run=segment)

@@ -23,6 +23,7 @@ from partbook.evaluation.segment import (
     gather,
     segment_files,
     targets,
+    unfinished,
 )
 from .features.maps import MapOptions, MapPlan, Written, plan_maps, write_maps
 from .files import as_path, write_json
@@ -54,6 +55,7 @@ class ToSegment:
     out: Path
     crf: str | None
     plan: Plan
+    kept: list[Path]  # labels that are there already
 
     def carry_out(self, command: str | None = None) -> Segmented:
         "Write the labels. `InputError` when no file could be read."
@@ -61,14 +63,14 @@ class ToSegment:
             run = self.run
             names = names_of(run.facts, run.method.parts)
             pairs = self.found.pairs
-            done = segment_files(run.method, pairs, self.out, run.device, self.crf, names)
+            done = segment_files(run.method, pairs, self.out, run.device, self.crf, names=names)
             if done.written:
                 write_json(self.out / LEGEND, legend(run))
         skipped = [*self.found.skipped, *done.skipped]
         total = len(done.written) + len(skipped)
         none = f"None of the {total} files could be read as an image, so nothing was written"
-        require(done.written, f"{none}; the first: {next(iter(skipped), '')}")
-        return Segmented(done.written, skipped)
+        require(done.written or self.kept, f"{none}; the first: {next(iter(skipped), '')}")
+        return Segmented(done.written, skipped, self.kept)
 
 # %% ../nbs/31_photographs.ipynb #72fbbd28
 def to_segment(
@@ -78,12 +80,16 @@ def to_segment(
     *,
     crf: str | None = None,  # let labels follow edges: "full" or "position"
     limit: int | None = None,  # look at so many photographs only
+    again: bool = False,  # also label those that this model has labelled before
 ) -> ToSegment:
     "Find the photographs. `InputError` when there are none, or a result would be in the way."
     check_crf(run.method, crf)
     place = as_path(out, "--out")
     found = gather([images] if isinstance(images, (str, Path)) else images)
-    chosen = [found.pairs[i] for i in spread(len(found.pairs), limit)]
+    named = [found.pairs[i] for i in spread(len(found.pairs), limit)]
+    names = names_of(run.facts, run.method.parts)
+    chosen = named if again else unfinished(run.method, named, place, crf, names)
+    kept = [targets(relative, place)[0] for _, relative in sorted(set(named) - set(chosen))]
     plan = Plan()
     if run.folder is not None:
         model = model_of(run.folder)
@@ -92,7 +98,7 @@ def to_segment(
     plan.make(*(target for _, relative in chosen for target in targets(relative, place)))
     plan.make(place / LEGEND)
     plan.check()
-    return ToSegment(run, found._replace(pairs=chosen), place, crf, plan)
+    return ToSegment(run, found._replace(pairs=chosen), place, crf, plan, kept)
 
 # %% ../nbs/31_photographs.ipynb #1f7e03e5
 def segment(
@@ -102,11 +108,13 @@ def segment(
     *,
     crf: str | None = None,  # let labels follow edges: "full" or "position"
     limit: int | None = None,  # look at so many photographs only
+    again: bool = False,  # also label those that this model has labelled before
     device: str = "auto",
     plugins: Sequence[str | Path] = (),
 ) -> Segmented:
-    "Label photographs, each at its own size: what was written, and what was skipped and why."
-    return to_segment(as_run(run, device, plugins), images, out, crf=crf, limit=limit).carry_out()
+    "Label photographs, each at its own size: what was written, what was skipped and why."
+    chosen = as_run(run, device, plugins)
+    return to_segment(chosen, images, out, crf=crf, limit=limit, again=again).carry_out()
 
 # %% ../nbs/31_photographs.ipynb #3ff82586
 @dataclass

@@ -349,6 +349,9 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     source = Source(cls, root, request.option)
     request.features = suited_features(request, cls, say)
     method = build(request, device)
+    closed = not isinstance(method, Trained) and method.extractor is not None
+    if closed and not cls.drawn and not request.cache:
+        remember(method.extractor)  # for this run
     check_training(request, source, method)
     plan = planned(request, method)
     plan.check()

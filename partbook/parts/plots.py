@@ -606,6 +606,7 @@ def write_palette_png(
     K: int,  # the number of parts, at most 255
     names: Sequence[str] = (),  # of the K parts; the file says them too, as `Parts`
     colours: np.ndarray | None = None,  # of labels 0, 1, ...; None: each part's own
+    about: str = "",  # a comment in the file
 ) -> Path:
     "Write labels as an indexed PNG file in part colours, marked, whole or not at all."
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -622,10 +623,11 @@ def write_palette_png(
     require(low >= 0 and high <= K, sentence)
     picture = Image.fromarray(labels.astype(np.uint8, copy=False))
     picture.putpalette(_byte_colours(K, colours).tobytes())
-    said = _mark()
+    said = _mark(about)
     if names:
         said.add_text("Parts", json.dumps(dict(enumerate(names, 1))))
     return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=said))
+
 
 # %% ../../nbs/parts/20_plots.ipynb #60c986e7
 def read_palette_png(
