@@ -43,6 +43,8 @@ LAYERS = (
     "run",
     "photographs",
     "commands",
+    "naming",
+    "exporting",
     "cli",
     "start",
     "chapters",

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'LEARNING', 'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal',
-           'kinds_of', 'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'options_in',
-           'segment', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
-           'add_results', 'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
+           'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment', 'data',
+           'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training', 'add_results',
+           'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -32,9 +32,11 @@ from partbook.commands import (
     add_pairs,
     add_plugin,
     add_shared,
+    begin,
     card_rows,
     print_cards,
     read_plugins,
+    say,
     top_parser,
     whole,
 )
@@ -48,10 +50,12 @@ from .data.sample import Collection, collections
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
+from .exporting import EXPORT, add_export
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
 from .files import as_path, shown
 from .methods.method import methods
+from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from partbook.run import (
@@ -207,11 +211,6 @@ def request_of(args: argparse.Namespace) -> Request:
 def quiet(sentence: str = "") -> None:
     "Say nothing."
 
-
-def say(sentence: str = "") -> None:
-    "Print at once, so that a log reads in the order things happened."
-    print(sentence, flush=True)
-
 # %% ../nbs/30_cli.ipynb #842d202b
 def discover(args: argparse.Namespace) -> Run | None:
     "Find parts, print the table, say where the results are."
@@ -224,14 +223,6 @@ def discover(args: argparse.Namespace) -> Run | None:
     if run is not None:
         conclude(run, Path(args.out))
     return run
-
-
-def begin(args: argparse.Namespace, plan: Plan) -> bool:
-    "Whether to go on; with --dry-run the plan is printed instead."
-    if args.dry_run:
-        say(describe(plan))
-        say("Nothing was written.")
-    return not args.dry_run
 
 # %% ../nbs/30_cli.ipynb #f9e49505
 def conclude(run: Run, out: Path) -> None:
@@ -398,6 +389,9 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "name": (NAME, "", add_name),
+        "merge": (MERGE, "", add_merge),
+        "export": (EXPORT, "", add_export),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),

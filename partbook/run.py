@@ -65,6 +65,9 @@ from .parts.plots import part_sheet
 from .plan import Plan
 from .plugins import made_with, refuse_unknown
 
+# %% ../nbs/28_run.ipynb #4bb0cda4
+from .methods.merged import colours_of, names_of
+
 # %% ../nbs/28_run.ipynb #ae894abb
 Say = Callable[[str], Any]  # what to do with a sentence
 
@@ -480,6 +483,8 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         "learned_inside": inside,
         "command": request.command,
     }
+    if ready.source.root is not None:
+        facts["root"] = str(ready.source.root)  # as it was typed
     if request.limit is not None:
         facts["limit"] = request.limit
     used = made_with(what_is_used(ready, rows))
@@ -555,6 +560,7 @@ def draw_parts(
     device: torch.device,
     pictures: int = 24,
     path: Path | None = None,
+    names: Sequence[str] = (),  # of the parts
 ) -> Any:
     "The picture of the result: test pictures above their parts."
     size = method.settings.size
@@ -564,7 +570,8 @@ def draw_parts(
     batch = view.batch(chosen).to(device)
     seen = object_view(test, size).batch(chosen).to(device)
     labels = method.labels(seen.images, batch.masks, size=tuple(batch.images.shape[-2:]))
-    return part_sheet(batch.images.cpu(), labels.cpu(), method.parts, path=path)
+    how = {"path": path, "names": names, "colours": colours_of(method)}
+    return part_sheet(batch.images.cpu(), labels.cpu(), method.parts, **how)
 
 # %% ../nbs/28_run.ipynb #dd735904
 @dataclass
@@ -593,7 +600,8 @@ class Run:
         "A sheet of test pictures above their parts, one colour a part."
         kept = "This run was loaded, so its pictures are not at hand; give some to `parts`."
         require(self.study is not None, kept)
-        return draw_parts(self.method, self.study.test, self.device, pictures)
+        names = names_of(self.facts, self.method.parts)
+        return draw_parts(self.method, self.study.test, self.device, pictures, names=names)
 
     def save(self, folder: str | Path) -> Path:
         "Write metrics.json, parts.png and model/ into a folder. `InputError` if it cannot be."
@@ -630,7 +638,9 @@ def save_run(run: Run, folder: Path) -> Path:
     plan.make(folder / "model" / "model.safetensors", folder / "parts.png")
     plan.check()
     if run.study is not None:
-        draw_parts(run.method, run.study.test, run.device, path=folder / "parts.png")
+        names = names_of(run.facts, run.method.parts)
+        sheet = folder / "parts.png"
+        draw_parts(run.method, run.study.test, run.device, path=sheet, names=names)
     save_method(run.method, folder / "model", run.facts)
     write_json(folder / "metrics.json", about(run))
     run.folder = folder

@@ -31,6 +31,7 @@ from .protocols import refined_labels
 from ..features.cache import fingerprint
 from ..features.maps import TOO_LARGE, shrink
 from ..files import as_path, is_marked_png, kind_of, shown
+from ..methods.merged import colours_of, unmerged
 from ..methods.method import Method, kept_tensors, peeled
 from ..parts.crf import CRFSettings
 from ..parts.maps import size_of, upsample
@@ -50,7 +51,7 @@ def segment_image(
     crf: str | None = None,  # "full", "position", or none
 ) -> Tensor:  # (H,W) uint8: 0 background, 1..K parts
     "Labels of one photograph at its own size, after a CRF if one is asked for."
-    return labels_from(method, logits_of(method, [image], device)[0], image, crf)
+    return labels_from(method, logits_of(method, [image], device, crf)[0], image, crf)
 
 
 @torch.no_grad()
@@ -58,8 +59,10 @@ def logits_of(
     method: Method,
     images: Sequence[Tensor],  # each (3,H,W), every one of another size
     device: torch.device | str = "cpu",
+    crf: str | None = None,  # which wants the scores before parts were merged
 ) -> list[Tensor]:  # each (1,K,h,w)
     "Scores of several photographs: together on a graphics card, one by one on a processor."
+    method = unmerged(method)[0] if crf else method
     side = method.settings.size
     squares = torch.cat([shrink(image, (side, side)) for image in images]).to(device)
     together = 1 if squares.device.type == "cpu" else len(squares)
@@ -89,13 +92,15 @@ def labels_from(
 # %% ../../nbs/evaluation/42_segment.ipynb #dff8d9db
 def refined(
     method: Method,
-    logits: Tensor,  # (1,K,h,w) scores
+    logits: Tensor,  # (1,K,h,w) scores, before parts were merged
     picture: Tensor,  # (1,3,H,W) what the CRF sees
     crf: str,
 ) -> Tensor:  # (1,H,W)
     "Labels after the CRF. `InputError` for a method without background."
     check_crf(method, crf)
-    return refined_labels(method, upsample(logits, size_of(picture)), picture, CRFS[crf])
+    inner, after = unmerged(method)
+    labels = refined_labels(inner, upsample(logits, size_of(picture)), picture, CRFS[crf])
+    return after.to(labels.device)[labels]
 
 
 def check_crf(method: Method, crf: str | None) -> None:
@@ -198,10 +203,11 @@ WAY = 1  # counts the ways in which labels were made so far
 def model_seal(
     method: Method,
     crf: str | None = None,
+    names: Sequence[str] = (),  # of the parts; the files of labels say them too
 ) -> str:
-    "A hash of everything in a model that its labels depend on."
+    "A hash of everything in a model that its files of labels depend on."
     inner, around = peeled(method)
-    about = [WAY, crf, inner.registered_name, inner.settings, [w.about() for w in around]]
+    about = [WAY, crf, list(names), inner.registered_name, inner.settings, [w.about() for w in around]]
     h = hashlib.blake2b(repr(about).encode(), digest_size=10)
     h.update(b"" if inner.extractor is None else fingerprint(inner.extractor).encode())
     for name, value in sorted(kept_tensors(inner, around).items()):
@@ -229,15 +235,17 @@ def seal_in(path: Path) -> str:
     except UnreadablePicture:
         return ""
 
+
 # %% ../../nbs/evaluation/42_segment.ipynb #35771a2f
 def unfinished(
     method: Method,
     pairs: Sequence[tuple[Path, Path]],  # photographs and their names among the results
     out: str | Path,
     crf: str | None = None,
+    names: Sequence[str] = (),  # of the parts
 ) -> list[tuple[Path, Path]]:
     "Those whose labels are missing, or were made by another model or of another photograph."
-    model = model_seal(method, crf)
+    model = model_seal(method, crf, names)
 
     def is_done(path: Path, relative: Path) -> bool:
         labels, drawn = targets(relative, Path(out))
@@ -283,6 +291,7 @@ class Job:
     device: torch.device | str
     crf: str | None
     seal: str  # of the model
+    names: Sequence[str] = ()  # of the parts
     one_at_a_time: Lock = field(default_factory=Lock)  # those that fill the memory alone
 
     def group(self, pairs: Sequence[tuple[Path, Path]]) -> list[Path | str]:
@@ -307,7 +316,7 @@ class Job:
             except UnreadablePicture as error:
                 results[relative] = shown(error)
         if images:
-            scores = logits_of(self.method, list(images.values()), self.device)
+            scores = logits_of(self.method, list(images.values()), self.device, self.crf)
             for (path, relative), z in zip(list(images), scores):
                 image = images.pop((path, relative))
                 results[relative] = self.write(path, relative, image, z)
@@ -317,9 +326,12 @@ class Job:
         "Write the overlay, and then the labels with their seal."
         labels_path, overlay_path = targets(relative, self.out)
         labels = labels_from(self.method, logits, image, self.crf)
-        write_picture(overlay_path, overlay(image, labels), made_by="partbook segment")
+        colours = colours_of(self.method)
+        drawn = overlay(image, labels, colours=colours)
+        write_picture(overlay_path, drawn, made_by="partbook segment")
         sealed = full_seal(self.seal, path)
-        return write_palette_png(labels_path, labels, self.method.parts, sealed)
+        K = self.method.parts
+        return write_palette_png(labels_path, labels, K, self.names, colours, sealed)
 
 # %% ../../nbs/evaluation/42_segment.ipynb #1d1dc3c6
 class Segmented(NamedTuple):
@@ -337,10 +349,11 @@ def segment_files(
     device: torch.device | str = "cpu",
     crf: str | None = None,
     workers: int = WORKERS,  # threads
+    names: Sequence[str] = (),  # of the parts; the files of labels say them too
 ) -> Segmented:
     "Write NAME.png (labels, indexed) and NAME_overlay.png for each photograph."
     check_crf(method, crf)
-    job = Job(method, Path(out), device, crf, model_seal(method, crf))
+    job = Job(method, Path(out), device, crf, model_seal(method, crf, names), names)
     groups = grouped(pairs)
     done = Segmented([], [], [])
     with Ahead(lambda n: job.group(groups[n]), len(groups), workers) as ahead:
@@ -351,3 +364,4 @@ def segment_files(
             else:
                 done.skipped.append(result)
     return done
+

@@ -19,7 +19,7 @@ from ..core import generator, progress, require
 from ..data.loading import Ahead, loaded
 from ..data.sample import Batch, Collection, batch_indices
 from ..features.cache import ByNumber, remembers
-from ..features.extractor import Extractor
+from ..features.extractor import Extractor, check_normal, normalised
 from .method import Method, Settings, methods
 from .seen import on_cells
 from ..parts.maps import size_of
@@ -157,6 +157,8 @@ class KMeansSettings(Settings):
     restarts: int = 4  # k-means++ starts; the lowest distortion wins
     steps: int = 60  # mini-batches that refine the result
     batch_size: int = 32  # pictures in a mini-batch
+    unit: bool = False  # whether descriptors are scaled to unit length
+    mean_off: str = "none"  # or "picture": then each picture's mean is taken off
 
     def __post_init__(self):
         super().__post_init__()
@@ -164,6 +166,7 @@ class KMeansSettings(Settings):
             self.steps >= 0 and self.batch_size >= 1 and self.restarts >= 1,
             "steps must be 0 or more, batch_size and restarts at least 1.",
         )
+        check_normal(self.unit, self.mean_off)
 
 
 def score_maps(
@@ -232,7 +235,7 @@ class KMeans(Method):
 
     def __init__(self, settings: KMeansSettings, extractor: Extractor):
         super().__init__(settings)
-        self.extractor = extractor
+        self.extractor = normalised(extractor, settings.unit, settings.mean_off)
         self.register_buffer("centres", torch.zeros(settings.parts, extractor.dim))
         self.register_buffer("spread", torch.ones(()))
 
