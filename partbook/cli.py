@@ -42,6 +42,7 @@ from partbook.commands import (
 )
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
+from .checking import CHECK, add_check
 from .contract import plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
@@ -389,6 +390,7 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "check": (CHECK, "", add_check),
         "name": (NAME, "", add_name),
         "merge": (MERGE, "", add_merge),
         "export": (EXPORT, "", add_export),

@@ -6,9 +6,9 @@
 __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'Request', 'check_request', 'resolve_collection', 'options_of',
            'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned', 'check_folder',
            'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from', 'suited_foreground',
-           'carry_out', 'held', 'evaluated', 'measure', 'trivial_methods', 'all_rows', 'dead_parts', 'draw_parts',
-           'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover',
-           'Measured', 'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
+           'carry_out', 'held', 'evaluated', 'said_of_itself', 'measure', 'trivial_methods', 'all_rows', 'dead_parts',
+           'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on',
+           'discover', 'Measured', 'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -38,6 +38,7 @@ from partbook.evaluation.protocols import (
     protocols,
 )
 from .evaluation.results import append_row, check_results
+from .evaluation.selfcheck import selfcheck
 from .features.cache import remember
 from .features.foreground import estimate_of, learn_inside
 from partbook.files import (
@@ -452,6 +453,7 @@ def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
             return None
         ready.method = with_background(method, estimate_of(pictures))
         run = evaluated(ready, pictures.foreground, say)
+        run.self_check = said_of_itself(ready, say)
         run.seconds = round(time.perf_counter() - ready.start, 2)
         if request.out is not None:
             run.save(request.out)
@@ -494,6 +496,16 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
     return Run(ready.method, rows, facts, dead, study, ready.device)
 
 # %% ../nbs/28_run.ipynb #8da331f8
+def said_of_itself(ready: Prepared, say: Say) -> dict[str, Any] | None:
+    "Where photographs have no annotations, what the model says of its parts there."
+    test = ready.study.test
+    if test.drawn or set(default_protocols(test)) != {"census"}:
+        return None
+    found = selfcheck(ready.method, object_view(test, ready.method.settings.size), ready.device)
+    say(f"\n{found}")
+    return found.record()
+
+
 def measure(
     method: Method,
     train: Collection,  # for landmark regressions
@@ -586,6 +598,7 @@ class Run:
     device: torch.device = torch.device("cpu")
     seconds: float = 0.0
     folder: Path | None = None  # where it is kept, once it is
+    self_check: dict[str, Any] | None = None  # what it says of its parts on photographs
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -627,6 +640,7 @@ def about(run: Run) -> dict[str, Any]:
         "rows": run.rows,
         "protocols": {name: protocols[name].source for name in names},
         "dead_parts": run.dead,
+        "self_check": run.self_check,
         "seconds": run.seconds,
     }
 
@@ -712,6 +726,7 @@ def load(
         device=place,
         seconds=about.get("seconds", 0.0),
         folder=path,
+        self_check=about.get("self_check"),
     )
 
 
