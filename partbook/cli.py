@@ -538,7 +538,7 @@ def add_saliency(p: Parser) -> None:
     p.add_argument("folder", metavar="DIR", help="a folder of photographs")
     text = "where the maps go (default: masks/ in the folder, or saliency/ with --soft, where"
     p.add_argument("--out", metavar="DIR", help=f"{text} `discover` finds them)")
-    text = "robust: each photograph's own colours (Zhu et al. 2014); component, border: features"
+    text = "robust: each photograph's own colours (Zhu et al. 2014); others: features"
     more = {"choices": foregrounds.names(), "help": f"{text} of all of them (default: robust)"}
     p.add_argument("--foreground", default="robust", **more)
     add_shared(p, "--features", "--weights", "--layers")
