@@ -54,11 +54,14 @@ from .files import as_path, shown
 from .methods.method import methods
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
+from .report import REPORT, add_report
 from partbook.run import (
+    PAGE,
     Request,
     Run,
     Source,
     carry_out,
+    gets_page,
     learned_on,
     load,
     options_of,
@@ -252,6 +255,8 @@ def conclude(run: Run, out: Path) -> None:
         say("This collection has no annotations, so there is nothing to score: judge the picture.")
     say(f"Numbers: {shown(out / 'metrics.json')}   model: {shown(out / 'model')}")
     say(f"Picture: {shown(out / 'parts.png')}")
+    if run.study is not None and gets_page(run.study.test):
+        say(f"To look at in a browser: {shown(out / PAGE)}")
 
 # %% ../nbs/30_cli.ipynb #ea5a9301
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -382,6 +387,7 @@ examples:
 NOTES = """what you get in --out:
   metrics.json   the metrics in percent, with settings, seed, versions and seconds
   parts.png      test pictures with their parts, one colour per part
+  report.html    a page that shows every photograph, for a folder of your own
   model/         what `partbook segment` needs to label new photographs
 
 how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explains how to choose.
@@ -395,6 +401,7 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "report": (REPORT, "", add_report),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),

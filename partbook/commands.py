@@ -23,6 +23,7 @@ COMMANDS = {
     "discover": "find the parts of a collection",
     "evaluate": "measure a saved model",
     "segment": "label new photographs with a saved model",
+    "report": "write a page that shows every photograph with its parts",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",

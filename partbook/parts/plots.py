@@ -486,6 +486,14 @@ def write_figure(path: str | Path, figure: Figure) -> Path:
 
 _contours = contours  # the argument of `part_sheet` has the same name
 
+
+def _sizes(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+    "Screen pixels (h,w) of pictures (H,W) on one sheet: the longer sides are alike."
+    side = max(max(shape) for shape in shapes)
+    cell = _screen_pixels(side, 128 if side <= 160 else 160)
+    scales = [cell / max(shape) for shape in shapes]
+    return [(round(H * s), round(W * s)) for (H, W), s in zip(shapes, scales)]
+
 # %% ../../nbs/parts/20_plots.ipynb #32e4189a
 def part_sheet(
     images: Sequence[Tensor] | Tensor,  # each (3,H,W) in [0,1]; sizes may differ
@@ -503,26 +511,29 @@ def part_sheet(
         f"images and {len(labels)} label maps.",
     )
     pictures = [as_picture(image) for image in images]
-    side = max(max(picture.shape[:2]) for picture in pictures)
-    cell = _screen_pixels(side, 128 if side <= 160 else 160)
+    sizes = _sizes([picture.shape[:2] for picture in pictures])
+    tall = max(h for h, _ in sizes)
+    wide = max(w for _, w in sizes)
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     gap = 4
     foot = 30
-    pair = 2 * cell + 3 * gap
-    figure = Sheet(columns * (cell + gap) + gap, rows * pair + foot)
+    pair = 2 * tall + 3 * gap
+    figure = Sheet(columns * (wide + gap) + gap, rows * pair + foot)
     for i, (image, label) in enumerate(zip(pictures, labels)):
         r, c = divmod(i, columns)
+        h, w = sizes[i]
+        left = gap + c * (wide + gap) + (wide - w) // 2
+        top = gap + r * pair
+        # the picture stands on the middle of its place, its parts hang below
         for below, picture in enumerate((image, overlay(image, label, numbers=False))):
-            ax = _place(
-                figure, gap + c * (cell + gap), gap + r * pair + below * (cell + gap), cell, cell
-            )
+            ax = _place(figure, left, top + (tall + gap if below else tall - h), w, h)
             draw_picture(ax, picture)
             if below and contours:
                 _contours(ax, label, linewidth=0.6)
             if below and (K > NUMBERED if numbers is None else numbers):
                 part_numbers(ax, label)
-    _legend(_place(figure, gap, rows * pair + gap, columns * (cell + gap) - gap, foot - 3 * gap), K)
+    _legend(_place(figure, gap, rows * pair + gap, columns * (wide + gap) - gap, foot - 3 * gap), K)
     if path is not None:
         write_figure(path, figure)
     return figure
