@@ -230,7 +230,8 @@ class Pass:
 
     def see(self, number: int, look: Look) -> dict[str, Any]:
         "What the page says of one photograph."
-        shares = self.run.method.shares(look.scores[None])[0, -self.K :]
+        scores = look.scores[None].to(self.run.device)
+        shares = self.run.method.shares(scores)[0, -self.K :].cpu()
         before = self.census.pictures.clone()
         sure = confidence(look.square_scores[None], self.K)
         self.census.update(look.square_labels[None], sure)

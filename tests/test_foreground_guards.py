@@ -227,7 +227,7 @@ def test_a_guess_replaces_true_masks(how):
 
 
 def test_given_none_and_unknown():
-    assert foregrounds.names() == ["border", "component", "robust"]
+    assert foregrounds.names() == ["border", "clusters", "component", "robust"]
     planted = Discs()
     known = View(Discs(), lambda s: replace(s, mask=~planted.inside))
     undecided = Estimated(known, Undecided())[0]
@@ -236,7 +236,7 @@ def test_given_none_and_unknown():
     bare = learn_inside(learn_inside(known, "robust"), "none")
     assert bare[0].mask is None and bare[0].saliency is None
     assert bare.foreground == "the whole picture"
-    names = "given, none, border, component, robust"
+    names = "given, none, border, clusters, component, robust"
     with pytest.raises(InputError, match=f"no foreground named 'luck'; choose one of: {names}"):
         learn_inside(known, "luck")
 

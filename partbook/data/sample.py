@@ -466,6 +466,7 @@ class Collection(Samples):
     landmark_names: tuple[str, ...] = ()
     part_names: tuple[str, ...] = ()
     category_names: tuple[str, ...] = ()
+    drawn: bool = False  # whether its pictures are drawn here, not photographed
     foreground: str = "true masks"  # where masks come from; printed beside numbers that use them
     held_out: bool = True  # whether the test split has other pictures than the training split
     crop_to_box: bool = False  # whether methods see pictures cropped to the box (small objects)

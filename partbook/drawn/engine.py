@@ -757,6 +757,7 @@ class Drawn(Collection):
     ranges: dict[str, tuple[int, int]] = SPLITS  # of each split: first index, number of pictures
     splits = tuple(SPLITS)
     budget: int = BUDGET
+    drawn = True
     foreground = "true masks"
 
     def __init__(self, split: str = "train", size: int = 64, seed: int = 0):

@@ -416,7 +416,7 @@ def _timm():
     except ImportError:
         raise InputError(
             "The network 'dinov2' needs the package timm, which is not installed here; "
-            "run: pip install 'partbook[dino]'"
+            "run: pip install timm"
         ) from None
 
 

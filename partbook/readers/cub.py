@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import InputError, progress, require
+from ..data.folder import WHOLE
 from ..data.masks import read_mask, sampled_looks, verdicts_said
 from ..data.pictures import read_header, read_image
 from ..data.sample import Collection, Sample, collections, resize
@@ -452,9 +453,14 @@ class CUB(_OpenedCUB):
         categories: Sequence[int] | None = None,
         # keep images with at least so many visible landmarks (the contrastive paper's code: 6)
         min_visible: int = 0,
+        crop: bool = True,  # let methods look at the true box only; False: at whole photographs
     ) -> "CUB":
         "Open a split. `InputError` when a list does not fit or a photograph is missing."
-        return cls(find_cub(root), split, size, categories, min_visible)
+        cub = cls(find_cub(root), split, size, categories, min_visible)
+        if not crop:
+            cub.crop_to_box = False
+            cub.foreground = WHOLE if cub.masks is None else cub.foreground
+        return cub
 
     def __getitem__(self, i: int) -> Sample:
         return _sample(self, i)
