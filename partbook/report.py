@@ -30,7 +30,7 @@ from torch import Tensor
 
 # %% ../nbs/34_report.ipynb #a26b3da1
 from . import __version__
-from .core import hardware, progress, require, versions
+from .core import InputError, hardware, progress, require, versions
 from .data.folder import Folder
 from .data.sample import Collection, limited
 from .evaluation.census import Census, confidence
@@ -728,7 +728,7 @@ def commands_of(run: Run, command: str | None) -> list[tuple[str, str]]:
     return lines
 
 # %% ../nbs/34_report.ipynb #6c3739ba
-CHUNK = 2**20  # letters that are copied at a time
+CHUNK = 2**16  # letters that are copied at a time
 LISTED = 500  # skipped files that are named
 
 
