@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'LEAST_SIDE', 'BUDGET', 'MOST', 'DENSITY', 'QUALITIES', 'LINE', 'ENOUGH', 'EXAMPLES', 'CUT', 'ROOM', 'SHEET',
-           'PIECES', 'STYLE', 'SCRIPT', 'ENGINE', 'KINDS', 'OWN_PLACE', 'CHUNK', 'LISTED', 'REPORT', 'side_for',
-           'data_uri', 'jpeg', 'label_layer', 'rating', 'Example', 'largest_piece', 'examples_on', 'window', 'cut_out',
+           'PIECES', 'STYLE', 'SCRIPT', 'ENGINE', 'KINDS', 'OWN_PLACE', 'CHUNK', 'LISTED', 'side_for', 'data_uri',
+           'jpeg', 'label_layer', 'rating', 'Example', 'largest_piece', 'examples_on', 'window', 'cut_out', 'Run',
            'Pass', 'names_of', 'figure', 'pair', 'table_of', 'policy_for', 'style_of', 'as_findings', 'summary_of',
-           'left_out', 'in_words', 'facts_of', 'commands_of', 'write_report', 'kept_findings', 'add_report', 'report']
+           'left_out', 'in_words', 'facts_of', 'commands_of', 'write_report', 'kept_findings']
 
 # %% ../nbs/34_report.ipynb #fb93760f
-import argparse
 import base64
 import hashlib
 import heapq
@@ -19,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import jinja2
 import numpy as np
@@ -31,13 +30,13 @@ from torch import Tensor
 # %% ../nbs/34_report.ipynb #a26b3da1
 from . import __version__
 from .core import InputError, hardware, progress, require, versions
-from .data.folder import Folder
 from .data.sample import Collection, limited
 from .evaluation.census import Census, confidence
+from .evaluation.looks import Look, evenly, looked_at, own_shape
 from .files import MARK, as_path, kind_of, read_json, shown, write_atomic
+from .methods.method import Method
 from .parts.plots import as_bytes, boundaries, overlay, part_colours
 from .plan import Plan
-from .run import Look, Run, evenly, load, looked_at, own_shape
 
 # %% ../nbs/34_report.ipynb #c611e574
 SIDE = 320  # pixels of a photograph's longer side, where there is room
@@ -209,10 +208,23 @@ def _faded(pixels: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarr
     result[binary_dilation(near, iterations=2) & ~near] = 255 * np.asarray(colour)
     return result.round().astype(np.uint8)
 
-# %% ../nbs/34_report.ipynb #2bab02d7
+# %% ../nbs/34_report.ipynb #c4e81f20
 SHEET = 12  # photographs at the top of the page
 
 
+class Run(Protocol):
+    "What a page needs to know of a run."
+
+    method: Method
+    facts: dict[str, Any]
+    study: Any
+    device: torch.device
+    folder: Path | None
+
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+# %% ../nbs/34_report.ipynb #2bab02d7
 class Pass:
     "What one look at every photograph leaves: counts, the best examples, a few pictures."
 
@@ -807,44 +819,3 @@ def kept_findings(run: Run) -> Any:
         return found
     kept = read_json(record)
     return kept.get("self_check") if isinstance(kept, dict) else None
-
-# %% ../nbs/34_report.ipynb #1aa9aacb
-REPORT = """Write one page that shows every photograph of a folder with the parts of a saved model:
-a file to open in a browser, to keep, or to send. It needs no network and no other file."""
-
-
-def add_report(p: argparse.ArgumentParser) -> None:
-    "The options of `report`."
-    from partbook.commands import add_last, add_limit, add_shared
-
-    text = "the model folder that `partbook discover` wrote"
-    p.add_argument("model", metavar="MODEL", help=text)
-    p.add_argument("folder", metavar="DIR", help="a folder of photographs")
-    text = "the page (default: report.html)"
-    p.add_argument("--out", default="report.html", metavar="FILE.html", help=text)
-    add_shared(p, "--cache")
-    add_limit(p)
-    add_last(p)
-    p.set_defaults(run=report)
-
-
-def report(args: argparse.Namespace) -> Path | None:
-    "Write the page, and say where it is."
-    from partbook.cli import begin, say
-    from partbook.run import cached, model_of, remarks
-
-    run = load(args.model, args.device)
-    cached(run.method, args.cache)
-    pictures = limited(Folder.open(args.folder, size=run.method.settings.size), args.limit)
-    for line in remarks(pictures):
-        say(line)
-    plan = Plan()
-    model = model_of(Path(args.model))
-    plan.read(model / "model.json", model / "model.safetensors", *pictures.files())
-    plan.make(args.out)
-    plan.check()
-    if not begin(args, plan):
-        return None
-    page = write_report(run, args.out, pictures, command=args.command)
-    say(f"{len(pictures)} photographs, {page.stat().st_size / 1e6:.1f} MB: {shown(page)}")
-    return page

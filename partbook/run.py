@@ -7,39 +7,30 @@ __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'PAGE', 'Requ
            'options_of', 'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned',
            'check_folder', 'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from',
            'suited_foreground', 'carry_out', 'held', 'evaluated', 'measure', 'trivial_methods', 'all_rows', 'gets_page',
-           'Look', 'own_shape', 'looked_at', 'dead_parts', 'evenly', 'draw_parts', 'Run', 'about', 'save_run',
-           'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured', 'to_measure',
-           'measuring_plan', 'write_measured', 'as_run', 'evaluate']
+           'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load',
+           'learned_on', 'discover', 'Measured', 'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/28_run.ipynb #865e5720
 from .contract import comes_from_plugin, model_of, plugin, refuse_strangers, rehearse
-from .core import InputError, hardware, pick_device, require, versions
+from .core import hardware, pick_device, require, versions
 from .data.folder import WHOLE, Folder
 from .data.loading import WORKERS
-from partbook.data.sample import (
-    Collection,
-    Kept,
-    collections,
-    cropped,
-    identity,
-    limited,
-    spread,
-)
+from .data.sample import Collection, Kept, collections, identity, limited, spread
 from .evaluation.census import census
+from .evaluation.looks import evenly, looked_at
 from partbook.evaluation.protocols import (
     annotation_baselines,
     check_fits,
@@ -71,10 +62,10 @@ from partbook.methods.method import (
     methods,
     save_method,
 )
-from .parts.maps import size_of, upsample
 from .parts.plots import part_sheet
 from .plan import Plan
 from .plugins import made_with, refuse_unknown
+from .report import write_report
 
 # %% ../nbs/28_run.ipynb #ae894abb
 Say = Callable[[str], Any]  # what to do with a sentence
@@ -551,74 +542,6 @@ def gets_page(pictures: Collection | type[Collection]) -> bool:
     "Whether a run on them leaves a page of its own: a folder of somebody's photographs does."
     return getattr(pictures, "registered_name", "") == Folder.registered_name
 
-
-@dataclass
-class Look:
-    "A picture in its own shape, and what a method sees on it."
-
-    index: int  # in its collection
-    name: str
-    picture: Tensor  # (3,h,w) in [0,1]
-    scores: Tensor  # (K,h,w) or (K+1,h,w) with background
-    labels: Tensor  # (h,w) 1 to K, and 0 for the background
-    square_scores: Tensor  # (K,S,S) or (K+1,S,S) on the square that the method looked at
-    square_labels: Tensor  # (S,S) what a census counts
-
-# %% ../nbs/28_run.ipynb #c58e2a37
-def own_shape(
-    collection: Collection,
-    i: int,
-    side: int | None = None,  # pixels of the longer side
-    enlarge: bool = False,  # smaller pictures too
-) -> Tensor:  # (3,h,w)
-    "One picture as it is looked at, cropped where the collection asks for it, never squeezed."
-    if collection.crop_to_box:
-        picture = cropped(collection)[i].image
-    else:
-        try:
-            picture = collection.picture(i, side)
-        except InputError:  # the file went; a square of it may still be in memory
-            picture = collection[i].image
-    longest = max(picture.shape[-2:])
-    if side is None or longest == side or longest < side and not enlarge:
-        return picture
-    size = [max(1, round(n * side / longest)) for n in picture.shape[-2:]]
-    fitted = F.interpolate(picture[None], size, mode="bilinear", antialias=True)
-    return fitted[0].clamp(0, 1)
-
-# %% ../nbs/28_run.ipynb #d9a7b643
-@torch.no_grad()
-def looked_at(
-    method: Method,
-    collection: Collection,
-    device: torch.device,
-    side: int,  # pixels of a picture's longer side
-    chosen: Sequence[int] | None = None,  # which pictures; None: all
-    enlarge: bool = False,
-    batch_size: int = 8,
-) -> Iterator[Look]:
-    "Pictures and their parts one by one, in their own shape."
-    squares = object_view(collection, method.settings.size)
-    order = range(len(collection)) if chosen is None else chosen
-    for start in range(0, len(order), batch_size):
-        some = order[start : start + batch_size]
-        batch = squares.batch(some).to(device)
-        logits = method.logits(batch.images)
-        square = upsample(logits, size_of(batch.images))
-        counted = method.read_labels(square, None if method.has_background else batch.masks)
-        for n, i in enumerate(some):
-            picture = own_shape(collection, i, side, enlarge)
-            size = (picture.shape[-2], picture.shape[-1])
-            scores = upsample(logits[n : n + 1], size)
-            mask = None if batch.masks is None else batch.masks[n : n + 1]
-            if mask is not None:
-                mask = F.interpolate(mask[None].float(), size, mode="nearest-exact")[0] > 0
-            labels = method.read_labels(scores, mask)
-            if type(method).labels is not Method.labels:  # it knows better than its scores
-                labels = method.labels(batch.images[n : n + 1], mask, size)
-            found = (scores[0], labels[0], square[n], counted[n])
-            yield Look(i, batch.names[n], picture, *(t.cpu() for t in found))
-
 # %% ../nbs/28_run.ipynb #35eedeba
 def dead_parts(
     method: Method,
@@ -633,11 +556,6 @@ def dead_parts(
     found = census(method, object_view(test, method.settings.size), device)
     say(f"On the test pictures {found}")
     return found.dead
-
-
-def evenly(count: int, most: int) -> list[int]:
-    "At most so many of `count` pictures, from the first to the last."
-    return torch.linspace(0, count - 1, min(count, most)).round().long().unique().tolist()
 
 
 def draw_parts(
@@ -723,8 +641,6 @@ def save_run(run: Run, folder: Path) -> Path:
     save_method(run.method, folder / "model", run.facts)
     record = about(run)
     if page:
-        from partbook.report import write_report
-
         write_report(run, folder / PAGE, findings=record.get("self_check"))
     write_json(folder / "metrics.json", record)
     run.folder = folder

@@ -18,6 +18,7 @@ from PIL import Image
 from partbook.core import InputError
 from partbook.data.folder import Folder
 from partbook.data.sample import limited
+from partbook.evaluation.looks import Look, looked_at, own_shape
 from partbook.files import is_ours
 from partbook.parts.maps import upsample
 from partbook.parts.plots import as_bytes, part_colours
@@ -35,7 +36,7 @@ from partbook.report import (
     window,
     write_report,
 )
-from partbook.run import Look, discover, gets_page, load, looked_at, own_shape
+from partbook.run import discover, gets_page, load
 
 ODD = ['<img src=x onerror="alert(1)">.png', "a'b\"c&amp;d.png", "</template><script>x.png"]
 RIGHT_TO_LEFT = "\u202egnp.exe.png"

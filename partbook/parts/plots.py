@@ -487,12 +487,13 @@ def write_figure(path: str | Path, figure: Figure) -> Path:
 _contours = contours  # the argument of `part_sheet` has the same name
 
 
-def _sizes(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
-    "Screen pixels (h,w) of pictures (H,W) on one sheet: the longer sides are alike."
+def _sizes(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
+    "Screen pixels (h,w) of pictures (H,W), the longer sides alike; the tallest and the widest."
     side = max(max(shape) for shape in shapes)
     cell = _screen_pixels(side, 128 if side <= 160 else 160)
     scales = [cell / max(shape) for shape in shapes]
-    return [(round(H * s), round(W * s)) for (H, W), s in zip(shapes, scales)]
+    sizes = [(max(1, round(H * s)), max(1, round(W * s))) for (H, W), s in zip(shapes, scales)]
+    return sizes, max(h for h, _ in sizes), max(w for _, w in sizes)
 
 # %% ../../nbs/parts/20_plots.ipynb #32e4189a
 def part_sheet(
@@ -511,9 +512,7 @@ def part_sheet(
         f"images and {len(labels)} label maps.",
     )
     pictures = [as_picture(image) for image in images]
-    sizes = _sizes([picture.shape[:2] for picture in pictures])
-    tall = max(h for h, _ in sizes)
-    wide = max(w for _, w in sizes)
+    sizes, tall, wide = _sizes([picture.shape[:2] for picture in pictures])
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     gap = 4
@@ -525,7 +524,6 @@ def part_sheet(
         h, w = sizes[i]
         left = gap + c * (wide + gap) + (wide - w) // 2
         top = gap + r * pair
-        # the picture stands on the middle of its place, its parts hang below
         for below, picture in enumerate((image, overlay(image, label, numbers=False))):
             ax = _place(figure, left, top + (tall + gap if below else tall - h), w, h)
             draw_picture(ax, picture)
