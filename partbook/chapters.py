@@ -44,6 +44,8 @@ LAYERS = (
     "run",
     "photographs",
     "commands",
+    "naming",
+    "exporting",
     "cli",
     "start",
     "chapters",

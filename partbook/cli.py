@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
-           'literal', 'kinds_of', 'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate',
-           'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser',
-           'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data',
-           'add_unpack', 'add_saliency']
+           'literal', 'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment',
+           'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
+           'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -33,9 +32,11 @@ from partbook.commands import (
     add_pairs,
     add_plugin,
     add_shared,
+    begin,
     card_rows,
     print_cards,
     read_plugins,
+    say,
     top_parser,
     whole,
 )
@@ -50,10 +51,12 @@ from .data.sample import Collection, collections, limited
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
+from .exporting import EXPORT, add_export
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
 from .files import as_path, shown
 from .methods.method import methods
+from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from .report import write_report
@@ -213,11 +216,6 @@ def request_of(args: argparse.Namespace) -> Request:
 def quiet(sentence: str = "") -> None:
     "Say nothing."
 
-
-def say(sentence: str = "") -> None:
-    "Print at once, so that a log reads in the order things happened."
-    print(sentence, flush=True)
-
 # %% ../nbs/30_cli.ipynb #842d202b
 def discover(args: argparse.Namespace) -> Run | None:
     "Find parts, print the table, say where the results are."
@@ -230,14 +228,6 @@ def discover(args: argparse.Namespace) -> Run | None:
     if run is not None:
         conclude(run, Path(args.out))
     return run
-
-
-def begin(args: argparse.Namespace, plan: Plan) -> bool:
-    "Whether to go on; with --dry-run the plan is printed instead."
-    if args.dry_run:
-        say(describe(plan))
-        say("Nothing was written.")
-    return not args.dry_run
 
 # %% ../nbs/30_cli.ipynb #f9e49505
 def conclude(run: Run, out: Path) -> None:
@@ -303,7 +293,8 @@ def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any
 def segment(args: argparse.Namespace) -> Segmented | None:
     "Label photographs, and say how many."
     run = load(args.model, args.device)
-    job = to_segment(run, args.images, args.out, crf=args.crf, limit=args.limit)
+    how = {"crf": args.crf, "limit": args.limit, "again": args.again}
+    job = to_segment(run, args.images, args.out, **how)
     for remark in job.found.remarks:
         say(f"  {remark}")
     if not begin(args, job.plan):
@@ -311,6 +302,8 @@ def segment(args: argparse.Namespace) -> Segmented | None:
     done = job.carry_out(args.command)
     for sentence in done.skipped:
         say(f"skipped: {sentence}")
+    if done.kept:
+        say(f"{len(done.kept)} labelled by this model before, so they stay (--again: anew)")
     images = f"{len(done.written)} image{'s' * (len(done.written) != 1)}"
     say(f"{images} segmented, {len(done.skipped)} skipped: {shown(args.out)}")
     return done
@@ -426,6 +419,9 @@ def build_parser() -> Parser:
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
         "report": (REPORT, "", add_report),
+        "name": (NAME, "", add_name),
+        "merge": (MERGE, "", add_merge),
+        "export": (EXPORT, "", add_export),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
@@ -537,6 +533,8 @@ def add_segment(p: Parser) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
     text = "let labels follow the photograph's edges: full (position and colour) or position only"
     p.add_argument("--crf", choices=tuple(CRFS), help=f"{text} (default: no CRF)")
+    text = "also label what this model has labelled before (default: only what is missing)"
+    p.add_argument("--again", action="store_true", help=text)
     add_limit(p)
     add_last(p)
     p.set_defaults(run=segment)

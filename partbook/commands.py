@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'SHARED', 'Parser', 'whole', 'top_parser', 'answer_at_once', 'add_plugin', 'read_plugins', 'cards',
-           'registered_as', 'texts_in', 'card_rows', 'print_cards', 'add_shared', 'add_pairs', 'add_last', 'add_limit']
+           'registered_as', 'texts_in', 'card_rows', 'print_cards', 'add_shared', 'add_pairs', 'add_last', 'add_limit',
+           'say', 'begin']
 
 # %% ../nbs/29_commands.ipynb #8f781c2e
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import shown
+from .plan import Plan, describe
 
 # %% ../nbs/29_commands.ipynb #d363f843
 COMMANDS = {
@@ -24,6 +26,9 @@ COMMANDS = {
     "evaluate": "measure a saved model",
     "segment": "label new photographs with a saved model",
     "report": "write a page that shows every photograph with its parts",
+    "name": "call the parts of a saved model by names",
+    "merge": "make several parts of a saved model one",
+    "export": "write parts for other tools: COCO, LabelMe, a table, cut-outs",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",
@@ -202,3 +207,16 @@ def add_limit(parser: argparse.ArgumentParser) -> None:
     "Add the option for a quick look."
     text = "look at N pictures only, taken evenly from all of them: for a quick first try"
     parser.add_argument("--limit", type=whole(1), metavar="N", help=text)
+
+
+def say(sentence: str = "") -> None:
+    "Print at once, so that a log reads in the order things happened."
+    print(sentence, flush=True)
+
+
+def begin(args: argparse.Namespace, plan: Plan) -> bool:
+    "Whether to go on; with --dry-run the plan is printed instead."
+    if args.dry_run:
+        say(describe(plan))
+        say("Nothing was written.")
+    return not args.dry_run

@@ -6,8 +6,8 @@
 __all__ = ['SIDE', 'LEAST_SIDE', 'BUDGET', 'MOST', 'DENSITY', 'QUALITIES', 'LINE', 'ENOUGH', 'EXAMPLES', 'CUT', 'ROOM', 'SHEET',
            'PIECES', 'STYLE', 'SCRIPT', 'ENGINE', 'KINDS', 'OWN_PLACE', 'CHUNK', 'LISTED', 'side_for', 'data_uri',
            'jpeg', 'label_layer', 'rating', 'Example', 'largest_piece', 'examples_on', 'window', 'cut_out', 'Run',
-           'Pass', 'names_of', 'figure', 'pair', 'table_of', 'policy_for', 'style_of', 'as_findings', 'summary_of',
-           'left_out', 'in_words', 'facts_of', 'commands_of', 'write_report', 'kept_findings']
+           'Pass', 'figure', 'pair', 'table_of', 'policy_for', 'style_of', 'as_findings', 'summary_of', 'left_out',
+           'in_words', 'facts_of', 'commands_of', 'write_report', 'kept_findings']
 
 # %% ../nbs/34_report.ipynb #fb93760f
 import base64
@@ -34,6 +34,7 @@ from .data.sample import Collection, limited
 from .evaluation.census import Census, confidence
 from .evaluation.looks import Look, evenly, looked_at, own_shape
 from .files import MARK, as_path, kind_of, read_json, shown, write_atomic
+from .methods.merged import colours_of, names_of
 from .methods.method import Method
 from .parts.plots import as_bytes, boundaries, overlay, part_colours
 from .plan import Plan
@@ -80,11 +81,12 @@ LINE = 150  # how dark the line between two parts is, of 255
 
 def label_layer(
     labels: Tensor,  # (H,W) 0 to K
-    K: int,
+    colours: np.ndarray,  # (K+1,3) of the labels, in [0,1]
 ) -> bytes:
     "An indexed PNG of the parts in their colours, to be laid over a photograph."
+    K = len(colours) - 1
     index = labels.numpy().astype(np.uint8)
-    palette = as_bytes(part_colours(K)[None])[0]
+    palette = as_bytes(colours[None])[0]
     opaque = [0, *[255] * K]
     if K < 255:
         index[boundaries(labels.numpy())] = K + 1
@@ -232,6 +234,7 @@ class Pass:
         self.run = run
         self.K = run.method.parts
         self.names = names_of(run.facts, self.K)
+        self.colours = colours_of(run.method)
         self.side = side_for(count)
         self.room = BUDGET // count  # letters for each photograph
         self.census = Census(self.K)
@@ -255,44 +258,37 @@ class Pass:
             keep = heapq.heappush if len(self.best[k - 1]) < EXAMPLES else heapq.heappushpop
             keep(self.best[k - 1], example)
         if number in self.on_sheet:
-            self.sheet.append(pair(look, self.names))
-        return figure(look, parts, self.names, self.room)
+            self.sheet.append(pair(look, self.colours))
+        return figure(look, parts, self)
 
 # %% ../nbs/34_report.ipynb #8053a386
-def names_of(facts: Mapping[str, Any], K: int) -> list[str]:
-    "What the parts are called: as somebody named them, or by number."
-    given = facts.get("names") or {}
-    return [str(given.get(str(k)) or f"part {k}") for k in range(1, K + 1)]
-
-
-def figure(look: Look, parts: Sequence[int], names: Sequence[str], room: int) -> dict[str, Any]:
+def figure(look: Look, parts: Sequence[int], seen: Pass) -> dict[str, Any]:
     "A photograph and the layer that lies over it, as text."
-    layer = data_uri("png", label_layer(look.labels, len(names)))
-    photo = data_uri("jpeg", jpeg(as_bytes(look.picture), max(room - len(layer), 2000)))
+    layer = data_uri("png", label_layer(look.labels, seen.colours))
+    photo = data_uri("jpeg", jpeg(as_bytes(look.picture), max(seen.room - len(layer), 2000)))
     h, w = look.labels.shape
-    share = torch.bincount(look.labels.flatten(), minlength=len(names) + 1) / (h * w)
-    said = ", ".join(f"{names[k - 1]} {100 * share[k]:.0f} %" for k in parts)
+    share = torch.bincount(look.labels.flatten(), minlength=seen.K + 1) / (h * w)
+    said = ", ".join(f"{seen.names[k - 1]} {100 * share[k]:.0f} %" for k in parts)
     called = shown(look.name)
     alt = f"{called}: {said or 'no part'}"
     return dict(name=called, photo=photo, layer=layer, width=w, height=h, parts=parts, alt=alt)
 
 
-def pair(look: Look, names: Sequence[str]) -> dict[str, Any]:
+def pair(look: Look, colours: np.ndarray) -> dict[str, Any]:
     "A photograph and the same under its parts, for the sheet."
     h, w = look.labels.shape
-    below = overlay(as_bytes(look.picture), look.labels, outline=True)
+    below = overlay(as_bytes(look.picture), look.labels, outline=True, colours=colours)
     both = [data_uri("jpeg", jpeg(pixels)) for pixels in (as_bytes(look.picture), below)]
     return dict(name=shown(look.name), photo=both[0], overlay=both[1], width=w, height=h)
 
 # %% ../nbs/34_report.ipynb #e9ea2695
 def table_of(seen: Pass, collection: Collection) -> list[dict[str, Any]]:
     "A row for each part: its colour, name, share, how many photographs, its best examples."
-    colours = part_colours(seen.K)
     rows = []
     for k, (share, count) in enumerate(zip(seen.census.shares, seen.census.pictures.tolist()), 1):
         best = sorted(seen.best[k - 1], reverse=True)
         examples = [
-            _example(example, collection, colours[k], seen.names[k - 1]) for example in best
+            _example(example, collection, seen.colours[k], seen.names[k - 1]) for example in best
         ]
         name = seen.names[k - 1]
         rows.append(dict(k=k, name=name, share=100 * share, count=count, examples=examples))
@@ -642,9 +638,8 @@ def policy_for(script: str) -> str:
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
-def style_of(K: int) -> str:
+def style_of(colours: np.ndarray) -> str:  # (K+1,3)
     "The style sheet, with the colours of the parts."
-    colours = part_colours(K)
     lines = []
     for k, colour in enumerate(as_bytes(colours[None])[0].tolist()[1:], 1):
         ink = "#fff" if colours[k] @ [0.299, 0.587, 0.114] < 0.45 else "#000"
@@ -773,7 +768,7 @@ def _write(path: Path, run: Run, collection: Collection, total: int, said: dict[
             remarks=left_out(collection, total, seen.side),
             skipped=skipped[:LISTED],
             more_skipped=max(0, len(skipped) - LISTED),
-            style=Markup(style_of(seen.K)),
+            style=Markup(style_of(seen.colours)),
             photographs=_copied(spool),
         )
         for piece in ENGINE.get_template("page").generate(said):

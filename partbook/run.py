@@ -67,6 +67,9 @@ from .plan import Plan
 from .plugins import made_with, refuse_unknown
 from .report import write_report
 
+# %% ../nbs/28_run.ipynb #4bb0cda4
+from .methods.merged import colours_of, names_of
+
 # %% ../nbs/28_run.ipynb #ae894abb
 Say = Callable[[str], Any]  # what to do with a sentence
 
@@ -348,6 +351,9 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     source = Source(cls, root, request.option)
     request.features = suited_features(request, cls, say)
     method = build(request, device)
+    closed = not isinstance(method, Trained) and method.extractor is not None
+    if closed and not cls.drawn and not request.cache:
+        remember(method.extractor)  # for this run
     check_training(request, source, method)
     plan = planned(request, method)
     if request.out is not None and gets_page(cls):
@@ -481,6 +487,8 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         "learned_inside": inside,
         "command": request.command,
     }
+    if ready.source.root is not None:
+        facts["root"] = str(ready.source.root)  # as it was typed
     if request.limit is not None:
         facts["limit"] = request.limit
     used = made_with(what_is_used(ready, rows))
@@ -564,12 +572,15 @@ def draw_parts(
     device: torch.device,
     pictures: int = 24,
     path: Path | None = None,
+    names: Sequence[str] = (),  # of the parts
 ) -> Any:
     "The picture of the result: test pictures in their own shape above their parts."
     side = max(method.settings.size, 96)
     found = list(looked_at(method, test, device, side, evenly(len(test), pictures), enlarge=True))
     images = [look.picture for look in found]
-    return part_sheet(images, [look.labels for look in found], method.parts, path=path)
+    labels = [look.labels for look in found]
+    how = {"path": path, "names": names, "colours": colours_of(method)}
+    return part_sheet(images, labels, method.parts, **how)
 
 # %% ../nbs/28_run.ipynb #dd735904
 @dataclass
@@ -598,7 +609,8 @@ class Run:
         "A sheet of test pictures above their parts, one colour a part."
         kept = "This run was loaded, so its pictures are not at hand; give some to `parts`."
         require(self.study is not None, kept)
-        return draw_parts(self.method, self.study.test, self.device, pictures)
+        names = names_of(self.facts, self.method.parts)
+        return draw_parts(self.method, self.study.test, self.device, pictures, names=names)
 
     def save(self, folder: str | Path) -> Path:
         "Write metrics.json, parts.png, model/, a page; `InputError` if it cannot be."
@@ -637,7 +649,9 @@ def save_run(run: Run, folder: Path) -> Path:
     plan.make(*[folder / PAGE] * page)
     plan.check()
     if run.study is not None:
-        draw_parts(run.method, run.study.test, run.device, path=folder / "parts.png")
+        names = names_of(run.facts, run.method.parts)
+        sheet = folder / "parts.png"
+        draw_parts(run.method, run.study.test, run.device, path=sheet, names=names)
     save_method(run.method, folder / "model", run.facts)
     record = about(run)
     if page:

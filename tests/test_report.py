@@ -20,6 +20,7 @@ from partbook.data.folder import Folder
 from partbook.data.sample import limited
 from partbook.evaluation.looks import Look, looked_at, own_shape
 from partbook.files import is_ours
+from partbook.methods.merged import merge_parts, names_of
 from partbook.parts.maps import upsample
 from partbook.parts.plots import as_bytes, part_colours
 from partbook.report import (
@@ -30,7 +31,6 @@ from partbook.report import (
     cut_out,
     jpeg,
     label_layer,
-    names_of,
     rating,
     side_for,
     window,
@@ -298,7 +298,9 @@ def test_more_than_fit_are_taken_evenly(out, album, tmp_path, monkeypatch):
 
 def test_layers_of_255_parts_have_no_line():
     labels = torch.arange(256).view(16, 16)
-    layer = np.asarray(Image.open(io.BytesIO(label_layer(labels, 255))).convert("RGBA"))
+    layer = np.asarray(
+        Image.open(io.BytesIO(label_layer(labels, part_colours(255)))).convert("RGBA")
+    )
     assert layer[0, 0].tolist()[3] == 0 and (layer[..., 3] == 255).sum() == 255
     expected = as_bytes(part_colours(255)[None])[0]
     assert (layer.reshape(-1, 4)[1:, :3] == expected[1:]).all()
@@ -339,6 +341,17 @@ def test_names_reach_the_page(out, album, tmp_path):
     page = write_report(named, tmp_path / "page.html", Folder.open(album, size=32))
     text = page.read_text(encoding="utf-8")
     assert "&lt;b&gt;ears&lt;/b&gt;" in text and "<b>" not in text and "tail" in text
+
+
+def test_merged_parts_keep_their_colours(out, album, tmp_path):
+    merged = load(out)
+    merged.method = merge_parts(merged.method, [[1, 2]])
+    page = write_report(merged, tmp_path / "page.html", Folder.open(album, size=32))
+    text = page.read_text(encoding="utf-8")
+    assert "2 parts on 8 photographs" in text
+    colours = as_bytes(part_colours(3)[None])[0].tolist()
+    for k, of in ((1, 1), (2, 3)):
+        assert f".c{k} {{ background: rgb{tuple(colours[of])};" in text
 
 
 @dataclass
