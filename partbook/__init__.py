@@ -13,6 +13,7 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "plugin": "contract",
     "saliency": "photographs",
     "segment": "photographs",
+    "write_report": "report",
 }
 
 
