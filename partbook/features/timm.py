@@ -477,7 +477,7 @@ def timm_model(
     import timm
 
     plain = name.partition(".")[0]
-    near = ", ".join(timm.list_models(f"*{plain[:8]}*")[:6]) or "resnet50, vit_small_patch16_224"
+    near = ", ".join(timm.list_models(f"*{plain[:6]}*")[:6]) or "resnet50, vit_small_patch16_224"
     require(timm.is_model(plain), f"timm has no model named {name!r}; there are {near}, and more.")
     try:
         about = timm.get_pretrained_cfg(name)
