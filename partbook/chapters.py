@@ -46,6 +46,7 @@ LAYERS = (
     "commands",
     "naming",
     "exporting",
+    "checking",
     "cli",
     "start",
     "chapters",

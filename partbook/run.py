@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .evaluation.selfcheck import selfcheck
+
 # %% ../nbs/28_run.ipynb #865e5720
 from .contract import comes_from_plugin, model_of, plugin, refuse_strangers, rehearse
 from .core import hardware, pick_device, require, versions
@@ -40,7 +42,6 @@ from partbook.evaluation.protocols import (
     protocols,
 )
 from .evaluation.results import append_row, check_results
-from .evaluation.selfcheck import selfcheck
 from .features.cache import remember
 from .features.foreground import estimate_of, learn_inside
 from partbook.files import (

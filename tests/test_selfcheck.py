@@ -393,3 +393,13 @@ def test_photographs_with_features_for_photographs_are_good(folder, shared_path)
     found = run.self_check["findings"]
     assert {f["severity"] for f in found if f["check"] != "photographs"} == {"good"}
     assert run.self_check["numbers"]["follow"] > 0.35 + run.self_check["numbers"]["stay"]
+
+
+def test_cats_among_cars_are_named(shared_path, tmp_path):
+    cars = sorted(shared_path(FOLDERS["cars"]).iterdir())[:20]
+    cats = sorted(shared_path(FOLDERS["cats"]).iterdir())[5:7]
+    for path in (*cars, *cats):
+        (tmp_path / path.name).symlink_to(path)
+    run = pb.discover(tmp_path, say=quiet)
+    assert {path.name for path in cats} <= set(run.self_check["names"]["unlike"])
+    assert len(run.self_check["names"]["unlike"]) <= 3
