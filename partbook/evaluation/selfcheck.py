@@ -377,7 +377,7 @@ def judge_position(numbers: dict[str, float | None], setup: Setup) -> Finding:
     stay = numbers["stay"]
     if follow is None or stay is None:
         few = "Too little is painted to see whether the parts follow the pictures"
-        return Finding("position", "look", f"{few}: {place}.", setup.stronger())
+        return Finding("position", "look", f"{few}: {place}.", setup.outline())
     frame = f"the frame ({percent(stay)})"
     picture = f"the picture ({percent(follow)})"
     if stay > follow:
