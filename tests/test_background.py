@@ -107,7 +107,7 @@ def test_ratios_average_to_one_and_bayes_agrees():
     whole, edge = border_shares(certain, border)
     odds = object_odds(certain, border_ratios(whole, edge))
     shares = [float(border[m::5].float().mean() / border.float().mean()) for m in range(5)]
-    assert odds[:5].exp().reciprocal().tolist() == pytest.approx(shares, rel=1e-4)
+    assert (2 * torch.sigmoid(-odds[:5])).tolist() == pytest.approx(shares, rel=1e-4)
 
 
 def test_a_border_like_everything_else_says_nothing():
@@ -150,14 +150,15 @@ def test_labels_are_the_background_or_the_parts_inside(whole, images):
     assert not whole.labels(images, mask).any()
 
 
-def test_the_share_of_the_background_is_the_likelihood_ratio(whole, images):
+def test_the_background_is_to_the_best_part_as_to_the_object(whole, images):
     logits = whole.logits(images)
     R = whole.part_maps(images)
     assert logits[:, 1:].amax(1).abs().max() < 1e-6
     assert torch.allclose(logits[:, 0], -whole.estimate.odds(images), atol=1e-6)
     assert torch.allclose(R.sum(1), torch.ones_like(R[:, 0]), atol=1e-5)
+    likely = torch.sigmoid(logits[:, 0])
     ratio = (R[:, 0] / R[:, 1:].amax(1)).log()
-    assert torch.allclose(ratio, logits[:, 0], atol=1e-3)
+    assert torch.allclose(ratio, (likely / (1 - likely)).log(), atol=1e-3)
     assert whole.has_background and whole.parts == 2 and R.shape[1] == 3
 
 
@@ -237,3 +238,68 @@ def test_other_guesses_can_be_kept_too(flags, images):
     for guess in (Robust(), Component.fitted(flags, RGB())):
         made = with_background(kmeans, guess)
         assert torch.equal(made.labels(images) > 0, guess.saliency(images) > 0.5)
+
+
+def test_dff_keeps_a_guess_instead_of_its_threshold(flags, guess, images, tmp_path):
+    settings = DFFSettings(parts=2, features="rgb", size=32, sample=2000)
+    made = with_background(DFF(settings, RGB()).fit(learn_inside(flags, "clusters", RGB())), guess)
+    assert isinstance(made, Inside) and made.inner.settings.background == 0
+    assert torch.equal(made.labels(images) > 0, guess.masks(images))
+    save_method(made, tmp_path / "m")
+    assert torch.equal(load_method(tmp_path / "m")[0].labels(images), made.labels(images))
+    chosen = DFF(DFFSettings(parts=2, features="rgb", size=32, background=0.3), RGB())
+    assert with_background(chosen, guess) is chosen and chosen.settings.background == 0.3
+
+
+@pytest.fixture(scope="module")
+def bordered(flags):
+    settings = DFFSettings(parts=2, features="rgb", size=32, sample=4000, border=2, signs="split")
+    return DFF(settings, RGB()).fit(flags)
+
+
+def test_factors_of_the_border_are_the_background(bordered, flags, images, tmp_path):
+    assert bordered.has_background and bordered.parts == 2 and bordered.foreground == "none"
+    assert bordered.factors.shape[0] == bordered.peaks.shape[0] == 4
+    assert torch.equal(bordered.ratios, bordered.ratios.sort().values)
+    assert bordered.logits(images).shape[1] == 3
+    labels = bordered.labels(images)
+    assert ((labels > 0) == flags.inside).float().mean() > 0.9
+    save_method(bordered, tmp_path / "m")
+    loaded = load_method(tmp_path / "m")[0]
+    assert torch.equal(loaded.logits(images), bordered.logits(images))
+    assert with_background(bordered, Robust()) is bordered
+
+
+def test_where_factors_keep_off_the_border_parts_win(bordered):
+    M = torch.eye(4).view(1, 4, 2, 2)  # each cell has one factor
+    logits = bordered.beside_border(M)
+    assert (logits[0, 0].flatten() > logits[0, 1:].amax(0).flatten()).tolist() == (
+        bordered.ratios > 1
+    ).tolist()
+    q = torch.eye(4)
+    best = logits[:, 1:].amax(1).flatten()
+    assert torch.allclose(best - logits[0, 0].flatten(), object_odds(q, bordered.ratios), atol=1e-5)
+
+
+def test_masks_do_not_hide_the_border(flags):
+    from dataclasses import replace
+
+    from partbook.data.sample import View
+
+    settings = DFFSettings(parts=2, features="rgb", size=32, sample=4000, border=1)
+    known = View(flags, lambda s: replace(s, mask=flags.inside))
+    one, other = (DFF(settings, RGB()).fit(c) for c in (known, flags))
+    assert torch.equal(one.factors, other.factors)
+    with pytest.raises(InputError, match="border is -1; it counts factors"):
+        DFFSettings(border=-1)
+
+
+@pytest.mark.parametrize("name", ["uld", "scops", "contrastive"])
+def test_trained_methods_beside_a_guess(name, guess, images):
+    from partbook.methods.method import methods
+
+    cls = methods[name]
+    made = cls.build(cls.Settings(parts=2, size=32, features="rgb"), weights="random")
+    kept = with_background(made, guess)
+    assert isinstance(kept, Inside) == (name == "contrastive") == (not made.has_background)
+    assert kept.has_background and kept.part_maps(images).shape[1] == 3
