@@ -3,6 +3,7 @@ __version__ = "0.1.0"
 OFFERED = {  # names, and the module each is loaded from when it is used
     "Request": "run",
     "Run": "run",
+    "choose": "choosing",
     "discover": "run",
     "evaluate": "run",
     "load": "run",
