@@ -34,6 +34,7 @@ from partbook.commands import (
     add_shared,
     begin,
     card_rows,
+    parts_wanted,
     print_cards,
     read_plugins,
     say,
@@ -43,6 +44,7 @@ from partbook.commands import (
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
 from .checking import CHECK, add_check
+from .choosing import CHOOSE, CHOSEN, add_choose
 from .contract import model_of, plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
@@ -408,7 +410,7 @@ NOTES = """what you get in --out:
   report.html    a page that shows every photograph, for a folder of your own
   model/         what `partbook segment` needs to label new photographs
 
-how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explains how to choose.
+how many parts? --parts auto lets the pictures tell; `partbook choose DIR` shows why.
 """
 
 # %% ../nbs/30_cli.ipynb #697bde74
@@ -417,6 +419,7 @@ def build_parser() -> Parser:
     parser, commands = top_parser()
     described = {
         "discover": (DISCOVER, NOTES, add_discover),
+        "choose": (CHOOSE, CHOSEN, add_choose),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
         "check": (CHECK, "", add_check),
@@ -455,8 +458,8 @@ def add_discover(p: Parser) -> None:
     text = "learn inside the collection's own masks (given), the whole picture (none), or a guess"
     more = f"{text} (default: what the method's paper did)"
     p.add_argument("--foreground", choices=foreground_names(), help=more)
-    text = "how many parts to find (default: 6)"
-    p.add_argument("--parts", type=int, metavar="K", help=text)
+    text = "how many parts to find, or auto: let the pictures tell (default: 6)"
+    p.add_argument("--parts", type=parts_wanted, metavar="K|auto", help=text)
     text = "pictures are resized to SxS pixels (default: what suits the features)"
     p.add_argument("--size", type=int, metavar="S", help=text)
     text = "the same seed gives the same result (default: 0)"

@@ -6,10 +6,10 @@
 __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'PAGE', 'Request', 'check_request', 'resolve_collection',
            'options_of', 'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned',
            'check_folder', 'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from',
-           'suited_foreground', 'carry_out', 'held', 'evaluated', 'said_of_itself', 'measure', 'trivial_methods',
-           'all_rows', 'gets_page', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row',
-           'what_is_used', 'load', 'learned_on', 'discover', 'Measured', 'to_measure', 'measuring_plan',
-           'write_measured', 'as_run', 'evaluate']
+           'suited_foreground', 'carry_out', 'features_of', 'choose_parts', 'held', 'evaluated', 'said_of_itself',
+           'measure', 'trivial_methods', 'all_rows', 'gets_page', 'dead_parts', 'draw_parts', 'Run', 'about',
+           'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured',
+           'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from .data.folder import WHOLE, Folder
 from .data.loading import WORKERS
 from .data.sample import Collection, Kept, collections, identity, limited, spread
 from .evaluation.census import census
+from .evaluation.how_many import Choice, bag_of, how_many
 from .evaluation.looks import evenly, looked_at
 from partbook.evaluation.protocols import (
     annotation_baselines,
@@ -43,6 +44,7 @@ from partbook.evaluation.protocols import (
 )
 from .evaluation.results import append_row, check_results
 from .features.cache import remember
+from .features.extractor import Extractor, load_extractor
 from .features.foreground import estimate_of, learn_inside
 from partbook.files import (
     as_path,
@@ -86,7 +88,7 @@ class Request:
     root: str | None = None  # where a named collection lies
     option: dict[str, Any] = field(default_factory=dict)  # its variants and filters
     foreground: str | None = None  # learn inside: "given" masks, "none", or a kind of guess
-    parts: int | None = None  # K
+    parts: int | str | None = None  # K; "auto" lets the pictures tell
     features: str | None = None
     weights: str | None = None  # a file, for the features
     layers: tuple[str, ...] | None = None
@@ -134,6 +136,8 @@ def check_request(request: Request) -> None:
     as_path(request.data, "--data")
     request.data = str(request.data)
     every = request.checkpoint_every
+    count = isinstance(request.parts, int) or request.parts in (None, "auto")
+    require(count, f"--parts is {shown(str(request.parts))[:60]}; give a number, or auto.")
     least = f"checkpoint_every is {every}; it counts steps and must be 1 or more."
     require(every >= 1, least)
     never = f"eval_every is {request.eval_every}; it must not be negative, and 0 never looks."
@@ -260,6 +264,8 @@ def settings_of(request: Request) -> Any:
     for name in request.set:
         what = f"--set {name}: the method {request.method!r} has no such setting"
         require(name in known, f"{what}; it has: {', '.join(known)}.")
+    if given.get("parts") == "auto":
+        del given["parts"]  # until the pictures have been asked
     features = given.get("features", known["features"].default)
     return cls.Settings(**{**cls.defaults(features), **given, **request.set})
 
@@ -342,6 +348,7 @@ class Prepared:
     plan: Plan
     device: torch.device
     start: float  # when it was asked for, in seconds of `time.perf_counter`
+    choice: Choice | None = None  # of the number of parts, where the pictures were asked
 
 
 def prepare(request: Request, say: Say = print) -> Prepared:
@@ -453,6 +460,8 @@ def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
         pictures = learned_from(ready)
         if pictures.foreground != ready.study.train.foreground:
             say(f"learning inside: {pictures.foreground}")
+        if request.parts == "auto":
+            choose_parts(ready, pictures, say)
         if comes_from_plugin(method := ready.method):
             rehearse(method, limited(pictures, 4), ready.device)
         if not learn(ready, pictures, say):
@@ -466,6 +475,30 @@ def carry_out(ready: Prepared, say: Say = print) -> "Run | None":
         if request.record:
             run.record(request.record)
     return run
+
+# %% ../nbs/28_run.ipynb #d7b92f41
+def features_of(method: Method, request: Request, device: torch.device) -> Extractor:
+    "The features a method looks at; for one that has none of its own, those of its settings."
+    if method.extractor is not None:
+        return method.extractor
+    s = method.settings
+    return load_extractor(s.features, request.weights, s.layers, device)
+
+
+def choose_parts(ready: Prepared, pictures: Collection, say: Say = print) -> None:
+    "Ask the pictures for the number of parts, and build the method anew with it."
+    request = ready.request
+    old = ready.method
+    bag = bag_of(features_of(old, request, ready.device), pictures, device=ready.device)
+    usual = old.settings.parts
+    choice = how_many(bag, method=request.method, seed=request.seed, usual=usual)
+    say(choice.sentence)
+    if choice.divided_by != request.method:
+        say(f"(asked with {choice.divided_by} on the same features, not with {request.method})")
+    ready.choice = choice
+    ready.method = build(replace(request, parts=choice.parts, cache=None), ready.device)
+    if old.extractor is not None:
+        ready.method.extractor = old.extractor  # it may remember features
 
 # %% ../nbs/28_run.ipynb #471d0378
 def held(out: str | Path | None, command: str) -> AbstractContextManager:
@@ -495,6 +528,8 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         facts["root"] = str(ready.source.root)  # as it was typed
     if request.limit is not None:
         facts["limit"] = request.limit
+    if ready.choice is not None:
+        facts["choice"] = asdict(ready.choice)
     used = made_with(what_is_used(ready, rows))
     if used:
         facts["plugins"] = used
