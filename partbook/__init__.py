@@ -4,6 +4,7 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "Request": "run",
     "Run": "run",
     "check": "checking",
+    "choose": "choosing",
     "discover": "run",
     "evaluate": "run",
     "export": "exporting",
@@ -13,6 +14,7 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "plugin": "contract",
     "saliency": "photographs",
     "segment": "photographs",
+    "write_report": "report",
 }
 
 

@@ -40,6 +40,7 @@ LAYERS = (
     "training",
     "experiments",
     "contract",
+    "report",
     "run",
     "photographs",
     "commands",

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['FORMS', 'Stream', 'WRITERS', 'EXPORT', 'ExportOptions', 'check_options', 'Photographs', 'find_photographs',
            'folder_names', 'export_targets', 'shared_target', 'seal', 'is_untouched', 'Exported', 'ToExport',
-           'to_export', 'labelled', 'look', 'square_maps', 'write_coco_file', 'write_table', 'write_labelme',
+           'to_export', 'labelled', 'look', 'maps_from', 'write_coco_file', 'write_table', 'write_labelme',
            'write_crops', 'export', 'add_export', 'export_command', 'what_next']
 
 # %% ../nbs/36_exporting.ipynb #e1599058
-import argparse
 import csv
 import json
 import os
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from .commands import add_last, add_limit, begin, say
+from .commands import Arguments, Parser, add_last, add_limit, begin, say
 from .contract import model_of
 from .core import InputError, out_of_memory, progress, require, versions
 from .data.folder import find_pictures
@@ -39,12 +38,12 @@ from partbook.evaluation.exports import (
     table_rows,
     write_cutout,
 )
-from .evaluation.segment import CRFS, check_crf, segment_image
-from .features.maps import TOO_LARGE, shrink
+from .evaluation.segment import CRFS, check_crf, labels_from, logits_of
+from .features.maps import TOO_LARGE
 from .files import MARK, as_path, kind_of, read_json, shown, write_atomic, write_json
-from .methods.merged import names_of
+from .methods.merged import Merged, names_of
 from .methods.method import Method
-from .parts.maps import part_centres
+from .parts.maps import part_centres, softmax_maps
 from .plan import Plan
 from .run import Run, as_run, held
 
@@ -277,25 +276,23 @@ def labelled(job: ToExport, done: Exported) -> Iterator[tuple[Path, torch.Tensor
 def look(job: ToExport, image: torch.Tensor, relative: Path) -> Labelled:
     "The parts of one photograph; their confidence and soft centres where they are asked for."
     method = job.run.method
-    labels = segment_image(method, image, job.run.device, job.crf)
+    scores = logits_of(method, [image], job.run.device)[0]
+    labels = labels_from(method, scores, image, job.crf)
     found = Labelled(relative.as_posix(), labels.numpy(), job.names)
     if job.options.form in ("coco", "csv"):
-        maps = square_maps(method, image, job.run.device)
+        maps = maps_from(method, scores)
         found.scores = confidences(labels, maps).numpy()
         found.soft = part_centres(maps[None], (labels.shape[0], labels.shape[1]))[0].numpy()
     return found
 
 
-@torch.no_grad()
-def square_maps(
+def maps_from(
     method: Method,
-    image: torch.Tensor,  # (3,H,W) in bytes
-    device: torch.device | str = "cpu",
+    scores: torch.Tensor,  # (1,C,h,w) before parts were merged
 ) -> torch.Tensor:  # (K,h,w) probabilities of the parts
     "The part maps of one photograph, on the method's own grid."
-    size = method.settings.size
-    maps = method.part_maps(shrink(image, (size, size)).to(device))
-    return maps[0, -method.parts :].float().cpu()
+    merged = method.merge(scores) if isinstance(method, Merged) else scores
+    return softmax_maps(merged)[0, -method.parts :].float().cpu()
 
 # %% ../nbs/36_exporting.ipynb #c9a454aa
 Stream = Iterable[tuple[Path, torch.Tensor, Labelled]]
@@ -419,7 +416,7 @@ examples:
 """
 
 
-def add_export(p: argparse.ArgumentParser) -> None:
+def add_export(p: Parser) -> None:
     "The options of `export`."
     p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
     p.add_argument("images", nargs="+", metavar="IMAGE|DIR", help="images, or folders of them")
@@ -448,7 +445,7 @@ def add_export(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=export_command)
 
 # %% ../nbs/36_exporting.ipynb #e345fa2a
-def export_command(args: argparse.Namespace) -> Exported | None:
+def export_command(args: Arguments) -> Exported | None:
     "Export, and say what there is now."
     from partbook.run import load
 

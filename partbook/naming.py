@@ -7,7 +7,6 @@ __all__ = ['OURS', 'NAME', 'MERGE', 'named', 'name', 'history_of', 'merge', 'dea
            'read_groups', 'add_name', 'add_merge', 'listed', 'name_command', 'merge_command']
 
 # %% ../nbs/35_naming.ipynb #173526b2
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 # %% ../nbs/35_naming.ipynb #4eea7fb9
-from .commands import add_plugin, say
+from .commands import Arguments, Parser, add_plugin, say
 from .contract import model_of
 from .core import InputError, require
 from .data.folder import WHOLE, find_pictures
@@ -263,7 +262,7 @@ def read_groups(texts: Sequence[str]) -> list[list[int]]:
     return found
 
 # %% ../nbs/35_naming.ipynb #2ec15b90
-def add_name(p: argparse.ArgumentParser) -> None:
+def add_name(p: Parser) -> None:
     "The options of `name`."
     p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
     p.add_argument("names", nargs="*", metavar="PART=NAME", help="what a part is called: 1=ears")
@@ -272,7 +271,7 @@ def add_name(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=name_command)
 
 
-def add_merge(p: argparse.ArgumentParser) -> None:
+def add_merge(p: Parser) -> None:
     "The options of `merge`."
     p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
     p.add_argument("groups", nargs="*", metavar="A+B", help="parts that become one: 3+4, 0+6")
@@ -281,7 +280,7 @@ def add_merge(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=merge_command)
 
 # %% ../nbs/35_naming.ipynb #aeaf9821
-def _add_both(p: argparse.ArgumentParser) -> None:
+def _add_both(p: Parser) -> None:
     text = "say what the parts would be called, and stop there"
     p.add_argument("--dry-run", action="store_true", help=text)
     add_plugin(p)
@@ -295,7 +294,7 @@ def listed(run: Run) -> list[str]:
     return ground + lines
 
 # %% ../nbs/35_naming.ipynb #a38869bc
-def name_command(args: argparse.Namespace) -> Run:
+def name_command(args: Arguments) -> Run:
     "Name parts, and list them."
     from partbook.run import load
 
@@ -308,7 +307,7 @@ def name_command(args: argparse.Namespace) -> Run:
     return run
 
 # %% ../nbs/35_naming.ipynb #9c4febc1
-def merge_command(args: argparse.Namespace) -> Run:
+def merge_command(args: Arguments) -> Run:
     "Merge parts or take a merger back, and list the parts."
     from partbook.run import load
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,9 @@ from partbook.evaluation.exports import (
     thinned,
     trace,
 )
-from partbook.evaluation.segment import segment_image
+from partbook.evaluation.segment import logits_of, segment_image
 from partbook.exporting import ExportOptions, export, find_photographs, is_untouched
+from partbook.features.maps import shrink
 from partbook.files import is_marked_png, is_ours
 from partbook.parts.maps import upsample
 from partbook.readers.coco import CocoParts, decode_runs, expand_runs, fill_polygon
@@ -485,3 +487,19 @@ def test_real_photographs_are_read_back_to_the_pixel(run, shared_path, tmp_path)
     for i in range(len(coco)):
         labels = labels_of(run, tmp_path / coco[i].name)
         assert (coco[i].parts.numpy() == labels).all()
+
+
+def test_scores_of_merged_parts_are_those_of_the_merged_method(run, album, tmp_path):
+    merged = replace(run, facts=dict(run.facts), folder=None)
+    pb.merge(merged, [[0, 1], [2, 4]])
+    image = read_pixels(album / "plain.png")
+    scores = logits_of(merged.method, [image])[0]
+    square = shrink(image, (32, 32))
+    expected = merged.method.part_maps(square)[0, 1:]
+    assert torch.allclose(exporting.maps_from(merged.method, scores), expected, atol=1e-6)
+    export(merged, album, tmp_path, form="csv")
+    with open(tmp_path / "parts.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["photograph"] == "plain.png"]
+    labels = labels_of(run, album / "plain.png")
+    areas = [int(np.isin(labels, members).sum()) for members in ([2, 4], [3])]
+    assert [int(row["area"]) for row in rows] == areas

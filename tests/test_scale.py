@@ -337,7 +337,7 @@ def test_labels_of_others_are_no_labels_of_ours(method, tmp_path):
     labels = torch.zeros(4, 4, dtype=torch.uint8)
     path = write_palette_png(tmp_path / "a.png", labels, 2)
     assert seal_in(path) == "" == seal_in(tmp_path / "gone.png")
-    path = write_palette_png(tmp_path / "a.png", labels, 2, "seal 1 2")
+    path = write_palette_png(tmp_path / "a.png", labels, 2, about="seal 1 2")
     assert seal_in(path) == "seal 1 2" and torch.equal(read_palette_png(path), labels.long())
     Image.open(path).save(tmp_path / "b.png")
     assert seal_in(tmp_path / "b.png") == ""

@@ -51,7 +51,7 @@ def segment_image(
     crf: str | None = None,  # "full", "position", or none
 ) -> Tensor:  # (H,W) uint8: 0 background, 1..K parts
     "Labels of one photograph at its own size, after a CRF if one is asked for."
-    return labels_from(method, logits_of(method, [image], device, crf)[0], image, crf)
+    return labels_from(method, logits_of(method, [image], device)[0], image, crf)
 
 
 @torch.no_grad()
@@ -59,10 +59,10 @@ def logits_of(
     method: Method,
     images: Sequence[Tensor],  # each (3,H,W), every one of another size
     device: torch.device | str = "cpu",
-    crf: str | None = None,  # which wants the scores before parts were merged
 ) -> list[Tensor]:  # each (1,K,h,w)
-    "Scores of several photographs: together on a graphics card, one by one on a processor."
-    method = unmerged(method)[0] if crf else method
+    """Scores of several photographs, before parts were merged: together on a graphics card, one by
+    one on a processor."""
+    method, _ = unmerged(method)
     side = method.settings.size
     squares = torch.cat([shrink(image, (side, side)) for image in images]).to(device)
     together = 1 if squares.device.type == "cpu" else len(squares)
@@ -72,7 +72,7 @@ def logits_of(
 @torch.no_grad()
 def labels_from(
     method: Method,
-    logits: Tensor,  # (1,K,h,w)
+    logits: Tensor,  # (1,K,h,w) scores, before parts were merged
     image: Tensor,  # (3,H,W) in bytes, or float in [0,1]
     crf: str | None = None,
 ) -> Tensor:  # (H,W) uint8
@@ -83,7 +83,8 @@ def labels_from(
     if crf:
         labels = refined(method, logits, shrink(image, size).to(logits.device), crf)
     else:
-        labels = method.read_labels(upsample(logits, size))
+        inner, after = unmerged(method)
+        labels = after.to(logits.device)[inner.read_labels(upsample(logits, size))]
     labels = labels[:, None].byte().cpu()
     if size != (H, W):
         labels = F.interpolate(labels, (H, W), mode="nearest-exact")
@@ -207,7 +208,8 @@ def model_seal(
 ) -> str:
     "A hash of everything in a model that its files of labels depend on."
     inner, around = peeled(method)
-    about = [WAY, crf, list(names), inner.registered_name, inner.settings, [w.about() for w in around]]
+    about = [WAY, crf, list(names), inner.registered_name, inner.settings]
+    about += [w.about() for w in around]
     h = hashlib.blake2b(repr(about).encode(), digest_size=10)
     h.update(b"" if inner.extractor is None else fingerprint(inner.extractor).encode())
     for name, value in sorted(kept_tensors(inner, around).items()):
@@ -234,7 +236,6 @@ def seal_in(path: Path) -> str:
             return str(picture.info.get("Comment", ""))
     except UnreadablePicture:
         return ""
-
 
 # %% ../../nbs/evaluation/42_segment.ipynb #35771a2f
 def unfinished(
@@ -316,7 +317,7 @@ class Job:
             except UnreadablePicture as error:
                 results[relative] = shown(error)
         if images:
-            scores = logits_of(self.method, list(images.values()), self.device, self.crf)
+            scores = logits_of(self.method, list(images.values()), self.device)
             for (path, relative), z in zip(list(images), scores):
                 image = images.pop((path, relative))
                 results[relative] = self.write(path, relative, image, z)
@@ -364,4 +365,3 @@ def segment_files(
             else:
                 done.skipped.append(result)
     return done
-

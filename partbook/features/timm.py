@@ -65,7 +65,7 @@ def read_layers(
 
 # %% ../../nbs/features/25_timm.ipynb #15b02af8
 def as_grid(
-    x: Tensor,  # (B,C,h,w), (B,h,w,C), or tokens (B,P+h*w,C)
+    x: Tensor,  # (B,C,h,w) or (B,h,w,C) or (B,N,C), N tokens: the prefix, then the cells
     size: tuple[int, int],  # (h,w) where x is tokens
     prefix: int = 0,  # P, tokens that are no cell of the picture
     last: bool = False,  # whether channels come last
@@ -198,7 +198,9 @@ class TimmExtractor(OnGrid):
         weights: str | Path | None = None,  # a file; None for the published ones; "random"
         layers: Sequence[str] | None = None,  # names of timm's modules
         stride: int = 16,  # of the whole network, where it can be chosen; pixels
-        align: bool = True,  # whether to put the cells' centres where the cells are
+        # put the centres of the windows on the cells' (True), leave the cells as the network gives
+        # them (False), or put what cells are about there, where that was measured (None)
+        align: bool | None = None,
         seed: int = 0,  # of random weights
     ):
         super().__init__()
@@ -209,10 +211,11 @@ class TimmExtractor(OnGrid):
             draw_weights(model, seed)
         else:
             self.fill(model, weights)
+        known = self.about if align is None and stride == 16 else {}
+        align = set(self.layers) <= set(known) if align is None else align
         self.align = align
         self.prefix = int(getattr(model, "num_prefix_tokens", 0))
         self.patch = patch_of(model)
-        known = self.about if align and stride == 16 else {}
         self.geometry = measure(model, self.layers, self.patch, self.prefix, align, known)
         self.last = {g.name: last for g, last in self.geometry.items()}
         self.cells = list(self.geometry)
@@ -222,7 +225,7 @@ class TimmExtractor(OnGrid):
         self.border = extra_border(coarsest) if align else None
         trim(model, self.layers, self.patch)
         self.model = model
-        about = model.pretrained_cfg
+        about: Any = model.pretrained_cfg
         for name in ("mean", "std"):
             value = torch.tensor(about[name]).view(3, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -288,7 +291,7 @@ def default_layers(model: nn.Module) -> tuple[str, ...]:
     "A transformer's last block, normalised; else the last stage but one."
     if patch_of(model) is not None and isinstance(getattr(model, "norm", None), nn.Module):
         return ("norm",)
-    stages = getattr(model, "feature_info", None)
+    stages: Any = getattr(model, "feature_info", None)
     require(stages, "This model does not say where its stages are; name a layer with --layers.")
     return (str(stages[max(0, len(stages) - 2)]["module"]),)
 
@@ -310,7 +313,7 @@ def measure(
     layers: Sequence[str],
     patch: int | None,  # pixels of a token, if any
     prefix: int,  # tokens that are no cell
-    align: bool = True,
+    align: bool = False,
     known: dict[str, float] | None = None,  # first centres that were measured
 ) -> dict[Layer, bool]:
     "Each layer's channels, stride and first centre, and whether its channels come last."
@@ -371,8 +374,8 @@ def published(name: str) -> Path:
     import timm
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-    about = timm.get_pretrained_cfg(name)
-    place = about.hf_hub_id if about else None
+    about: Any = timm.get_pretrained_cfg(name)
+    place: Any = about.hf_hub_id if about else None
     require(place, f"timm knows no published weights of {name!r}; name a file with --weights FILE.")
     file = about.hf_hub_filename or "model.safetensors"
     kept = try_to_load_from_cache(place, file)
@@ -391,7 +394,7 @@ def published(name: str) -> Path:
             "lite0, whose weights pip has brought."
         ) from None
 
-
+# %% ../../nbs/features/25_timm.ipynb #5a0c11d5
 def renamed(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     "Tensors under timm's names, without the classifier; other projects' names by timm's filter."
     change = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -401,7 +404,8 @@ def renamed(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> d
         except (KeyError, IndexError, RuntimeError, ValueError, AttributeError) as error:
             wrong = f"{shown(path)} has names or shapes that timm does not know ({error})"
             raise InputError(f"{wrong}; is this a file for another network?") from None
-    heads = model.pretrained_cfg.get("classifier") or ()
+    about: Any = model.pretrained_cfg
+    heads = about.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     start = tuple(f"{head}." for head in heads)
     known = model.state_dict()
@@ -482,7 +486,7 @@ def timm_model(
     import timm
 
     plain = name.partition(".")[0]
-    near = ", ".join(timm.list_models(f"*{plain[:8]}*")[:6]) or "resnet50, vit_small_patch16_224"
+    near = ", ".join(timm.list_models(f"*{plain[:6]}*")[:6]) or "resnet50, vit_small_patch16_224"
     require(timm.is_model(plain), f"timm has no model named {name!r}; there are {near}, and more.")
     try:
         about = timm.get_pretrained_cfg(name)

@@ -100,9 +100,13 @@ class Merged(Wrapped):
         return cls(inner, about["labels"])
 
     def logits(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K[+1],h,w)
+        return self.merge(self.inner.logits(images))
+
+    def merge(self, scores: Tensor) -> Tensor:  # (B,C,h,w) -> (B,K[+1],h,w)
+        "Scores of the inner method, merged."
         own = self.after if self.inner.has_background else self.after[1:]
         channels = torch.tensor(own) - (0 if self.has_background else 1)
-        return merged_scores(self.inner.logits(images), channels)
+        return merged_scores(scores, channels)
 
     def shares(self, logits: Tensor) -> Tensor:
         same = self.has_background == self.inner.has_background
