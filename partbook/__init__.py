@@ -3,6 +3,7 @@ __version__ = "0.1.0"
 OFFERED = {  # names, and the module each is loaded from when it is used
     "Request": "run",
     "Run": "run",
+    "check": "checking",
     "discover": "run",
     "evaluate": "run",
     "export": "exporting",
@@ -12,6 +13,7 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "plugin": "contract",
     "saliency": "photographs",
     "segment": "photographs",
+    "write_report": "report",
 }
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
-           'LEARNING', 'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal',
-           'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment', 'data',
-           'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training', 'add_results',
-           'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
+           'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
+           'literal', 'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment',
+           'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
+           'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -42,11 +42,13 @@ from partbook.commands import (
 )
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
-from .contract import plugin
+from .checking import CHECK, add_check
+from .contract import model_of, plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
+from .data.folder import Folder
 from .data.loading import WORKERS
-from .data.sample import Collection, collections
+from .data.sample import Collection, collections, limited
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
@@ -58,11 +60,15 @@ from .methods.method import methods
 from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
+from .report import write_report
 from partbook.run import (
+    PAGE,
     Request,
     Run,
     Source,
+    cached,
     carry_out,
+    gets_page,
     learned_on,
     load,
     options_of,
@@ -243,6 +249,8 @@ def conclude(run: Run, out: Path) -> None:
         say("This collection has no annotations, so there is nothing to score: judge the picture.")
     say(f"Numbers: {shown(out / 'metrics.json')}   model: {shown(out / 'model')}")
     say(f"Picture: {shown(out / 'parts.png')}")
+    if run.study is not None and gets_page(run.study.test):
+        say(f"To look at in a browser: {shown(out / PAGE)}")
 
 # %% ../nbs/30_cli.ipynb #ea5a9301
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -300,6 +308,27 @@ def segment(args: argparse.Namespace) -> Segmented | None:
     images = f"{len(done.written)} image{'s' * (len(done.written) != 1)}"
     say(f"{images} segmented, {len(done.skipped)} skipped: {shown(args.out)}")
     return done
+
+# %% ../nbs/30_cli.ipynb #e21c70a4
+def report(args: argparse.Namespace) -> Path | None:
+    "Write a page that shows every photograph of a folder, and say where it is."
+    run = load(args.model, args.device)
+    cached(run.method, args.cache)
+    photographs = Folder.open(args.folder, size=run.method.settings.size)
+    pictures = limited(photographs, args.limit)
+    for line in remarks(pictures):
+        say(line)
+    model = model_of(Path(args.model))
+    plan = Plan()
+    plan.read(model / "model.json", model / "model.safetensors", *pictures.files())
+    plan.make(args.out)
+    plan.check()
+    if not begin(args, plan):
+        return None
+    page = write_report(run, args.out, pictures, command=args.command)
+    size = page.stat().st_size / 1e6
+    say(f"{len(pictures)} photographs on a page of {size:.1f} MB: {shown(page)}")
+    return page
 
 # %% ../nbs/30_cli.ipynb #5c0d86e2
 def data(args: argparse.Namespace) -> None:
@@ -376,6 +405,7 @@ examples:
 NOTES = """what you get in --out:
   metrics.json   the metrics in percent, with settings, seed, versions and seconds
   parts.png      test pictures with their parts, one colour per part
+  report.html    a page that shows every photograph, for a folder of your own
   model/         what `partbook segment` needs to label new photographs
 
 how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explains how to choose.
@@ -389,6 +419,8 @@ def build_parser() -> Parser:
         "discover": (DISCOVER, NOTES, add_discover),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "check": (CHECK, "", add_check),
+        "report": (REPORT, "", add_report),
         "name": (NAME, "", add_name),
         "merge": (MERGE, "", add_merge),
         "export": (EXPORT, "", add_export),
@@ -509,6 +541,22 @@ def add_segment(p: Parser) -> None:
     add_last(p)
     p.set_defaults(run=segment)
 
+# %% ../nbs/30_cli.ipynb #f0b6d318
+REPORT = """Write one page that shows every photograph of a folder with the parts of a saved model:
+a file to open in a browser, to keep, or to send. It needs no network and no other file."""
+
+
+def add_report(p: Parser) -> None:
+    "The options of `report`."
+    p.add_argument("model", metavar="MODEL", help=MODEL)
+    p.add_argument("folder", metavar="DIR", help="a folder of photographs")
+    text = "the page (default: report.html)"
+    p.add_argument("--out", default="report.html", metavar="FILE.html", help=text)
+    add_shared(p, "--cache")
+    add_limit(p)
+    add_last(p)
+    p.set_defaults(run=report)
+
 # %% ../nbs/30_cli.ipynb #d3e8c200
 def add_data(p: Parser) -> None:
     "The options of `data`."
@@ -536,7 +584,7 @@ def add_saliency(p: Parser) -> None:
     p.add_argument("folder", metavar="DIR", help="a folder of photographs")
     text = "where the maps go (default: masks/ in the folder, or saliency/ with --soft, where"
     p.add_argument("--out", metavar="DIR", help=f"{text} `discover` finds them)")
-    text = "robust: each photograph's own colours (Zhu et al. 2014); component, border: features"
+    text = "robust: each photograph's own colours (Zhu et al. 2014); others: features"
     more = {"choices": foregrounds.names(), "help": f"{text} of all of them (default: robust)"}
     p.add_argument("--foreground", default="robust", **more)
     add_shared(p, "--features", "--weights", "--layers")

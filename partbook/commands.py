@@ -25,6 +25,8 @@ COMMANDS = {
     "discover": "find the parts of a collection",
     "evaluate": "measure a saved model",
     "segment": "label new photographs with a saved model",
+    "check": "say what is wrong with a saved model's parts, and what to try",
+    "report": "write a page that shows every photograph with its parts",
     "name": "call the parts of a saved model by names",
     "merge": "make several parts of a saved model one",
     "export": "write parts for other tools: COCO, LabelMe, a table, cut-outs",

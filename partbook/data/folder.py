@@ -471,6 +471,9 @@ class Folder(_OpenedFolder):
     def __getitem__(self, i: int) -> Sample:
         return _sample(self, i)
 
+    def picture(self, i: int, at_least: int | None = None) -> Tensor:  # (3,H,W)
+        return read_image(self.root / self.names[i], at_least)
+
     @classmethod
     def present(cls, root: str | Path | None = None) -> bool:
         try:

@@ -440,6 +440,14 @@ class Samples(Dataset):
         "Samples `indices`, which must have one size, as one batch."
         return collate(self.take(indices))
 
+    def picture(
+        self,
+        i: int,
+        at_least: int | None = None,  # pixels of the shorter side that are enough
+    ) -> Tensor:  # (3,H,W)
+        "One picture to be shown, in its own shape where samples are squeezed into squares."
+        return self[i].image
+
     def files(self) -> list[Path]:
         "The files that samples are read from, in order: photographs, masks, lists; drawn: none."
         return []
@@ -511,6 +519,11 @@ class View(Collection):
     def take(self, indices: Sequence[int]) -> list[Sample]:
         samples = self.collection.take([self.indices[i] for i in indices])
         return samples if self.change is None else [self.change(s) for s in samples]
+
+    def picture(self, i: int, at_least: int | None = None) -> Tensor:  # (3,H,W)
+        if self.change is not None:
+            return self[i].image
+        return self.collection.picture(self.indices[i], at_least)
 
     def files(self) -> list[Path]:
         return self.collection.files()

@@ -237,7 +237,6 @@ def seal_in(path: Path) -> str:
     except UnreadablePicture:
         return ""
 
-
 # %% ../../nbs/evaluation/42_segment.ipynb #35771a2f
 def unfinished(
     method: Method,
@@ -366,4 +365,3 @@ def segment_files(
             else:
                 done.skipped.append(result)
     return done
-

@@ -283,7 +283,9 @@ class ByNumber:
         name, inside = self.known[i]
         if features is None:
             layers = self.once.cache.find(name, self.device)
-            again = layers is None  # there was no room for them
-            features = self.meet([i], self.collection.batch([i]))[i] if again else layers[0]
+            if layers is None:  # there was no room for them
+                features = self.meet([i], self.collection.batch([i]))[i]
+            else:
+                features = layers[0]
         grid = features.movedim(0, -1)
         return grid.flatten(0, 1) if inside is None else grid[inside]

@@ -225,7 +225,7 @@ class TimmExtractor(OnGrid):
         self.border = extra_border(coarsest) if align else None
         trim(model, self.layers, self.patch)
         self.model = model
-        about = model.pretrained_cfg
+        about: Any = model.pretrained_cfg
         for name in ("mean", "std"):
             value = torch.tensor(about[name]).view(3, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -291,7 +291,7 @@ def default_layers(model: nn.Module) -> tuple[str, ...]:
     "A transformer's last block, normalised; else the last stage but one."
     if patch_of(model) is not None and isinstance(getattr(model, "norm", None), nn.Module):
         return ("norm",)
-    stages = getattr(model, "feature_info", None)
+    stages: Any = getattr(model, "feature_info", None)
     require(stages, "This model does not say where its stages are; name a layer with --layers.")
     return (str(stages[max(0, len(stages) - 2)]["module"]),)
 
@@ -374,8 +374,8 @@ def published(name: str) -> Path:
     import timm
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-    about = timm.get_pretrained_cfg(name)
-    place = about.hf_hub_id if about else None
+    about: Any = timm.get_pretrained_cfg(name)
+    place: Any = about.hf_hub_id if about else None
     require(place, f"timm knows no published weights of {name!r}; name a file with --weights FILE.")
     file = about.hf_hub_filename or "model.safetensors"
     kept = try_to_load_from_cache(place, file)
@@ -404,7 +404,8 @@ def renamed(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> d
         except (KeyError, IndexError, RuntimeError, ValueError, AttributeError) as error:
             wrong = f"{shown(path)} has names or shapes that timm does not know ({error})"
             raise InputError(f"{wrong}; is this a file for another network?") from None
-    heads = model.pretrained_cfg.get("classifier") or ()
+    about: Any = model.pretrained_cfg
+    heads = about.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     start = tuple(f"{head}." for head in heads)
     known = model.state_dict()
@@ -485,7 +486,7 @@ def timm_model(
     import timm
 
     plain = name.partition(".")[0]
-    near = ", ".join(timm.list_models(f"*{plain[:8]}*")[:6]) or "resnet50, vit_small_patch16_224"
+    near = ", ".join(timm.list_models(f"*{plain[:6]}*")[:6]) or "resnet50, vit_small_patch16_224"
     require(timm.is_model(plain), f"timm has no model named {name!r}; there are {near}, and more.")
     try:
         about = timm.get_pretrained_cfg(name)

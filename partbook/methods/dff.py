@@ -6,8 +6,8 @@
 __all__ = ['EPSILON', 'SIGNS', 'KEPT', 'PEAKS', 'OWN', 'squared_error', 'expanded_error', 'multiplied', 'literal_updates',
            'update_activations', 'update_factors', 'check_bag', 'draw_start', 'Factorisation', 'factorise',
            'match_factors', 'project', 'Sums', 'sweep', 'improve', 'as_amounts', 'foreground_weights', 'settled',
-           'DFFSettings', 'weighted_cells', 'drawn_cells', 'Factors', 'best_factorisation', 'DFF', 'concept_overlay',
-           'concept_sheet', 'stability', 'suggest_rank']
+           'DFFSettings', 'weighted_cells', 'drawn_cells', 'Factors', 'factor_ratios', 'best_factorisation', 'DFF',
+           'concept_overlay', 'concept_sheet', 'stability', 'suggest_rank']
 
 # %% ../../nbs/methods/50_dff.ipynb #83535c6e
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +24,7 @@ from ..core import generator, progress, require
 from ..data.loading import loaded
 from ..data.sample import Batch, Collection
 from ..features.extractor import Extractor
+from .background import border_ratios, border_shares, cells_of, object_odds
 from .method import Method, Settings, methods
 from .seen import halved, inside, less_mean, on_cells
 from ..parts.maps import size_of, upsample
@@ -277,6 +278,7 @@ class DFFSettings(Settings):
     inside: bool = True  # multiply the features by saliency or masks where there are some
     peak: str = "collection"  # largest activation is 1 over the collection, or over each picture
     background: float = 0.1  # activation of the background; 0: no background
+    border: int = 0  # more factors, for what keeps to the border; above 0 they are the background
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -297,6 +299,8 @@ class DFFSettings(Settings):
             "sample, restarts, iterations and batch_size must be at least 1, passes 0 or more.",
         )
         require(self.tolerance >= 0, f"The tolerance is {self.tolerance}; it must not be negative.")
+        few = f"border is {self.border}; it counts factors and must be 0 or more."
+        require(self.border >= 0, few)
         require(
             0 <= self.background < 1,
             f"The background is {self.background}; it must lie in [0,1), "
@@ -339,14 +343,18 @@ class Factors(Method):
     peaks: Tensor
     extractor: Extractor
     factors: Tensor
+    ratios: Tensor  # of the border's share to the picture's, where there are factors for it
 
     def __init__(self, settings: DFFSettings, extractor: Extractor):
         super().__init__(settings)
         self.extractor = extractor
-        self.has_background = settings.background > 0
+        self.has_background = settings.background > 0 or settings.border > 0
         self.reserve(settings.signs, settings.mean_off)
         self.register_buffer("offset", torch.zeros(extractor.dim))
-        self.register_buffer("peaks", torch.ones(settings.parts))
+        self.register_buffer("peaks", torch.ones(settings.parts + settings.border))
+        if settings.border:
+            self.foreground = "none"
+            self.register_buffer("ratios", torch.zeros(settings.parts + settings.border))
 
     @classmethod
     def defaults(cls, features: str) -> dict[str, Any]:
@@ -357,14 +365,20 @@ class Factors(Method):
         self.settings = replace(self.settings, signs=signs, mean_off=mean_off)
         channels = self.extractor.dim * (2 if signs == "split" else 1)
         device = getattr(self, "peaks", torch.empty(0)).device
-        self.register_buffer("factors", torch.zeros(self.parts, channels, device=device))
+        rank = self.parts + self.settings.border
+        self.register_buffer("factors", torch.zeros(rank, channels, device=device))
+
+    @property
+    def looks_inside(self) -> bool:
+        "Whether masks say where to look; factors of the border need whole pictures."
+        return self.settings.inside and not self.settings.border
 
     def weighted(self, batch: Batch) -> tuple[Tensor, Tensor]:  # (N,C), (N,)
         "The descriptors of a batch where D is positive, and D."
         features = self.extractor(batch.images)
         size = size_of(features)
         return weighted_cells(
-            features, foreground_weights(batch, size) if self.settings.inside else None
+            features, foreground_weights(batch, size) if self.looks_inside else None
         )
 
     def settle(self, f: Tensor, d: Tensor) -> Tensor:
@@ -390,9 +404,18 @@ class Factors(Method):
             yield d[:, None] * as_amounts(f, s.signs, self.offset)
 
 # %% ../../nbs/methods/50_dff.ipynb #4b291076
+def factor_ratios(
+    M: Tensor,  # (N,R) activations, 1 at the peak
+    border: Tensor,  # (N,) bool: whether the cell lies on a border
+) -> Tensor:  # (R,)
+    "The border's share of each factor over its share of whole pictures."
+    q = M / M.sum(1, keepdim=True).clamp(min=1e-12)
+    return border_ratios(*border_shares(q, border))
+
+
 def best_factorisation(V: Tensor, s: DFFSettings, g: torch.Generator) -> Factorisation:
     "The run with the lowest error, from several starts."
-    starts = (draw_start(V, s.parts, g) for _ in range(s.restarts))
+    starts = (draw_start(V, s.parts + s.border, g) for _ in range(s.restarts))
     tried = progress(starts, "factorising", total=s.restarts)
     runs = (factorise(V, W, H, s.iterations, s.tolerance) for W, H in tried)
     return min(runs, key=lambda run: run.errors[-1])
@@ -405,7 +428,7 @@ class DFF(Factors):
     summary = "deep feature factorisation (Collins et al.); no training, parts that add up"
 
     @torch.no_grad()
-    def activations(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,h,w)
+    def activations(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K+border,h,w)
         "M on the feature grid; 1 is the largest value in the sample that was factorised."
         features = self.extractor(images)
         B, C, h, w = features.shape
@@ -418,9 +441,25 @@ class DFF(Factors):
         M = upsample(self.activations(images), size_of(images))
         if self.settings.peak == "picture":
             M = M / M.amax((2, 3), keepdim=True).clamp(min=1e-12)
+        if self.settings.border:
+            return self.beside_border(M)
         if self.has_background:
             M = F.pad(M, (0, 0, 0, 0, 1, 0), value=self.settings.background)
         return M.clamp(min=1e-6).log()
+
+    def beside_border(self, M: Tensor) -> Tensor:  # (B,K+border,h,w) -> (B,K+1,h,w)
+        "log M of the parts, and before it what makes the border's share of all activation."
+        q = (M / M.sum(1, keepdim=True).clamp(min=1e-12)).movedim(1, -1)
+        odds = object_odds(q.flatten(0, 2), self.ratios).view(q.shape[:3])
+        z = M[:, : self.parts].clamp(min=1e-6).log()
+        return torch.cat([(z.amax(1) - odds)[:, None], z], 1)
+
+    def beside_a_guess(self) -> "DFF":
+        "Leave the background to the guess, where ours is no more than the usual threshold."
+        if not self.settings.border and self.settings.background == DFFSettings.background:
+            self.settings = replace(self.settings, background=0.0)
+            self.has_background = False
+        return self
 
     @torch.no_grad()
     def sample_vectors(
@@ -447,12 +486,24 @@ class DFF(Factors):
         "Find the factors; pictures must have one size. Deterministic for one seed."
         self.to(device)
         s, g = self.settings, generator(self.settings.seed, device)
-        V = self.settle(*self.sample_vectors(collection, device))
+        if s.border:
+            f, ring = cells_of(self.extractor, collection, device, s.sample, s.seed, s.batch_size)
+            V = self.settle(f, torch.ones_like(f[:, 0]))
+        else:
+            V = self.settle(*self.sample_vectors(collection, device))
         H = best_factorisation(V, s, g).H
         for _ in range(s.passes):
             H = improve(H, sweep(self.stream(collection, device), H))
+        W = project(V, H)
+        peaks = W.amax(0).clamp(min=1e-12)
+        if s.border:
+            ratios = factor_ratios(W / peaks, ring)
+            order = ratios.argsort()  # parts first
+            self.ratios.copy_(ratios[order])
+            H = H[order]
+            peaks = peaks[order]
         self.factors.copy_(H)
-        self.peaks.copy_(project(V, H).amax(0).clamp(min=1e-12))
+        self.peaks.copy_(peaks)
         return self
 
 # %% ../../nbs/methods/50_dff.ipynb #e4a98405

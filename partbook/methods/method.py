@@ -220,6 +220,10 @@ class Method(Contract):
         "K, the number of parts without the background."
         return self.settings.parts
 
+    def beside_a_guess(self) -> "Method":
+        "The method as it is kept beside a guessed background. One that was learned stays."
+        return self
+
     def part_maps(self, images: Tensor) -> Tensor:
         "R: probabilities of shape (B,K[+1],h,w) that sum to one over channels."
         return softmax_maps(self.logits(images))
@@ -303,7 +307,11 @@ class Trained(Method):
         return {"all": ([p for p in self.parameters() if p.requires_grad], 1.0)}
 
 # %% ../../nbs/methods/10_method.ipynb #cce6abd4
-AUTO = {"equivariant": "light", "lite0": "light", "squeezenet1_1": "squeezenet"}  # otherwise deeplab
+AUTO = {
+    "equivariant": "light",
+    "lite0": "light",
+    "squeezenet1_1": "squeezenet",
+}  # otherwise deeplab
 
 
 def segmenter(

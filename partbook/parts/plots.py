@@ -508,6 +508,15 @@ def _write_small(path: str | Path, full: Image.Image) -> Path:
 
 _contours = contours  # the argument of `part_sheet` has the same name
 
+
+def _sizes(shapes: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, int]], int, int]:
+    "Screen pixels (h,w) of pictures (H,W), the longer sides alike; the tallest and the widest."
+    side = max(max(shape) for shape in shapes)
+    cell = _screen_pixels(side, 128 if side <= 160 else 160)
+    scales = [cell / max(shape) for shape in shapes]
+    sizes = [(max(1, round(H * s)), max(1, round(W * s))) for (H, W), s in zip(shapes, scales)]
+    return sizes, max(h for h, _ in sizes), max(w for _, w in sizes)
+
 # %% ../../nbs/parts/20_plots.ipynb #32e4189a
 def part_sheet(
     images: Sequence[Tensor] | Tensor,  # each (3,H,W) in [0,1]; sizes may differ
@@ -525,26 +534,26 @@ def part_sheet(
     found = f"found {len(images)} images and {len(labels)} label maps"
     require(len(images) == len(labels) > 0, f"{need}; {found}.")
     pictures = [as_picture(image) for image in images]
-    side = max(max(picture.shape[:2]) for picture in pictures)
-    cell = _screen_pixels(side, 128 if side <= 160 else 160)
+    sizes, tall, wide = _sizes([picture.shape[:2] for picture in pictures])
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     gap = 4
-    pair = 2 * cell + 3 * gap
-    figure = Sheet(columns * (cell + gap) + gap, rows * pair + FOOT)
-    for i, (image, label) in enumerate(zip(pictures, labels)):
+    pair = 2 * tall + 3 * gap
+    figure = Sheet(columns * (wide + gap) + gap, rows * pair + FOOT)
+    for i, (image, label, (h, w)) in enumerate(zip(pictures, labels, sizes)):
         r, c = divmod(i, columns)
+        left = gap + c * (wide + gap) + (wide - w) // 2
         parts = overlay(image, label, numbers=False, colours=colours)
         for below, picture in enumerate((image, parts)):
-            top = gap + r * pair + below * (cell + gap)
-            ax = _place(figure, gap + c * (cell + gap), top, cell, cell)
+            top = gap + r * pair + (tall + gap if below else tall - h)
+            ax = _place(figure, left, top, w, h)
             draw_picture(ax, picture)
             if below and contours:
                 _contours(ax, label, linewidth=0.6)
             if below and (K > NUMBERED if numbers is None else numbers):
                 part_numbers(ax, label)
-    wide = columns * (cell + gap) - gap
-    _legend(_place(figure, gap, rows * pair + gap, wide, FOOT - 3 * gap), K, names, colours)
+    width = columns * (wide + gap) - gap
+    _legend(_place(figure, gap, rows * pair + gap, width, FOOT - 3 * gap), K, names, colours)
     if path is not None:
         write_figure(path, figure)
     return figure
@@ -627,7 +636,6 @@ def write_palette_png(
     if names:
         said.add_text("Parts", json.dumps(dict(enumerate(names, 1))))
     return write_atomic(path, lambda p: picture.save(p, "PNG", optimize=True, pnginfo=said))
-
 
 # %% ../../nbs/parts/20_plots.ipynb #60c986e7
 def read_palette_png(
