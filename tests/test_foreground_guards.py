@@ -214,7 +214,7 @@ def test_maps_on_disk(tmp_path, monkeypatch):
     assert Robust.fitted(planted).folder == robust.folder
 
 
-@pytest.mark.parametrize("how", ["border", "component", "robust"])
+@pytest.mark.parametrize("how", ["border", "clusters", "component", "robust"])
 def test_a_guess_replaces_true_masks(how):
     planted = Discs()
     known = View(Discs(), lambda s: replace(s, mask=~planted.inside))

@@ -273,39 +273,22 @@ def test_a_record_cannot_reach_a_file_that_is_not_ours(album):
 # -- the fitted line
 
 
+def line(C=3, **other):
+    "What a direction is kept as."
+    how = torch.tensor([0.0, 0.0, 1.0])
+    return {"mean": torch.zeros(C), "axis": torch.zeros(C), "how": how} | other
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda p: p.unlink(),
         lambda p: p.write_bytes(b"half"),
         lambda p: p.write_bytes(p.read_bytes()[:-3]),
-        lambda p: save_tensors(
-            {
-                "mean": torch.zeros(5),
-                "axis": torch.zeros(5),
-                "threshold": torch.tensor(0.0),
-                "width": torch.tensor(1.0),
-            },
-            p,
-        ),
-        lambda p: save_tensors(
-            {
-                "mean": torch.full((3,), torch.nan),
-                "axis": torch.zeros(3),
-                "threshold": torch.tensor(0.0),
-                "width": torch.tensor(1.0),
-            },
-            p,
-        ),
-        lambda p: save_tensors(
-            {
-                "mean": torch.zeros(3),
-                "axis": torch.zeros(3),
-                "threshold": torch.tensor(0.0),
-                "width": torch.tensor(0.0),
-            },
-            p,
-        ),
+        lambda p: save_tensors(line(C=5), p),
+        lambda p: save_tensors(line(mean=torch.full((3,), torch.nan)), p),
+        lambda p: save_tensors(line(how=torch.tensor([0.0, 0.0, 0.0])), p),
+        lambda p: save_tensors(line(how=torch.tensor([0.0, torch.nan, 1.0])), p),
         lambda p: save_tensors({"mean": torch.zeros(3)}, p),
     ],
 )
@@ -322,6 +305,18 @@ def test_a_damaged_direction_is_one_sentence(damage, album):
     (album / "late.png").unlink()
     make(album, replace=True, **words)
     assert (album / "masks" / DIRECTION).read_bytes() == whole
+
+
+def test_clusters_are_kept_as_a_direction_is(album):
+    words = dict(foreground="clusters", features="rgb")
+    make(album, **words)
+    made = {p.name: p.read_bytes() for p in (album / "masks").glob("p*.png")}
+    photograph(album / "late.png", 1)
+    kept = (album / "masks" / DIRECTION).read_bytes()
+    make(album, **words)
+    assert (album / "masks" / "late.png").exists()
+    assert (album / "masks" / DIRECTION).read_bytes() == kept
+    assert {p.name: p.read_bytes() for p in (album / "masks").glob("p*.png")} == made
 
 
 def test_a_pipe_for_a_direction_is_refused_twice(album):

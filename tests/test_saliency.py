@@ -33,7 +33,7 @@ def pictures(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
 
 
-@pytest.mark.parametrize("method", ["robust", "component", "border"])
+@pytest.mark.parametrize("method", ["robust", "component", "border", "clusters"])
 def test_masks_are_written_where_discover_finds_them(method, album, capsys):
     assert (
         run("saliency", album, "--foreground", method) == 0

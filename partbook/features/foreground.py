@@ -135,6 +135,8 @@ def check_kept(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -
     "`InputError` unless these are the tensors that a guess keeps."
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     require(found == shapes, f"a guessed foreground keeps {shapes}, and here is {found}.")
+    broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+    require(not broken, f"{broken[:1]} of a guessed foreground holds what is no finite number.")
 
 
 def border(values: Tensor) -> Tensor:  # (...,h,w) -> (..., cells of the four sides)
@@ -229,6 +231,7 @@ class Foreground(Estimate):
         C = extractor.dim
         check_kept(tensors, {"mean": (C,), "axis": (C,), "how": (3,)})
         unit, threshold, width = tensors["how"].tolist()
+        require(width > 0, f"the width of a guessed foreground is {width:g}; it must be positive.")
         return cls(extractor, tensors["mean"], tensors["axis"], bool(unit), threshold, width)
 
     @classmethod

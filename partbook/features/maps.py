@@ -29,7 +29,7 @@ from ..data.pictures import UnreadablePicture, read_pixels
 from ..data.sample import limited, spread
 from .cache import fingerprint
 from .extractor import load_extractor
-from .foreground import Foreground, Robust, foregrounds
+from .foreground import Robust, foregrounds
 from partbook.files import (
     as_path,
     is_marked_png,
@@ -68,7 +68,7 @@ TOO_LARGE = "it is too large for this machine's memory; scale it down first"
 class MapOptions:
     "How maps are asked for."
 
-    foreground: str = "robust"  # or "component", "border", which read features
+    foreground: str = "robust"  # or "clusters", "component", "border", which read features
     features: str | None = None  # of those that read some; None: equivariant
     weights: str | Path | None = None  # of the features
     layers: Sequence[str] | None = None  # of the features
@@ -265,34 +265,25 @@ def map_estimate(
     if fitted is None:
         photographs = Folder.open(folder, size=settings["size"], masks=False)
         return kind.fitted(limited(photographs, settings.get("limit")), extractor, device)
-    mean, axis, threshold, width = (t.to(device) for t in _read_direction(fitted, extractor.dim))
-    return kind(extractor, mean, axis, threshold=float(threshold), width=float(width))
+    return _read_direction(kind, fitted, extractor, device)
 
 
-def _read_direction(path: Path, dim: int) -> list[Tensor]:
-    "Mean and axis (C,), threshold and width."
+def _read_direction(kind: Any, path: Path, extractor: Any, device: torch.device | str) -> Any:
+    "A guess as it was fitted before."
     name = shown(path)
     try:
         kept = load_file(regular_file(path))
-        found = [kept[k].float() for k in ("mean", "axis", "threshold", "width")]
-        shapes = [tuple(t.shape) for t in found]
-        require(shapes == [(dim,), (dim,), (), ()], "other features")
-        require(all(t.isfinite().all() for t in found) and found[3] > 0, "no numbers")
+        return kind.restored({name: t.to(device) for name, t in kept.items()}, extractor)
     except Exception:  # safetensors has errors of its own
         sentence = f"{name} is missing or damaged, so no map can be added to the others"
         raise InputError(f"{sentence}; make them anew with --replace.") from None
-    return found
 
 # %% ../../nbs/features/37_maps.ipynb #41f6a5ab
 def write_direction(estimate: Any, path: Path) -> None:
     "Keep what was fitted, where something was."
-    if not isinstance(estimate, Foreground):
-        return
-    tensors = {"mean": estimate.mean, "axis": estimate.axis}
-    tensors["threshold"] = torch.tensor(estimate.threshold)
-    tensors["width"] = torch.tensor(estimate.width)
-    plain = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    write_atomic(path, lambda p: save_tensors(plain, p))
+    plain = {k: v.cpu().contiguous() for k, v in estimate.tensors().items()}
+    if plain:
+        write_atomic(path, lambda p: save_tensors(plain, p))
 
 # %% ../../nbs/features/37_maps.ipynb #5750b8b5
 @dataclass
