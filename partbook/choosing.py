@@ -17,7 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .commands import add_last, add_limit, add_pairs, add_shared, whole
+from partbook.commands import (
+    add_last,
+    add_limit,
+    add_pairs,
+    add_shared,
+    begin,
+    say,
+    whole,
+)
 from .core import generator, versions
 from partbook.evaluation.how_many import (
     Bag,
@@ -250,7 +258,7 @@ SHOWN = ("K", "found_again", "agreed_on", "stability", "seeds", "silhouette", "e
 
 def choose_command(args: argparse.Namespace) -> Choice | None:
     "Ask, print the table and the sentence, say where the sheets are."
-    from partbook.cli import begin, request_of, say
+    from partbook.cli import request_of
     from partbook.run import remarks
 
     job = to_choose(request_of(args), args.out, args.least, args.most, say)
