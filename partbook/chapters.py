@@ -47,6 +47,7 @@ LAYERS = (
     "naming",
     "exporting",
     "checking",
+    "choosing",
     "cli",
     "start",
     "chapters",

@@ -40,6 +40,8 @@ from .evaluation.results import append_row, print_table
 from .features.cache import remember
 from .features.extractor import Extractor
 from .features.foreground import estimate_of, foreground_names
+
+# %% ../nbs/33_choosing.ipynb #689ff4fc
 from .files import as_path, shown, write_json
 from .methods.background import with_background
 from .methods.dff import DFF, best_factorisation, match_factors, project

@@ -57,6 +57,8 @@ from partbook.files import (
     write_json,
     write_text,
 )
+
+# %% ../nbs/28_run.ipynb #a2c78ae9
 from .methods.background import with_background
 from partbook.methods.method import (
     Method,
@@ -269,7 +271,7 @@ def settings_of(request: Request) -> Any:
     features = given.get("features", known["features"].default)
     return cls.Settings(**{**cls.defaults(features), **given, **request.set})
 
-
+# %% ../nbs/28_run.ipynb #0a37c3d0
 FOR_PHOTOGRAPHS = "lite0"
 ONLY_DRAWN = (
     "the descriptor equivariant has seen drawn birds only, and on photographs its parts are places "
@@ -288,7 +290,7 @@ def suited_features(request: Request, cls: type[Collection], say: Say = print) -
     usual = getattr(methods[request.method].Settings, "features", None)
     return FOR_PHOTOGRAPHS if usual == "equivariant" else None
 
-
+# %% ../nbs/28_run.ipynb #2cf4fa31
 def build(request: Request, device: torch.device) -> Method:
     "The method with its features, not fitted yet; with a cache, features are remembered."
     cls = methods[request.method]

@@ -749,8 +749,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 # %% ../../nbs/drawn/10_engine.ipynb #efad1068
 class Drawn(Collection):
-    """Pictures drawn on the fly with every truth known.
-    The same seed, index and size give the same bits, alone or in any batch."""
+    """Pictures drawn on the fly, every truth known, the same bits alone or in any batch."""
 
     noun: str = "picture"  # what one of them is called; its plural takes an s
     grouping: str = "categories"  # what the categories are called where they are counted

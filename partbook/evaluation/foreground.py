@@ -87,7 +87,7 @@ def measure_foregrounds(
     found = guesses(fitting, extractor, device)
     return [measure_guess(guess, test, device, each) for guess in found]
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #9f9e1e13
 @torch.no_grad()
 def measure_guess(
     guess: Guess,
@@ -122,7 +122,7 @@ def measure_guess(
         row |= {"names": names, "each": [round(v, 1) for v in iou.tolist()]}
     return row
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #c1d699c3
 def at_landmarks(found: Tensor, batch: Batch) -> Tensor:  # (B,H,W) bool -> (N,) bool
     "Whether each visible landmark lies in a mask."
     H, W = found.shape[-2:]

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..commands import whole
 from ..core import InputError, generator, require
 from ..data.folder import find_pictures
 from ..data.pictures import read_image
@@ -268,7 +267,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--megapixels", type=float, default=24.0, help="its pixels (default 24)")
     parser.add_argument("--form", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     text = "measure the commands on a folder of N photographs, and on a fifth of them"
-    parser.add_argument("--photographs", type=whole(5), metavar="N", help=text)
+    parser.add_argument("--photographs", type=int, metavar="N", help=text)
     text = "take them from here (default: drawn birds of 12 to 24 million pixels are made)"
     parser.add_argument("--source", type=FolderName, metavar="FOLDER", help=text)
     parser.add_argument("--features", metavar="NAME", help="features of that run")

@@ -338,7 +338,7 @@ def measure(
         geometry[Layer(name, g.shape[1], stride, 0, centre)] = last
     return geometry
 
-
+# %% ../../nbs/features/25_timm.ipynb #c790918d
 def tried(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, Any]:
     "The layers of a picture. `InputError` for a model that does not take it."
     try:
