@@ -260,10 +260,9 @@ SHOWN = ("K", "found_again", "agreed_on", "stability", "seeds", "silhouette", "e
 
 def choose_command(args: argparse.Namespace) -> Choice | None:
     "Ask, print the table and the sentence, say where the sheets are."
-    from partbook.cli import request_of
     from partbook.run import remarks
 
-    job = to_choose(request_of(args), args.out, args.least, args.most, say)
+    job = to_choose(args.request_of(args), args.out, args.least, args.most, say)
     for line in remarks(job.ready.study.train):
         say(line)
     if not begin(args, job.plan):

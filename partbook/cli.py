@@ -417,6 +417,7 @@ how many parts? --parts auto lets the pictures tell; `partbook choose DIR` shows
 def build_parser() -> Parser:
     "All commands and their options."
     parser, commands = top_parser()
+    parser.set_defaults(request_of=request_of)
     described = {
         "discover": (DISCOVER, NOTES, add_discover),
         "choose": (CHOOSE, CHOSEN, add_choose),

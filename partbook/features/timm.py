@@ -89,7 +89,7 @@ def plain_window(module: nn.Module) -> nn.Module | None:
         c = module
         kind = Conv2dSame if same else nn.Conv2d
         window = (c.kernel_size, c.stride, c.padding, c.dilation, c.groups)
-        made = kind(c.in_channels, c.out_channels, *window, bias=False)
+        made: nn.Conv2d = kind(c.in_channels, c.out_channels, *window, bias=False)  # type: ignore
         nn.init.constant_(made.weight, 1 / made.weight[0].numel())
         return made
     pools = isinstance(module, nn.AvgPool2d) or type(module).__name__.startswith("BlurPool")
@@ -354,9 +354,11 @@ def tried(model: nn.Module, images: Tensor, layers: Sequence[str]) -> dict[str, 
 def trim(model: nn.Module, layers: Sequence[str], patch: int | None) -> None:
     "Leave out what is not used for the layers."
     used: set[nn.Module] = set()
-    hooks = [
-        m.register_forward_pre_hook(lambda m, given: used.add(m) or None) for m in model.modules()
-    ]
+
+    def note(module: nn.Module, given: tuple) -> None:
+        used.add(module)
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules()]
     side = 6 * (patch or 32)
     read_layers(model, torch.zeros(1, 3, side, side), layers)
     for hook in hooks:
