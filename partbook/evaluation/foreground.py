@@ -87,7 +87,7 @@ def measure_foregrounds(
     found = guesses(fitting, extractor, device)
     return [measure_guess(guess, test, device, each) for guess in found]
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #78023ed3
 @torch.no_grad()
 def measure_guess(
     guess: Guess,
@@ -130,7 +130,7 @@ def at_landmarks(found: Tensor, batch: Batch) -> Tensor:  # (B,H,W) bool -> (N,)
     rows = torch.arange(len(found), device=found.device)[:, None]
     return found[rows, y.clamp(0, H - 1), x.clamp(0, W - 1)][batch.visible]
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #4180b9f1
 def measure_clusters(
     fitting: Collection,
     test: Collection,
