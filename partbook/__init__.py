@@ -3,12 +3,18 @@ __version__ = "0.1.0"
 OFFERED = {  # names, and the module each is loaded from when it is used
     "Request": "run",
     "Run": "run",
+    "check": "checking",
+    "choose": "choosing",
     "discover": "run",
     "evaluate": "run",
+    "export": "exporting",
     "load": "run",
+    "merge": "naming",
+    "name": "naming",
     "plugin": "contract",
     "saliency": "photographs",
     "segment": "photographs",
+    "write_report": "report",
 }
 
 

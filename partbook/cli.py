@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
-           'LEARNING', 'MODEL', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value', 'literal',
-           'kinds_of', 'request_of', 'quiet', 'say', 'discover', 'begin', 'conclude', 'evaluate', 'options_in',
-           'segment', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
-           'add_results', 'add_evaluate', 'add_segment', 'add_data', 'add_unpack', 'add_saliency']
+           'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
+           'literal', 'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment',
+           'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
+           'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -32,33 +32,45 @@ from partbook.commands import (
     add_pairs,
     add_plugin,
     add_shared,
+    begin,
     card_rows,
+    parts_wanted,
     print_cards,
     read_plugins,
+    say,
     top_parser,
     whole,
 )
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
-from .contract import plugin
+from .checking import CHECK, add_check
+from .choosing import CHOOSE, CHOSEN, add_choose
+from .contract import model_of, plugin
 from .core import InputError, out_of_memory, require
 from .data.archives import read_size, unpack_all
+from .data.folder import Folder
 from .data.loading import WORKERS
-from .data.sample import Collection, collections
+from .data.sample import Collection, collections, limited
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
+from .exporting import EXPORT, add_export
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
 from .files import as_path, shown
 from .methods.method import methods
+from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
+from .report import write_report
 from partbook.run import (
+    PAGE,
     Request,
     Run,
     Source,
+    cached,
     carry_out,
+    gets_page,
     learned_on,
     load,
     options_of,
@@ -207,11 +219,6 @@ def request_of(args: argparse.Namespace) -> Request:
 def quiet(sentence: str = "") -> None:
     "Say nothing."
 
-
-def say(sentence: str = "") -> None:
-    "Print at once, so that a log reads in the order things happened."
-    print(sentence, flush=True)
-
 # %% ../nbs/30_cli.ipynb #842d202b
 def discover(args: argparse.Namespace) -> Run | None:
     "Find parts, print the table, say where the results are."
@@ -224,14 +231,6 @@ def discover(args: argparse.Namespace) -> Run | None:
     if run is not None:
         conclude(run, Path(args.out))
     return run
-
-
-def begin(args: argparse.Namespace, plan: Plan) -> bool:
-    "Whether to go on; with --dry-run the plan is printed instead."
-    if args.dry_run:
-        say(describe(plan))
-        say("Nothing was written.")
-    return not args.dry_run
 
 # %% ../nbs/30_cli.ipynb #f9e49505
 def conclude(run: Run, out: Path) -> None:
@@ -252,6 +251,8 @@ def conclude(run: Run, out: Path) -> None:
         say("This collection has no annotations, so there is nothing to score: judge the picture.")
     say(f"Numbers: {shown(out / 'metrics.json')}   model: {shown(out / 'model')}")
     say(f"Picture: {shown(out / 'parts.png')}")
+    if run.study is not None and gets_page(run.study.test):
+        say(f"To look at in a browser: {shown(out / PAGE)}")
 
 # %% ../nbs/30_cli.ipynb #ea5a9301
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -295,7 +296,8 @@ def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any
 def segment(args: argparse.Namespace) -> Segmented | None:
     "Label photographs, and say how many."
     run = load(args.model, args.device)
-    job = to_segment(run, args.images, args.out, crf=args.crf, limit=args.limit)
+    how = {"crf": args.crf, "limit": args.limit, "again": args.again}
+    job = to_segment(run, args.images, args.out, **how)
     for remark in job.found.remarks:
         say(f"  {remark}")
     if not begin(args, job.plan):
@@ -303,9 +305,32 @@ def segment(args: argparse.Namespace) -> Segmented | None:
     done = job.carry_out(args.command)
     for sentence in done.skipped:
         say(f"skipped: {sentence}")
+    if done.kept:
+        say(f"{len(done.kept)} labelled by this model before, so they stay (--again: anew)")
     images = f"{len(done.written)} image{'s' * (len(done.written) != 1)}"
     say(f"{images} segmented, {len(done.skipped)} skipped: {shown(args.out)}")
     return done
+
+# %% ../nbs/30_cli.ipynb #e21c70a4
+def report(args: argparse.Namespace) -> Path | None:
+    "Write a page that shows every photograph of a folder, and say where it is."
+    run = load(args.model, args.device)
+    cached(run.method, args.cache)
+    photographs = Folder.open(args.folder, size=run.method.settings.size)
+    pictures = limited(photographs, args.limit)
+    for line in remarks(pictures):
+        say(line)
+    model = model_of(Path(args.model))
+    plan = Plan()
+    plan.read(model / "model.json", model / "model.safetensors", *pictures.files())
+    plan.make(args.out)
+    plan.check()
+    if not begin(args, plan):
+        return None
+    page = write_report(run, args.out, pictures, command=args.command)
+    size = page.stat().st_size / 1e6
+    say(f"{len(pictures)} photographs on a page of {size:.1f} MB: {shown(page)}")
+    return page
 
 # %% ../nbs/30_cli.ipynb #5c0d86e2
 def data(args: argparse.Namespace) -> None:
@@ -382,9 +407,10 @@ examples:
 NOTES = """what you get in --out:
   metrics.json   the metrics in percent, with settings, seed, versions and seconds
   parts.png      test pictures with their parts, one colour per part
+  report.html    a page that shows every photograph, for a folder of your own
   model/         what `partbook segment` needs to label new photographs
 
-how many parts? try 4, 6 and 8 and look at parts.png; the k-means chapter explains how to choose.
+how many parts? --parts auto lets the pictures tell; `partbook choose DIR` shows why.
 """
 
 # %% ../nbs/30_cli.ipynb #697bde74
@@ -393,8 +419,14 @@ def build_parser() -> Parser:
     parser, commands = top_parser()
     described = {
         "discover": (DISCOVER, NOTES, add_discover),
+        "choose": (CHOOSE, CHOSEN, add_choose),
         "evaluate": (EVALUATE, "", add_evaluate),
         "segment": (SEGMENT, "", add_segment),
+        "check": (CHECK, "", add_check),
+        "report": (REPORT, "", add_report),
+        "name": (NAME, "", add_name),
+        "merge": (MERGE, "", add_merge),
+        "export": (EXPORT, "", add_export),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
@@ -426,8 +458,8 @@ def add_discover(p: Parser) -> None:
     text = "learn inside the collection's own masks (given), the whole picture (none), or a guess"
     more = f"{text} (default: what the method's paper did)"
     p.add_argument("--foreground", choices=foreground_names(), help=more)
-    text = "how many parts to find (default: 6)"
-    p.add_argument("--parts", type=int, metavar="K", help=text)
+    text = "how many parts to find, or auto: let the pictures tell (default: 6)"
+    p.add_argument("--parts", type=parts_wanted, metavar="K|auto", help=text)
     text = "pictures are resized to SxS pixels (default: what suits the features)"
     p.add_argument("--size", type=int, metavar="S", help=text)
     text = "the same seed gives the same result (default: 0)"
@@ -506,9 +538,27 @@ def add_segment(p: Parser) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="where the labels go")
     text = "let labels follow the photograph's edges: full (position and colour) or position only"
     p.add_argument("--crf", choices=tuple(CRFS), help=f"{text} (default: no CRF)")
+    text = "also label what this model has labelled before (default: only what is missing)"
+    p.add_argument("--again", action="store_true", help=text)
     add_limit(p)
     add_last(p)
     p.set_defaults(run=segment)
+
+# %% ../nbs/30_cli.ipynb #f0b6d318
+REPORT = """Write one page that shows every photograph of a folder with the parts of a saved model:
+a file to open in a browser, to keep, or to send. It needs no network and no other file."""
+
+
+def add_report(p: Parser) -> None:
+    "The options of `report`."
+    p.add_argument("model", metavar="MODEL", help=MODEL)
+    p.add_argument("folder", metavar="DIR", help="a folder of photographs")
+    text = "the page (default: report.html)"
+    p.add_argument("--out", default="report.html", metavar="FILE.html", help=text)
+    add_shared(p, "--cache")
+    add_limit(p)
+    add_last(p)
+    p.set_defaults(run=report)
 
 # %% ../nbs/30_cli.ipynb #d3e8c200
 def add_data(p: Parser) -> None:

@@ -6,7 +6,7 @@
 __all__ = ['SIGNATURES', 'PACKED', 'PAGES', 'HOST', 'TEMPORARY', 'MARK', 'OURS', 'LOCK', 'as_path', 'shown', 'kind_of',
            'regular_file', 'read_text', 'read_json', 'first_bytes', 'looks_like', 'stand_in', 'temporary_prefix',
            'left_behind', 'sweep', 'write_atomic', 'write_text', 'write_json', 'append_text', 'is_marked_png',
-           'is_our_table', 'is_ours', 'only_run']
+           'is_our_table', 'is_our_page', 'is_ours', 'only_run']
 
 # %% ../nbs/12_files.ipynb #5b09099b
 import errno
@@ -393,8 +393,14 @@ def _are_our_tensors(path: Path) -> bool:
     return f'"__metadata__":{{"made by":"{MARK}"'.encode() in head
 
 
+def is_our_page(path: Path) -> bool:
+    "Whether a page says in its head that this book wrote it."
+    return f'<meta name="generator" content="{MARK} '.encode() in _head(path, 1024)
+
+
 OURS = {
     ".png": is_marked_png,
+    ".html": is_our_page,
     ".json": _is_our_json,
     ".csv": is_our_table,
     ".safetensors": _are_our_tensors,

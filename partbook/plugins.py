@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOADED', 'module_name', 'is_file_name', 'import_file', 'import_named', 'Plugin', 'plugin', 'comes_from', 'entries_of',
-           'brought', 'what_failed', 'made_with', 'missing_plugin', 'refuse_unknown']
+           'brought', 'is_among', 'what_failed', 'made_with', 'missing_plugin', 'refuse_unknown']
 
 # %% ../nbs/13_plugins.ipynb #2ff8a400
 import hashlib
@@ -109,7 +109,7 @@ def plugin(
 ) -> Plugin:
     "Import a plug-in, so that its entries are known. `InputError` says why it cannot be used."
     name = module_name(module)
-    before = {id(registry): set(registry._entries) for registry in REGISTRIES}
+    before = {id(r): {*r._entries, *r._families} for r in REGISTRIES}
     imported = set(sys.modules)
     try:
         by_file = is_file_name(module)
@@ -144,6 +144,9 @@ def _take_back(name: str, before: dict[int, set[str]], imported: set[str]) -> No
         new = set(registry._entries) - before.get(id(registry), set())
         for n in [n for n in new if comes_from(registry._entries[n], name)]:
             del registry._entries[n]
+        made = set(registry._families) - before.get(id(registry), set())
+        for prefix in [p for p in made if comes_from(registry._families[p], name)]:
+            del registry._families[prefix]
     if name not in imported:
         sys.modules.pop(name, None)
 
@@ -164,13 +167,22 @@ def entries_of(name: str) -> list[tuple[str, str, type]]:
 
 
 def brought(name: str) -> dict[str, list[str]]:
-    "The names that a module registers, by what they are."
+    "The names that a module registers, by what they are; `mine:*` is a family of names."
     found: dict[str, list[str]] = {}
     for word, entry_name, _ in entries_of(name):
         found.setdefault(word, []).append(entry_name)
+    for registry in REGISTRIES:
+        for prefix in sorted(registry._families):
+            if comes_from(registry._families[prefix], name):
+                found.setdefault(registry.word, []).append(f"{prefix}*")
     return found
 
 
+def is_among(name: str, known: Iterable[str]) -> bool:
+    "Whether a name is one of those that `brought` lists."
+    return any(n == name or n.endswith("*") and name.startswith(n[:-1]) for n in known)
+
+# %% ../nbs/13_plugins.ipynb #5a0c11d4
 def what_failed(error: BaseException) -> str:
     "An error in a plug-in, in one sentence: what, in which line of which file."
     text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -193,7 +205,7 @@ def made_with(used: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     for loaded in LOADED.values():
         brings: dict[str, list[str]] = {}
         for word, name in pairs:
-            if name in loaded.brings.get(word, ()):
+            if is_among(name, loaded.brings.get(word, ())):
                 brings.setdefault(word, []).append(name)
         if brings:
             found[loaded.name] = {"brings": brings, "version": loaded.version}

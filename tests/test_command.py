@@ -40,7 +40,12 @@ def test_discover_on_a_folder(album, model, capsys):
         and record["versions"]["torch"] == torch.__version__
     )
     assert record["collection"] == "folder" and record["seconds"] > 0 and "fg_nmi" not in record
-    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "model", "parts.png"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "metrics.json",
+        "model",
+        "parts.png",
+        "report.html",
+    ]
     assert not [p for p in out.rglob(".*")]  # nothing half-written is left
 
 

@@ -15,6 +15,7 @@ from partbook.core import InputError
 from partbook.data.loading import Ahead, loaded
 from partbook.data.pictures import UnreadablePicture, read_image
 from partbook.data.sample import Kept, View, batch_indices, collate, collections
+from partbook.data.scratch import MEMORY, thinner
 from partbook.evaluation.protocols import object_view
 from partbook.features.cache import FeatureCache, remember
 from partbook.features.extractor import load_extractor
@@ -63,8 +64,8 @@ def test_kept_counts_its_memory_once(cub):
     kept = Kept(cub)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: kept.take([i % len(cub)]), range(96)))
-    size = sum(v.nbytes for s in cub for v in vars(s).values() if isinstance(v, torch.Tensor))
-    assert kept.budget == 1024 * 2**20 - size
+    tensors = [v for s in cub for v in vars(s).values() if isinstance(v, torch.Tensor)]
+    assert kept.shelf.budget == MEMORY * 2**20 - sum(thinner(v).nbytes for v in tensors)
 
 
 def test_closing_waits_for_the_threads(cub):
@@ -166,4 +167,4 @@ def test_the_feature_budget_is_obeyed():
     cache = FeatureCache(mebibytes=1)
     for i in range(5):
         cache.put(str(i), [torch.zeros(100, 1000)])  # 0.38 MiB each
-    assert len(cache.kept) == 2 and cache.budget >= 0
+    assert len(cache.shelf.kept) == 2 and cache.shelf.budget >= 0

@@ -335,3 +335,49 @@ def test_methods_of_the_package_do_not_rehearse(monkeypatch):
     options = dict(features="rgb", size=16, parts=2, steps=1, baselines=False)
     assert pb.discover("birds", say=lambda line: None, **options).metrics
     assert "rgb" in extractors
+
+
+def test_a_family_of_a_plugin_is_named_in_what_it_made(written):
+    file = written(
+        """
+        from partbook.core import require
+        from partbook.features.extractor import RGB, extractors
+
+        @extractors.family("strange:")
+        def made(rest):
+            require(rest.isdigit(), "Only numbers.")
+            return type("Strange", (RGB,), {"number": int(rest)})
+        """
+    )
+    families = dict(extractors._families)
+    try:
+        loaded = plugins.plugin(file)
+        used = [("feature extractor", "strange:7"), ("feature extractor", "rgb")]
+        facts = {"plugins": plugins.made_with(used)}
+        assert loaded.brings == {"feature extractor": ["strange:*"]}
+        assert extractors["strange:7"].number == 7 and "strange:x" not in extractors
+        assert facts["plugins"]["strange"]["brings"] == {"feature extractor": ["strange:7"]}
+    finally:
+        extractors._families.clear()
+        extractors._families.update(families)
+    plugins.LOADED.clear()
+    with pytest.raises(InputError, match="of the plug-in strange, which you did not name"):
+        plugins.refuse_unknown(facts, "feature extractor", "strange:7", "model.json")
+    assert "strange:7" not in extractors
+
+
+def test_a_plugin_that_fails_leaves_no_family_behind(written):
+    file = written(
+        """
+        from partbook.features.extractor import extractors
+
+        @extractors.family("strange:")
+        def made(rest):
+            return None
+
+        raise RuntimeError("too late")
+        """
+    )
+    with pytest.raises(InputError, match="too late"):
+        plugins.plugin(file)
+    assert "strange:" not in extractors._families

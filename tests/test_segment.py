@@ -314,7 +314,8 @@ def test_six_million_pixels_take_less_than_thirty_bytes_each(tmp_path):
 def test_the_recorded_row_says_what_is_claimed(root):
     from partbook.evaluation.results import read_rows
 
-    rows = read_rows(root / "results" / "photographs.csv")
+    every = read_rows(root / "results" / "photographs.csv")
+    rows = [row for row in every if row["benchmark"] == "one large photograph"]
     assert rows and all(
         r["bytes_a_pixel_ours"] < 30 < 100 < r["bytes_a_pixel_literal"] for r in rows
     )

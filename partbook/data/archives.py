@@ -24,7 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from ..core import InputError, progress, require
+from tqdm.auto import tqdm
+
+from ..core import InputError, nobody_watches, require
 from partbook.files import (
     as_path,
     first_bytes,
@@ -479,7 +481,7 @@ def _write_all(paths: list[Path], hidden: Path, into: Path, largest: int | None)
     tops = set()
     for archive in paths:
         bounds.begin(archive)
-        bar = progress((), f"unpacking {shown(archive.name)}")
+        bar = tqdm(desc=shown(archive.name), delay=2, leave=False, disable=nobody_watches())
         try:
             with _reading(archive):
                 found = _write_entries(archive, place, bounds, bar)

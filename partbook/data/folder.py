@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import InputError, progress, require
+from .loading import Ahead
 from .masks import MaskLook, look_at_mask, read_soft_map, seen_mask, verdicts_said
 from partbook.data.pictures import (
     IMAGE_ENDINGS,
@@ -30,6 +31,7 @@ from partbook.data.pictures import (
     read_image,
 )
 from .sample import Collection, Sample, collections
+from .scratch import Shelf
 from ..files import as_path, is_marked_png, kind_of, shown
 
 # %% ../../nbs/data/40_folder.ipynb #f2363cb4
@@ -418,8 +420,8 @@ class _OpenedFolder(Collection):
         self.names = []
         self._said: list[str] = []  # about the maps
         self._depths: Counter[int] = Counter()  # bits of grey, over the deep pictures
-        self._images: list[Tensor] | None  # squares as bytes, where they are kept in memory
-        self._maps: dict[str, list[Tensor] | None] = {}  # "masks" and "saliency", likewise
+        self._images: Shelf | None  # squares as bytes, where they are kept
+        self._maps: dict[str, Shelf | None] = {}  # "masks" and "saliency", likewise
         self._paths: dict[str, dict[str, Path]] = {}  # and the files they are in
         _decode_all(self, found.pictures)
         for kind in ("masks", "saliency") if masks else ():
@@ -469,6 +471,9 @@ class Folder(_OpenedFolder):
     def __getitem__(self, i: int) -> Sample:
         return _sample(self, i)
 
+    def picture(self, i: int, at_least: int | None = None) -> Tensor:  # (3,H,W)
+        return read_image(self.root / self.names[i], at_least)
+
     @classmethod
     def present(cls, root: str | Path | None = None) -> bool:
         try:
@@ -505,36 +510,38 @@ def _decode(photos: Folder, name: str) -> Tensor:
     return (square.clamp(0, 1) * 255).round().byte()
 
 # %% ../../nbs/data/40_folder.ipynb #79298c82
-KEEP = 2**29  # bytes of decoded squares that are kept in memory; beyond, files are decoded again
+KEEP = 2**33  # bytes of squares that are kept, most of them on disk; beyond, they are decoded again
 
 
 def _decode_all(photos: Folder, pictures: Sequence[str]) -> None:
-    "Find out which pictures can be read, and keep their squares if there is room."
+    "Find out which pictures can be read, two at a time, and keep their squares."
     keep = photos.size is not None and len(pictures) * 3 * photos.size * photos.size <= KEEP
-    photos._images = [] if keep else None
-    for name in progress(pictures, "checking photographs"):
-        try:
-            image = _try(photos, name)
-        except UnreadablePicture as error:
-            photos.skipped.append((name, error.reason))
-            continue
-        photos.names.append(name)
-        if keep:
-            photos._images.append(image)
+    photos._images = Shelf() if keep else None
+    with Ahead(lambda n: _try(photos, pictures[n]), len(pictures)) as ahead:
+        for n, name in enumerate(progress(pictures, "reading photographs")):
+            try:
+                image, bits = ahead.get(n)
+            except UnreadablePicture as error:
+                photos.skipped.append((name, error.reason))
+                continue
+            if bits is not None:
+                photos._depths[bits] += 1
+            if image is not None and photos._images is not None:
+                photos._images.put(len(photos.names), [image])
+            photos.names.append(name)
     if not photos.names:
         name, reason = photos.skipped[-1]
         tried = f"({len(photos.skipped)} tried), the last being {shown(name)}"
         raise InputError(f"No picture in {shown(photos.root)} can be read {tried}: {reason}.")
 
 
-def _try(photos: Folder, name: str) -> Tensor | None:
-    "See that a picture can be read: its square where a size is given."
+def _try(photos: Folder, name: str) -> tuple[Tensor | None, int | None]:
+    "See that a picture can be read: its square where a size is given, its bits of deep grey."
     image = None if photos.size is None else _decode(photos, name)
     if image is None or read_header(photos.root / name).mode.startswith("I"):
         header, bits = check_picture(photos.root / name)
-        if header.mode.startswith("I"):
-            photos._depths[bits] += 1
-    return image
+        return image, bits if header.mode.startswith("I") else None
+    return image, None
 
 # %% ../../nbs/data/40_folder.ipynb #f33199d9
 def _plain_path(photos: Folder, kind: str, name: str) -> Path:
@@ -577,12 +584,12 @@ def _find_maps(photos: Folder, kind: str) -> None:
     if found is None or not any(name in found.files for name in photos.names):
         return
     photos._paths[kind] = _choose_maps(photos, kind)
-    photos._maps[kind] = None if photos._images is None else []
+    shelf = photos._maps[kind] = None if photos._images is None else Shelf()
     looks: dict[str, MaskLook] = {}
-    for name in progress(photos.names, f"checking {kind}"):
+    for n, name in enumerate(progress(photos.names, f"checking {kind}")):
         values = _map(photos, kind, name, looks)
-        if photos._images is not None:
-            photos._maps[kind].append(values)
+        if shelf is not None:
+            shelf.put(n, [values])
     _say_matches(photos, kind, found)
     where = f"{found.place}/" if found.place else "The masks beside the photographs"
     photos._said += verdicts_said(looks, where)
@@ -631,14 +638,20 @@ def _map(photos: Folder, kind: str, name: str, looks: dict[str, MaskLook] | None
     return soft.clamp(0, 255).round().byte()
 
 # %% ../../nbs/data/40_folder.ipynb #41209a8b
+def _kept(shelf: Shelf | None, i: int) -> Tensor | None:
+    contents = None if shelf is None else shelf.get(i)
+    return None if contents is None else contents[0]
+
+
 def _sample(photos: Folder, i: int) -> Sample:
     name = photos.names[i]
-    image = _decode(photos, name) if photos._images is None else photos._images[i]
+    image = _kept(photos._images, i)
+    image = _decode(photos, name) if image is None else image
     image = image if image.is_floating_point() else image.float() / 255
-    found = {
-        kind: _map(photos, kind, name) if kept is None else kept[i]
-        for kind, kept in photos._maps.items()
-    }
+    found = {}
+    for kind, shelf in photos._maps.items():
+        values = _kept(shelf, i)
+        found[kind] = _map(photos, kind, name) if values is None else values
     soft = found["saliency"].float() / 255 if "saliency" in found else None
     mask = found["masks"] if "masks" in found else None if soft is None else soft > 0.5
     return Sample(image, name, mask, saliency=soft)

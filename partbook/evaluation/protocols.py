@@ -335,14 +335,14 @@ def mask_iou(found: Tensor, true: Tensor) -> Tensor:  # (B,H,W) bool, twice -> (
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #195f0f55
 def refined_labels(
-    method: Method,  # with a background
-    logits: Tensor,  # (B,K+1,H,W) at the size of the images
+    method: Method,  # a background is among its channels, or will be when parts are merged
+    logits: Tensor,  # (B,K[+1],H,W) at the size of the images
     images: Tensor,  # (B,3,H,W)
     crf: CRFSettings,
 ) -> Tensor:  # (B,H,W)
     "Labels after a CRF whose widths are carried to the images' size."
     shares = refine(method.shares(logits), images, crf.at(max(images.shape[-2:])))
-    return argmax_labels(shares, has_background=True)
+    return argmax_labels(shares, has_background=method.has_background)
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #915998f0
 @protocols.register("co-segmentation")

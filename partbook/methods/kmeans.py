@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distortion', 'scores', 'nearest', 'seed_centres', 'group_sums', 'lloyd', 'best_start', 'absorb', 'on_grid',
-           'foreground_vectors', 'foreground_of', 'KMeansSettings', 'score_maps', 'sample_of', 'mini_batches', 'KMeans',
-           'suggest_parts']
+           'foreground_vectors', 'foreground_of', 'KMeansSettings', 'score_maps', 'sample_of', 'mini_batches', 'bags',
+           'KMeans', 'suggest_parts']
 
 # %% ../../nbs/methods/20_kmeans.ipynb #ed0d28b9
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ..core import generator, progress, require
-from ..data.loading import loaded
-from ..data.sample import Batch, Collection
-from ..features.extractor import Extractor
+from ..data.loading import Ahead, loaded
+from ..data.sample import Batch, Collection, batch_indices
+from ..features.cache import ByNumber, remembers
+from ..features.extractor import Extractor, check_normal, normalised
 from .method import Method, Settings, methods
 from .seen import on_cells
 from ..parts.maps import size_of
@@ -156,6 +157,8 @@ class KMeansSettings(Settings):
     restarts: int = 4  # k-means++ starts; the lowest distortion wins
     steps: int = 60  # mini-batches that refine the result
     batch_size: int = 32  # pictures in a mini-batch
+    unit: bool = False  # whether descriptors are scaled to unit length
+    mean_off: str = "none"  # or "picture": then each picture's mean is taken off
 
     def __post_init__(self):
         super().__post_init__()
@@ -163,6 +166,7 @@ class KMeansSettings(Settings):
             self.steps >= 0 and self.batch_size >= 1 and self.restarts >= 1,
             "steps must be 0 or more, batch_size and restarts at least 1.",
         )
+        check_normal(self.unit, self.mean_off)
 
 
 def score_maps(
@@ -194,17 +198,28 @@ def sample_of(
     return torch.cat(kept)
 
 
-def mini_batches(
-    collection: Collection, s: KMeansSettings, device: torch.device | str
-) -> Iterator[Batch]:
-    "`s.steps` shuffled mini-batches."
-    done = 0
-    while done < s.steps:
-        seed = s.seed + 1 + done
-        passes = loaded(collection, s.batch_size, shuffle=True, seed=seed, device=device)
-        for batch in islice(passes, s.steps - done):
-            done += 1
-            yield batch
+def mini_batches(count: int, s: KMeansSettings) -> list[list[int]]:
+    "`s.steps` shuffled mini-batches of `count` pictures."
+    lists: list[list[int]] = []
+    while len(lists) < s.steps:
+        lists += batch_indices(count, s.batch_size, shuffle=True, seed=s.seed + 1 + len(lists))
+    return lists[: s.steps]
+
+# %% ../../nbs/methods/20_kmeans.ipynb #4fd4ad8f
+def bags(
+    extractor: Extractor,
+    collection: Collection,
+    lists: list[list[int]],  # of pictures
+    device: torch.device | str,
+) -> Iterator[Tensor]:  # (N,C) each
+    "The foreground descriptors of each list. Where features are remembered, no picture is needed."
+    once = remembers(extractor)
+    if once is not None:
+        yield from ByNumber(once, collection, on_grid, device).passes(lists)
+        return
+    with Ahead(lambda n: collection.batch(lists[n]), len(lists)) as ahead:
+        for n in range(len(lists)):
+            yield foreground_of(extractor, ahead.get(n).to(device))
 
 # %% ../../nbs/methods/20_kmeans.ipynb #84384c5c
 @methods.register("kmeans")
@@ -220,7 +235,7 @@ class KMeans(Method):
 
     def __init__(self, settings: KMeansSettings, extractor: Extractor):
         super().__init__(settings)
-        self.extractor = extractor
+        self.extractor = normalised(extractor, settings.unit, settings.mean_off)
         self.register_buffer("centres", torch.zeros(settings.parts, extractor.dim))
         self.register_buffer("spread", torch.ones(()))
 
@@ -239,9 +254,9 @@ class KMeans(Method):
         vectors = self.sample_vectors(collection, device)
         centres, _ = best_start(vectors, s.parts, s.restarts, generator(s.seed, device))
         counts = group_sums(vectors, nearest(vectors, centres)[0], s.parts)[1]
-        batches = mini_batches(collection, s, device)
+        batches = bags(self.extractor, collection, mini_batches(len(collection), s), device)
         for batch in progress(batches, "refining centres", total=s.steps):
-            centres, counts = absorb(foreground_of(self.extractor, batch), centres, counts)
+            centres, counts = absorb(batch, centres, counts)
         self.centres.copy_(centres)
         self.spread.copy_(nearest(vectors, centres)[1].mean().clamp(min=1e-12))
         return self

@@ -307,7 +307,11 @@ class Trained(Method):
         return {"all": ([p for p in self.parameters() if p.requires_grad], 1.0)}
 
 # %% ../../nbs/methods/10_method.ipynb #cce6abd4
-AUTO = {"equivariant": "light", "squeezenet1_1": "squeezenet"}  # otherwise deeplab
+AUTO = {
+    "equivariant": "light",
+    "lite0": "light",
+    "squeezenet1_1": "squeezenet",
+}  # otherwise deeplab
 
 
 def segmenter(
