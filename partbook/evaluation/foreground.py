@@ -87,6 +87,71 @@ def measure_foregrounds(
     found = guesses(fitting, extractor, device)
     return [measure_guess(guess, test, device, each) for guess in found]
 
+# %% ../../nbs/evaluation/60_foreground.ipynb #78023ed3
+@torch.no_grad()
+def measure_guess(
+    guess: Guess,
+    test: Collection,
+    device: torch.device | str = "cpu",
+    each: int = 50,
+) -> dict[str, Any]:
+    "One row."
+    name, saliency, how = guess
+    seconds = 0.0
+    scores = []
+    errors = []
+    inside: list[Tensor] = []
+    names = []
+    for i in progress(range(len(test)), name):
+        batch = test.batch([i]).to(device)
+        start = time.perf_counter()
+        soft = saliency(batch.images).to(batch.images.dtype)
+        seconds += time.perf_counter() - start
+        scores.append(mask_iou(soft > 0.5, batch.masks))
+        errors.append(map_error(soft, batch.masks))
+        names += batch.names
+        if batch.landmarks is not None:
+            inside.append(at_landmarks(soft > 0.5, batch))
+    iou = torch.cat(scores)
+    row = {"method": name, "iou": float(iou.mean()), "mae": float(torch.cat(errors).mean())}
+    row |= {"iou_median": float(iou.median()), "pictures": len(iou)}
+    row |= {"ms_per_picture": 1e3 * seconds / len(iou), "source": how}
+    if inside:
+        row["landmarks"] = 100 * float(torch.cat(inside).float().mean())
+    if len(iou) <= each:
+        row |= {"names": names, "each": [round(v, 1) for v in iou.tolist()]}
+    return row
+
+
+def at_landmarks(found: Tensor, batch: Batch) -> Tensor:  # (B,H,W) bool -> (N,) bool
+    "Whether each visible landmark lies in a mask."
+    H, W = found.shape[-2:]
+    x, y = batch.landmarks.long().unbind(-1)
+    rows = torch.arange(len(found), device=found.device)[:, None]
+    return found[rows, y.clamp(0, H - 1), x.clamp(0, W - 1)][batch.visible]
+
+# %% ../../nbs/evaluation/60_foreground.ipynb #4180b9f1
+def measure_clusters(
+    fitting: Collection,
+    test: Collection,
+    extractor: Any,
+    device: torch.device | str = "cpu",
+    vary: str = "count",  # what of the fit is varied
+    values: Sequence[float] = (2, 4, 8, 16, 32),
+    seeds: int = 3,
+) -> list[dict[str, Any]]:
+    "A row for each value and seed of the guess from clusters."
+    fitting = Kept(fitting)
+    test = Kept(test)
+    rows = []
+    for value in values:
+        for seed in range(seeds):
+            how = {vary: int(value) if vary == "count" else value, "seed": seed}
+            estimate = foregrounds["clusters"].fitted(fitting, extractor, device, **how)
+            row = measure_guess(("clusters", estimate.saliency, estimate.how), test, device, 0)
+            rows.append(row | {"varied": vary, "value": value, "fit_seed": seed})
+    return rows
+
 # %% ../../nbs/evaluation/60_foreground.ipynb #9f9e1e13
 @torch.no_grad()
 def measure_guess(

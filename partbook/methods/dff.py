@@ -6,8 +6,8 @@
 __all__ = ['EPSILON', 'SIGNS', 'KEPT', 'PEAKS', 'OWN', 'squared_error', 'expanded_error', 'multiplied', 'literal_updates',
            'update_activations', 'update_factors', 'check_bag', 'draw_start', 'Factorisation', 'factorise',
            'match_factors', 'project', 'Sums', 'sweep', 'improve', 'as_amounts', 'foreground_weights', 'settled',
-           'DFFSettings', 'weighted_cells', 'drawn_cells', 'Factors', 'factor_ratios', 'best_factorisation', 'DFF',
-           'concept_overlay', 'concept_sheet', 'stability', 'suggest_rank']
+           'DFFSettings', 'weighted_cells', 'drawn_cells', 'Factors', 'factor_ratios', 'best_factorisation', 'Sampled',
+           'DFF', 'concept_overlay', 'concept_sheet', 'stability', 'suggest_rank']
 
 # %% ../../nbs/methods/50_dff.ipynb #83535c6e
 from collections.abc import Iterable, Iterator, Sequence
@@ -395,14 +395,6 @@ class Factors(Method):
             self.offset.zero_()
         return d[:, None] * as_amounts(f, signs, self.offset)
 
-    def stream(self, collection: Collection, device: torch.device | str) -> Iterator[Tensor]:
-        "D V of every batch of the collection, once."
-        s, count = self.settings, -(-len(collection) // self.settings.batch_size)
-        batches = loaded(collection, s.batch_size, device=device)
-        for batch in progress(batches, "refining factors", total=count):
-            f, d = self.weighted(batch)
-            yield d[:, None] * as_amounts(f, s.signs, self.offset)
-
 # %% ../../nbs/methods/50_dff.ipynb #4b291076
 def factor_ratios(
     M: Tensor,  # (N,R) activations, 1 at the peak
@@ -420,9 +412,48 @@ def best_factorisation(V: Tensor, s: DFFSettings, g: torch.Generator) -> Factori
     runs = (factorise(V, W, H, s.iterations, s.tolerance) for W, H in tried)
     return min(runs, key=lambda run: run.errors[-1])
 
+# %% ../../nbs/methods/50_dff.ipynb #887a23fd
+class Sampled(Factors):
+    "How a collection is looked at: a sample of its descriptors, or all of them, batch by batch."
+
+    @torch.no_grad()
+    def sample_vectors(
+        self, collection: Collection, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        "About `sample` descriptors (N,C) of shuffled pictures and their D (N,)."
+        s = self.settings
+        each = max(64, -(-s.sample // len(collection)))
+        pictures = min(len(collection), -(-s.sample // each))
+        count, g = -(-pictures // s.batch_size), generator(s.seed, device)
+        batches = islice(
+            loaded(collection, s.batch_size, shuffle=True, seed=s.seed, device=device), count
+        )
+        found = []
+        for batch in progress(batches, "reading features", total=count):
+            found.append(drawn_cells(*self.weighted(batch), each * len(batch), g))
+        f, d = (torch.cat(v) for v in zip(*found))
+        advice = "check their masks, or set inside=False."
+        require(len(f), f"No descriptor lies in the foreground of the sampled pictures; {advice}")
+        return f, d
+
+    def stream(self, collection: Collection, device: torch.device | str) -> Iterator[Tensor]:
+        "D V of every batch of the collection, once."
+        s, count = self.settings, -(-len(collection) // self.settings.batch_size)
+        batches = loaded(collection, s.batch_size, device=device)
+        for batch in progress(batches, "refining factors", total=count):
+            f, d = self.weighted(batch)
+            yield d[:, None] * as_amounts(f, s.signs, self.offset)
+
+    def beside_a_guess(self) -> "Sampled":
+        "Leave the background to the guess, where ours is no more than the usual threshold."
+        if not self.settings.border and self.settings.background == DFFSettings.background:
+            self.settings = replace(self.settings, background=0.0)
+            self.has_background = False
+        return self
+
 # %% ../../nbs/methods/50_dff.ipynb #59a6183b
 @methods.register("dff")
-class DFF(Factors):
+class DFF(Sampled):
     "Deep feature factorisation (Collins et al. 2018)."
 
     summary = "deep feature factorisation (Collins et al.); no training, parts that add up"
@@ -453,33 +484,6 @@ class DFF(Factors):
         odds = object_odds(q.flatten(0, 2), self.ratios).view(q.shape[:3])
         z = M[:, : self.parts].clamp(min=1e-6).log()
         return torch.cat([(z.amax(1) - odds)[:, None], z], 1)
-
-    def beside_a_guess(self) -> "DFF":
-        "Leave the background to the guess, where ours is no more than the usual threshold."
-        if not self.settings.border and self.settings.background == DFFSettings.background:
-            self.settings = replace(self.settings, background=0.0)
-            self.has_background = False
-        return self
-
-    @torch.no_grad()
-    def sample_vectors(
-        self, collection: Collection, device: torch.device | str = "cpu"
-    ) -> tuple[Tensor, Tensor]:
-        "About `sample` descriptors (N,C) of shuffled pictures and their D (N,)."
-        s = self.settings
-        each = max(64, -(-s.sample // len(collection)))
-        pictures = min(len(collection), -(-s.sample // each))
-        count, g = -(-pictures // s.batch_size), generator(s.seed, device)
-        batches = islice(
-            loaded(collection, s.batch_size, shuffle=True, seed=s.seed, device=device), count
-        )
-        found = []
-        for batch in progress(batches, "reading features", total=count):
-            found.append(drawn_cells(*self.weighted(batch), each * len(batch), g))
-        f, d = (torch.cat(v) for v in zip(*found))
-        advice = "check their masks, or set inside=False."
-        require(len(f), f"No descriptor lies in the foreground of the sampled pictures; {advice}")
-        return f, d
 
     @torch.no_grad()
     def fit(self, collection: Collection, device: torch.device | str = "cpu") -> "DFF":
