@@ -47,6 +47,8 @@ LAYERS = (
     "naming",
     "exporting",
     "checking",
+    "panel",
+    "app",
     "cli",
     "start",
     "chapters",

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIDE', 'TALL', 'FEATURES', 'BACKGROUNDS', 'EXPORTS', 'WIDE', 'Axes', 'main_axes', 'as_colours', 'Tile', 'as_uri',
            'as_page', 'Part', 'as_hex', 'as_legend', 'Step', 'nothing', 'touched', 'Opened', 'Work', 'Session',
-           'request_for', 'read', 'enlarged', 'faded', 'Gathered', 'drawn_parts', 'suggested', 'borrowed', 'advise',
-           'written', 'row', 'PartRow', 'Fields', 'Guarded', 'Panel']
+           'request_for', 'read', 'enlarged', 'faded', 'Gathered', 'drawn_parts', 'written', 'row', 'PartRow', 'Fields',
+           'Guarded', 'Panel']
 
 # %% ../nbs/38_panel.ipynb #1924d12f
 import base64
@@ -17,7 +17,6 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +47,7 @@ from partbook.run import (
     Request,
     Run,
     build,
+    choose_parts,
     evaluated,
     learn,
     learned_from,
@@ -314,14 +314,12 @@ class Session(Work):
             tile.drawn = tile.photo if sample.mask is None else faded(tile.photo, sample.mask)
         yield Step(0.85, f"Background: {pictures.foreground}", self.tiles)
         if parts is None:
-            K, why = suggested(ready, pictures)
-            ready = self.opened.prepared(replace(request, parts=K))
-            self.said.append(why)
-            yield Step(0.9, why, self.tiles)
+            choose_parts(ready, pictures, self.say)
+            yield Step(0.9, self.said[-1], self.tiles)
         learn(ready, pictures, nothing)
         ready.method = with_background(ready.method, estimate_of(pictures))
         self.run = evaluated(ready, pictures.foreground, self.say)
-        advise(ready, self.run, self.say)
+        self.run.self_check = said_of_itself(ready, self.say)
         self.draw()
         count = len(ready.study.train)
         yield Step(1.0, f"{len(self.found)} parts on {count} photographs", self.tiles)
@@ -355,7 +353,8 @@ def request_for(
     path = as_path(folder, "The folder")
     require(kind_of(path) == "folder", f"There is no folder {shown(path)}; check the path.")
     words = ["partbook", "discover", "--data", str(path), "--features", features]
-    for option, value in (("--parts", parts), ("--foreground", foreground)):
+    count = "auto" if parts is None else parts
+    for option, value in (("--parts", count), ("--foreground", foreground)):
         words += [] if value is None else [option, str(value)]
     return Request.of(
         str(path.absolute()),
@@ -460,38 +459,6 @@ def drawn_parts(run: Run, looks: Iterable[Look]) -> tuple[list[Tile], list[Part]
         on_it = [names[k - 1] for k in gathered.see(look, run)]
         tiles.append(Tile(look.name, photo, drawn, on_it))
     return tiles, gathered.parts(names, colours)
-
-# %% ../nbs/38_panel.ipynb #4b11a28a
-def suggested(ready: Prepared, pictures: Any) -> tuple[int, str]:
-    "How many parts the photographs suggest, and the sentence that says so."
-    from partbook.methods.kmeans import KMeansSettings, sample_of, suggest_parts
-
-    bag_of = borrowed("partbook.evaluation.how_many", "bag_of")
-    seed = ready.request.seed
-    if bag_of is not None:
-        how_many = borrowed("partbook.evaluation.how_many", "how_many")
-        bag = bag_of(ready.method.extractor, pictures, seed=seed, device=ready.device)
-        choice = how_many(bag, method=ready.request.method, seed=seed)
-        return choice.parts, choice.sentence
-    settings = KMeansSettings(features="rgb", sample=4000, seed=seed)
-    with torch.no_grad():
-        vectors = sample_of(ready.method.extractor, pictures, settings, ready.device)
-    rows = suggest_parts(vectors, range(3, 11), seed, restarts=2)
-    best = int(max(rows, key=lambda row: row["silhouette"])["K"])
-    return best, f"{best} parts are suggested: there the clusters are farthest apart"
-
-# %% ../nbs/38_panel.ipynb #325189ce
-def borrowed(module: str, name: str) -> Any:
-    "What another module has, or None where there is no such thing."
-    try:
-        return getattr(import_module(module), name, None)
-    except ImportError:
-        return None
-
-
-def advise(ready: Prepared, run: Run, say: Callable[[str], Any]) -> None:
-    "Say what a self-check finds, and keep it with the run."
-    run.self_check = said_of_itself(ready, say)
 
 # %% ../nbs/38_panel.ipynb #d09dc2f8
 def written(run: Run, kind: str, out: Path, folder: Path) -> str:
