@@ -48,6 +48,8 @@ LAYERS = (
     "exporting",
     "checking",
     "choosing",
+    "panel",
+    "app",
     "cli",
     "start",
     "chapters",

@@ -24,6 +24,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 # %% ../nbs/30_cli.ipynb #ce3eed9c
+from .app import APP, add_app
 from partbook.commands import (
     COMMANDS,
     Parser,
@@ -428,6 +429,7 @@ def build_parser() -> Parser:
         "name": (NAME, "", add_name),
         "merge": (MERGE, "", add_merge),
         "export": (EXPORT, "", add_export),
+        "app": (APP, "", add_app),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
