@@ -7,7 +7,6 @@ __all__ = ['EVERYTHING', 'MOST', 'ROWS', 'STYLE', 'HERE', 'APP', 'folders_of', '
            'load_gradio', 'Fields', 'Filled', 'Page', 'free_port', 'serve', 'add_app', 'app_command']
 
 # %% ../nbs/40_app.ipynb #2fcfa047
-import argparse
 import html
 import os
 import socket
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .commands import add_last, say, whole
+from .commands import Arguments, Parser, add_last, say, whole
 from .core import InputError, require
 from .files import as_path, kind_of, shown
 
@@ -352,7 +351,7 @@ def serve(desk: Counter, port: int | None = None) -> tuple[Any, str]:
     return page.blocks, f"http://{HERE}:{place}"
 
 # %% ../nbs/40_app.ipynb #8cc4542d
-def add_app(p: argparse.ArgumentParser) -> None:
+def add_app(p: Parser) -> None:
     "The options of `app`."
     p.add_argument("folder", metavar="DIR", help="a folder of photographs")
     text = "where results go when Save is pressed (default: partbook-out)"
@@ -363,7 +362,7 @@ def add_app(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=app_command)
 
 
-def app_command(args: argparse.Namespace) -> None:
+def app_command(args: Arguments) -> None:
     "Show the page until Ctrl-C."
     root = as_path(args.folder, "DIR")
     out = as_path(args.out, "--out")

@@ -6,14 +6,13 @@
 __all__ = ['CHECK', 'Check', 'in_columns', 'to_check', 'check', 'add_check', 'check_command']
 
 # %% ../nbs/33_checking.ipynb #568d9914
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .commands import Parser, add_last, add_limit, add_shared
+from .commands import Arguments, Parser, add_last, add_limit, add_shared
 from .core import hardware, versions
 from .data.sample import Collection, identity, limited
 from .evaluation.protocols import object_view
@@ -124,7 +123,7 @@ def add_check(p: Parser) -> None:
     p.set_defaults(run=check_command)
 
 
-def check_command(args: argparse.Namespace) -> SelfCheck | None:
+def check_command(args: Arguments) -> SelfCheck | None:
     "Check a model on photographs; print what it says."
     say = lambda sentence="": print(sentence, flush=True)
     run = load(args.model, args.device)

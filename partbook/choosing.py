@@ -7,7 +7,6 @@ __all__ = ['QUICK', 'CHOOSE', 'CHOSEN', 'SHOWN', 'in_order', 'with_centres', 'wi
            'record', 'to_choose', 'choose', 'add_choose', 'choose_command']
 
 # %% ../nbs/33_choosing.ipynb #62445681
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor
 
 from partbook.commands import (
+    Arguments,
+    Parser,
     add_last,
     add_limit,
     add_pairs,
@@ -228,7 +229,7 @@ then: partbook discover --data my-photographs --parts K
 """
 
 # %% ../nbs/33_choosing.ipynb #300c0779
-def add_choose(p: argparse.ArgumentParser) -> None:
+def add_choose(p: Parser) -> None:
     "The options of `choose`."
     text = "a folder of photographs, or a collection"
     p.add_argument("data", metavar="DIR", help=text)
@@ -258,7 +259,7 @@ def add_choose(p: argparse.ArgumentParser) -> None:
 SHOWN = ("K", "found_again", "agreed_on", "stability", "seeds", "silhouette", "explained", "rarest")
 
 
-def choose_command(args: argparse.Namespace) -> Choice | None:
+def choose_command(args: Arguments) -> Choice | None:
     "Ask, print the table and the sentence, say where the sheets are."
     from partbook.run import remarks
 

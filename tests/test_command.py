@@ -27,7 +27,7 @@ def album(tmp_path_factory):
 def model(tmp_path_factory, album):
     "The folder of a model fitted to the album's colours."
     out = tmp_path_factory.mktemp("fitted")
-    assert run(*quick(album, out, "--steps", 1, parts=3)) == 0
+    assert run(*quick(album, out, "--steps", 1, "--foreground", "none", parts=3)) == 0
     return out / "model"
 
 
@@ -140,7 +140,7 @@ WRONG = {
     "unknown command": (["dance"], "invalid choice"),
     "one part": (["discover", "--parts", "1"], "number of parts K is 1; at least 2"),
     "too many parts": (["discover", "--parts", "300"], "at most 255"),
-    "parts in words": (["discover", "--parts", "many"], "invalid int value: 'many'"),
+    "parts in words": (["discover", "--parts", "many"], "many is no number of parts, and not auto"),
     "tiny size": (["discover", "--size", "4"], "size is 4 pixels; at least 16"),
     "negative seed": (["discover", "--seed", "-1"], "seed is -1; it must not be negative"),
     "negative steps": (["discover", "--steps", "-3"], "steps must be 0 or more"),
@@ -301,6 +301,7 @@ def test_the_cache_is_read_and_changes_nothing(album, tmp_path, monkeypatch):
 
     monkeypatch.setenv("PARTBOOK_CACHE", "")  # set by the command, taken back afterwards
     words = ["discover", "--data", album, "--size", 16, "--parts", 2, "--steps", 1]
+    words += ["--features", "equivariant", "--foreground", "none"]
     assert run(*words, "--out", tmp_path / "plain") == 0
     assert run(*words, "--cache", tmp_path / "cache", "--out", tmp_path / "first") == 0
     assert len(list(tmp_path.glob("cache/features/*/*.safetensors"))) == 3
@@ -365,7 +366,7 @@ def test_a_guess_takes_the_place_of_true_masks_in_learning_only(tmp_path, capsys
         len({found[how]["fg_nmi"] for how in ("given", "none", "robust", "border")}) == 4
     )  # each learned something else
     assert "learned inside: features unlike the border's" in capsys.readouterr().out
-    assert len(list((tmp_path / "cache" / "saliency").rglob("*.npy"))) == 12
+    assert len(list((tmp_path / "cache" / "saliency").rglob("*.npy"))) == 24  # train and test
     monkeypatch.setattr("partbook.features.foreground.saliency", None)  # maps come from the cache
     monkeypatch.setattr(KMeans, "foreground", "robust")  # a method whose paper did so
     assert run("discover", *words[1:-1][words[1:-1].index("--size") :], tmp_path / "own") == 0
@@ -463,6 +464,10 @@ def test_more_parts_than_pixels(capsys, tmp_path):
         16,
         "--parts",
         20,
+        "--features",
+        "equivariant",
+        "--foreground",
+        "none",
         "--out",
         tmp_path / "o",
     ]
