@@ -122,7 +122,7 @@ def measure_guess(
         row |= {"names": names, "each": [round(v, 1) for v in iou.tolist()]}
     return row
 
-
+# %% ../../nbs/evaluation/60_foreground.ipynb #4180b9f1
 def at_landmarks(found: Tensor, batch: Batch) -> Tensor:  # (B,H,W) bool -> (N,) bool
     "Whether each visible landmark lies in a mask."
     H, W = found.shape[-2:]
@@ -130,7 +130,7 @@ def at_landmarks(found: Tensor, batch: Batch) -> Tensor:  # (B,H,W) bool -> (N,)
     rows = torch.arange(len(found), device=found.device)[:, None]
     return found[rows, y.clamp(0, H - 1), x.clamp(0, W - 1)][batch.visible]
 
-# %% ../../nbs/evaluation/60_foreground.ipynb #4180b9f1
+
 def measure_clusters(
     fitting: Collection,
     test: Collection,

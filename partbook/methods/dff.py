@@ -377,9 +377,8 @@ class Factors(Method):
         "The descriptors of a batch where D is positive, and D."
         features = self.extractor(batch.images)
         size = size_of(features)
-        return weighted_cells(
-            features, foreground_weights(batch, size) if self.looks_inside else None
-        )
+        D = foreground_weights(batch, size) if self.looks_inside else None
+        return weighted_cells(features, D)
 
     def settle(self, f: Tensor, d: Tensor) -> Tensor:
         "Decide about signs, measure the offset; returns the sample as amounts, D V."
