@@ -173,12 +173,12 @@ FEATURES = {
 }
 BACKGROUNDS = {
     "found from the photographs": None,
-    "by colours, each photograph by itself": "robust",
+    "by colours, one by one": "robust",
     "masks beside the photographs": "given",
     "none: parts of whole pictures": "none",
 }
 EXPORTS = {
-    "everything for a look: page, sheet, model": "model",
+    "page, sheet and model": "model",
     "labels and overlays, a PNG each": "labels",
     "COCO annotations": "coco",
     "LabelMe files": "labelme",
