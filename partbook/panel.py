@@ -173,12 +173,12 @@ FEATURES = {
 }
 BACKGROUNDS = {
     "found from the photographs": None,
-    "by colours, each photograph by itself": "robust",
+    "by colours, one by one": "robust",
     "masks beside the photographs": "given",
     "none: parts of whole pictures": "none",
 }
 EXPORTS = {
-    "everything for a look: page, sheet, model": "model",
+    "page, sheet and model": "model",
     "labels and overlays, a PNG each": "labels",
     "COCO annotations": "coco",
     "LabelMe files": "labelme",
@@ -602,6 +602,16 @@ class Panel(Guarded):
         self.join.on_click(lambda _: self.guarded(self.merge))
         self.back.on_click(lambda _: self.guarded(self.undo))
         self.save.on_click(lambda _: self.guarded(self.export))
+        for choice, press in ((self.features, 0), (self.background, 0), (self.kind, 1)):
+            choice.observe(self.chosen("Save" if press else "Find parts"), names="value")
+
+    def chosen(self, press: str) -> Callable[[Any], None]:
+        "What is said when something was chosen."
+
+        def said(change: Any) -> None:
+            self.say(f"{change['owner'].label}: press “{press}”.")
+
+        return said
 
     def find(self) -> None:
         self.rows.children = ()

@@ -41,7 +41,7 @@ CUT = """() => [...document.querySelectorAll('button, label span, input, select,
     .filter(e => {
         const box = e.getBoundingClientRect();
         return box.right > window.innerWidth + 1 || box.left < -1 ||
-            (e.tagName === 'BUTTON' && e.scrollWidth > e.clientWidth + 1);
+            (/BUTTON|INPUT/.test(e.tagName) && e.scrollWidth > e.clientWidth + 1);
     })
     .map(e => `${e.tagName} ${e.innerText || e.alt || e.value}`)"""
 
