@@ -607,11 +607,8 @@ class Panel(Guarded):
 
     def chosen(self, press: str) -> Callable[[Any], None]:
         "What is said when something was chosen."
-
-        def said(change: Any) -> None:
-            self.say(f"{change['owner'].label}: press “{press}”.")
-
-        return said
+        said = f": press “{press}”."
+        return lambda change: self.say(change["owner"].label + said)
 
     def find(self) -> None:
         self.rows.children = ()
