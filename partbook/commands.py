@@ -177,8 +177,8 @@ SHARED = {  # what stands for the value, and what it means
     "--root": ("PATH", "where a named collection lies on disk"),
     "--features": (
         "NAME",
-        "which features: equivariant ships with partbook, squeezenet1_1 and"
-        " others learned from photographs (a wrong name lists them all)",
+        "which features: lite0 for photographs and equivariant for drawn pictures need no"
+        " download; dinov2, timm:MODEL and others do (a wrong name lists them)",
     ),
     "--weights": (
         "FILE",

@@ -69,7 +69,7 @@ class MapOptions:
     "How maps are asked for."
 
     foreground: str = "robust"  # or "clusters", "component", "border", which read features
-    features: str | None = None  # of those that read some; None: equivariant
+    features: str | None = None  # of those that read some; None: lite0
     weights: str | Path | None = None  # of the features
     layers: Sequence[str] | None = None  # of the features
     soft: bool = False  # maps from black to white, instead of masks
@@ -82,7 +82,7 @@ class MapOptions:
         "The features, frozen; None for a guess that reads none."
         if not foregrounds[self.foreground].reads_features:
             return None
-        return load_extractor(self.features or "equivariant", self.weights, self.layers, device)
+        return load_extractor(self.features or "lite0", self.weights, self.layers, device)
 
 # %% ../../nbs/features/37_maps.ipynb #8e453a38
 MOST_PATCHES = 20_000  # superpixels
