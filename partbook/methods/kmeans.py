@@ -11,6 +11,7 @@ __all__ = ['distortion', 'scores', 'nearest', 'seed_centres', 'group_sums', 'llo
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -232,6 +233,12 @@ class KMeans(Method):
     extractor: Extractor
     centres: Tensor  # (K,C)
     spread: Tensor  # their distortion, the scale of the scores
+
+    suited: dict[str, dict[str, Any]] = {"lite0": {"unit": True}}  # settings by features
+
+    @classmethod
+    def defaults(cls, features: str) -> dict[str, Any]:
+        return {**super().defaults(features), **cls.suited.get(features, {})}
 
     def __init__(self, settings: KMeansSettings, extractor: Extractor):
         super().__init__(settings)
