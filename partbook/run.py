@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'PAGE', 'Request', 'check_request', 'resolve_collection',
            'options_of', 'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned',
-           'check_folder', 'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from',
+           'check_folder', 'gets_page', 'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from',
            'suited_foreground', 'carry_out', 'features_of', 'choose_parts', 'held', 'evaluated', 'said_of_itself',
-           'measure', 'trivial_methods', 'all_rows', 'gets_page', 'dead_parts', 'draw_parts', 'Run', 'about',
-           'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured',
-           'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
+           'measure', 'trivial_methods', 'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run',
+           'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured', 'to_measure',
+           'measuring_plan', 'write_measured', 'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -338,6 +338,14 @@ def check_folder(out: Path, option: str = "--out") -> None:
     if kind == "nothing":
         out.rmdir()  # it comes back with the first result
 
+# %% ../nbs/28_run.ipynb #b3d90f11
+PAGE = "report.html"
+
+
+def gets_page(pictures: Collection | type[Collection]) -> bool:
+    "Whether a run on them leaves a page of its own: a folder of somebody's photographs does."
+    return getattr(pictures, "registered_name", "") == Folder.registered_name
+
 # %% ../nbs/28_run.ipynb #f583d39e
 @dataclass
 class Prepared:
@@ -592,14 +600,6 @@ def all_rows(ready: Prepared) -> dict[str, dict[str, float]]:
         trivial.fit(object_view(study.train, trivial.settings.size), ready.device)
         rows[name] = measured(trivial)
     return rows | annotation_baselines(study.fitting, study.test)
-
-# %% ../nbs/28_run.ipynb #b3d90f11
-PAGE = "report.html"
-
-
-def gets_page(pictures: Collection | type[Collection]) -> bool:
-    "Whether a run on them leaves a page of its own: a folder of somebody's photographs does."
-    return getattr(pictures, "registered_name", "") == Folder.registered_name
 
 # %% ../nbs/28_run.ipynb #35eedeba
 def dead_parts(

@@ -255,9 +255,7 @@ def test_without_a_network_the_missing_file_is_named(shallow, tmp_path: Path):
 
 
 def test_without_timm_the_command_that_installs_it_is_named():
-    sentence = (
-        r"needs the package timm, which is not installed here; run: pip install 'partbook\[dino\]'"
-    )
+    sentence = "needs the package timm, which is not installed here; run: pip install timm"
     with mock.patch.dict("sys.modules", {"timm": None}):
         with pytest.raises(InputError, match=sentence):
             networks["dinov2"](3, "random")
