@@ -264,23 +264,22 @@ def read_groups(texts: Sequence[str]) -> list[list[int]]:
 # %% ../nbs/35_naming.ipynb #2ec15b90
 def add_name(p: Parser) -> None:
     "The options of `name`."
-    p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
-    p.add_argument("names", nargs="*", metavar="PART=NAME", help="what a part is called: 1=ears")
+    _add_both(p, "names", "PART=NAME", "what a part is called: 1=ears")
     p.add_argument("--clear", action="store_true", help="forget all other names")
-    _add_both(p)
     p.set_defaults(run=name_command)
 
 
 def add_merge(p: Parser) -> None:
     "The options of `merge`."
-    p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
-    p.add_argument("groups", nargs="*", metavar="A+B", help="parts that become one: 3+4, 0+6")
+    _add_both(p, "groups", "A+B", "parts that become one: 3+4, 0+6")
     p.add_argument("--undo", action="store_true", help="take the last merger back")
-    _add_both(p)
     p.set_defaults(run=merge_command)
 
 # %% ../nbs/35_naming.ipynb #aeaf9821
-def _add_both(p: Parser) -> None:
+def _add_both(p: Parser, words: str, metavar: str, help: str) -> None:
+    "What both commands take: a model, and words about its parts."
+    p.add_argument("model", metavar="MODEL", help="the folder that `partbook discover` wrote")
+    p.add_argument(words, nargs="*", metavar=metavar, help=help)
     text = "say what the parts would be called, and stop there"
     p.add_argument("--dry-run", action="store_true", help=text)
     add_plugin(p)

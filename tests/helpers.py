@@ -45,3 +45,15 @@ def quick(data, out, *more, size: int = 16, parts: int = 2) -> list:
     "The words of a `discover` that takes a moment: colours, tiny pictures, few parts."
     words = ["discover", "--data", data, "--features", "rgb", "--size", size, "--parts", parts]
     return [*words, "--out", out, *more]
+
+
+# of a browser that asks nobody but the page it was given
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from helpers import FLAGS
 from PIL import Image
 
 from partbook.core import InputError
@@ -26,15 +27,6 @@ BROWSER = next(
     ),
     None,
 )
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHOTOGRAPHS = 8
 CUT = """() => [...document.querySelectorAll('button, label span, input, select, img, h1, h3, p')]
     .filter(e => e.offsetParent && e.getBoundingClientRect().width > 0)

@@ -15,6 +15,7 @@ import urllib.request
 
 import pytest
 from conftest import ROOT
+from helpers import FLAGS
 
 from partbook.chapters import MAIN, in_order, read_notebook, read_route
 
@@ -28,15 +29,6 @@ BROWSER = next(
 )
 CHAPTERS = [stop.path for stop in in_order(read_route(ROOT)) if stop.layer == MAIN]
 STILL = "experiments/"  # chapters of tables and curves, with nothing to move
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SETTINGS = {  # of JupyterLab: nothing fetched, every cell in the page
     "apputils-extension/notification": {
         "fetchNews": "false",
