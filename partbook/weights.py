@@ -7,6 +7,7 @@ __all__ = ['LIST', 'WHOLE', 'PLAIN', 'ENDINGS', 'OR_ELSE', 'Directory', 'zip_dir
            'load_into', 'draw_weights', 'download', 'load_published']
 
 # %% ../nbs/15_weights.ipynb #c777e097
+import math
 import pickle
 import re
 import struct
@@ -302,6 +303,11 @@ def draw_weights(module: nn.Module, seed: int) -> None:
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             m.weight.normal_(0, (2 / m.weight[0].numel()) ** 0.5, generator=stream)
+            if m.bias is not None:
+                m.bias.zero_()
+        elif isinstance(m, nn.ConvTranspose2d):
+            reached = m.weight[:, 0].numel() / math.prod(m.stride)  # numbers behind one output
+            m.weight.normal_(0, (2 / reached) ** 0.5, generator=stream)
             if m.bias is not None:
                 m.bias.zero_()
         elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
