@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core import require
+from ..data.sample import Batch
 from .landmarks import LandmarkErrors, LandmarkRegression
 from partbook.evaluation.protocols import (
     LandmarkError,
@@ -27,7 +28,6 @@ from partbook.evaluation.protocols import (
     protocols,
 )
 from .results import frame
-from ..data.sample import Batch
 from ..methods.method import Method
 from ..parts.maps import part_centres, size_of, upsample
 
@@ -225,7 +225,8 @@ def command_of(
     words = ["partbook", "discover", "--method", row.method]
     words += ["--data", row.data if root else TWINS[row.data]]
     if root:
-        words += ["--root", root, "--size", "128"]
+        words += ["--root", root, "--features", "vgg19"]
+        words += [] if row.method in ("scops", "dff") else ["--size", "128"]
         words += [f"--option={name}={value}" for name, value in row.option.items()]
     words += ["--parts", str(row.parts), "--seed", str(seed)]
     words += ["--steps", str(steps)] if steps else []
