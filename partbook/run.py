@@ -365,7 +365,7 @@ class Prepared:
     start: float  # when it was asked for, in seconds of `time.perf_counter`
     choice: Choice | None = None  # of the number of parts, where the pictures were asked
 
-
+# %% ../nbs/28_run.ipynb #f583d39f
 def prepare(request: Request, say: Say = print) -> Prepared:
     "Open the pictures, build the method, check what will be written. Raises `InputError`."
     start = time.perf_counter()

@@ -65,7 +65,7 @@ class Unmasked(LandmarkError):
     )
     points = "landmarks visible inside the crop; all pixels"
     order = 7
-    headline = ("landmark_error_bare", "iou")
+    headline = ("landmark_error_bare", "iou", "painted")
     on_request = True
 
     def evaluate(self, method, train, test, device="cpu", batch_size=32):
@@ -77,16 +77,20 @@ class Unmasked(LandmarkError):
             view, _ = frame_of(batch, test.eyes)
             for fit, centres in zip(fits, centres_both_ways(method, batch)):
                 fit.update(centres, batch.landmarks, batch.visible, view / 2)
-        unions = []
+        unions: list[Tensor] = []
+        painted: list[Tensor] = []
         new = object_view(test, method.settings.size)
         for batch in self.stream(new, device, batch_size, "measuring"):
             view, unit = frame_of(batch, test.eyes)
             for fit, error, centres in zip(fits, errors, centres_both_ways(method, batch)):
                 predicted = fit.predict(centres, view / 2)
                 error.update(predicted, batch.landmarks, batch.visible, unit)
+            union = union_of_parts(method, batch.images)
+            painted.append(100 * union.flatten(1).float().mean(1))
             if batch.masks is not None:
-                unions.append(mask_iou(union_of_parts(method, batch.images), batch.masks))
+                unions.append(mask_iou(union, batch.masks))
         found = dict(zip(("landmark_error_bare", "landmark_error"), (e.percent() for e in errors)))
+        found["painted"] = torch.cat(painted).mean().item()
         return found | ({"iou": torch.cat(unions).mean().item()} if unions else {})
 
 # %% ../../nbs/evaluation/52_specifications.ipynb #a6e8adec
@@ -235,7 +239,7 @@ def command_of(
         change = published_weights(row.weights) | change
     words += [f"--set={name}={value}" for name, value in change.items()]
     protocol = "unmasked" if row.table < 5 or not root else "co-segmentation"
-    words += ["--protocol", protocol, "--no-baselines", "--out", OUT, "--record", record]
+    words += ["--protocol", protocol, "--protocol", "census", "--no-baselines", "--out", OUT, "--record", record]
     return shlex.join(words)
 
 
