@@ -152,11 +152,8 @@ class _Counts:
 
     def merge(self, other: "_Counts") -> Self:
         "Add another census of the same parts, of other pictures."
-        require(
-            self.parts == other.parts,
-            f"A census of {self.parts} parts and one of {other.parts} cannot be merged; "
-            "they count different things.",
-        )
+        both = f"A census of {self.parts} parts and one of {other.parts} cannot be merged"
+        require(self.parts == other.parts, f"{both}; they count different things.")
         for name in ("pixels", "pictures", "empty", "painted"):
             getattr(self, name).add_(getattr(other, name).to(self.pixels.device))
         self.area += other.area
