@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TWINS', 'RIVALS', 'ABLATIONS', 'CLASSES', 'AFLW_OPTIONS', 'OUT', 'LAMBDAS', 'centres_both_ways', 'fitted_both_ways',
            'Unmasked', 'union_of_parts', 'Specification', 'face_tables', 'object_tables', 'specifications',
-           'published_weights', 'command_of', 'commands', 'printed_number', 'belongs', 'beside', 'order_agreement',
+           'published_settings', 'command_of', 'commands', 'printed_number', 'belongs', 'beside', 'order_agreement',
            'ablation_signs']
 
 # %% ../../nbs/evaluation/52_specifications.ipynb #a61b80d5
@@ -211,18 +211,22 @@ def specifications(table: int | None = None) -> list[Specification]:
     return [row for row in rows if table in (None, row.table)]
 
 # %% ../../nbs/evaluation/52_specifications.ipynb #2115b1b1
-def published_weights(name: str | None) -> dict[str, Any]:
-    "λ of a line of the appendix' Table 1, as settings; nothing where there is no such line."
-    from partbook.methods.disentangling import WEIGHTS
+def published_settings(name: str | None) -> dict[str, Any]:
+    "What the paper chose for a line of its appendix' Table 1, where our defaults differ."
+    from dataclasses import asdict
 
-    keys = {"".join(filter(str.isalnum, key.lower())): key for key in WEIGHTS}
+    from partbook.methods.disentangling import WEIGHTS, DisentanglingSettings
+
     wanted = "".join(filter(str.isalnum, (name or "").lower()))
-    short = {"aeroplane": "aero", "motorbike": "motor"}
-    for long, brief in short.items():
-        wanted = wanted if wanted in keys else wanted.replace(long, brief)
-    found = next((k for key, k in keys.items() if wanted and key.startswith(wanted)), None)
+    keys = {"".join(filter(str.isalnum, key.lower())): key for key in WEIGHTS}
+    found = next((k for key, k in keys.items() if wanted and wanted.startswith(key)), None)
     require(found, f"The appendix has no line {name!r}; it has: {', '.join(WEIGHTS)}.")
-    return dict(WEIGHTS[found])
+    from partbook.methods.disentangling import Disentangling
+
+    usual = asdict(DisentanglingSettings(**Disentangling.defaults("vgg19")))
+    paper = asdict(DisentanglingSettings.published(str(found)))
+    ours = ("parts", "seed", "size", "features")  # said by options of the command
+    return {k: v for k, v in paper.items() if k in LAMBDAS or v != usual[k] and k not in ours}
 
 # %% ../../nbs/evaluation/52_specifications.ipynb #8d214568
 OUT = "disentangling-out"  # a folder for what `discover` leaves besides the row
@@ -246,7 +250,7 @@ def command_of(
     words += ["--steps", str(steps)] if steps else []
     change = dict(row.change)
     if root and row.method == "disentangling":
-        change = published_weights(row.weights) | change
+        change = published_settings(row.weights) | change
     words += [f"--set={name}={value}" for name, value in change.items()]
     protocol = "unmasked" if row.table < 5 or not root else "co-segmentation"
     words += ["--protocol", protocol, "--protocol", "census", "--no-baselines"]
