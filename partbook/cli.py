@@ -508,6 +508,9 @@ def add_results(p: Parser) -> None:
     p.add_argument("--out", default="partbook-out", metavar="DIR", help=text)
     text = "leave out the trivial baselines: quicker"
     p.add_argument("--no-baselines", dest="baselines", action="store_false", help=text)
+    names = ", ".join(protocols.names())
+    text = f"measure by one of: {names}; may be repeated (default: the collection's own)"
+    p.add_argument("--protocol", action="append", metavar="NAME", help=text)
     add_shared(p, "--cache", "--record")
     add_limit(p)
     add_last(p)

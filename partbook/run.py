@@ -111,6 +111,7 @@ class Request:
     precision: str = "no"  # or "bf16", "fp16"
     workers: int = WORKERS  # threads that load ahead
     baselines: bool = True
+    protocol: str | tuple[str, ...] | None = None  # to measure by; None: the collection's own
     cache: str | None = None  # a folder for decoded pictures and features
     record: str | None = None  # a table that gets a row
     limit: int | None = None  # look at so many pictures of each split only
@@ -147,6 +148,10 @@ def check_request(request: Request) -> None:
     spread(0, request.limit)
     given = request.plugins
     request.plugins = (given,) if isinstance(given, (str, Path)) else tuple(given)
+    asked = request.protocol or ()
+    request.protocol = (asked,) if isinstance(asked, str) else tuple(asked)
+    for name in request.protocol:
+        protocols[name]  # raises for an unknown one
 
 # %% ../nbs/28_run.ipynb #891a5f48
 def resolve_collection(
@@ -360,7 +365,7 @@ class Prepared:
     start: float  # when it was asked for, in seconds of `time.perf_counter`
     choice: Choice | None = None  # of the number of parts, where the pictures were asked
 
-
+# %% ../nbs/28_run.ipynb #f583d39f
 def prepare(request: Request, say: Say = print) -> Prepared:
     "Open the pictures, build the method, check what will be written. Raises `InputError`."
     start = time.perf_counter()
@@ -384,6 +389,8 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     study = Study.of(source, method.settings.size, limit=request.limit)
     plan.read(*study.files())
     plan.check()
+    for name in request.protocol or ():
+        check_fits(protocols[name](), study.test)
     return Prepared(request, source, study, method, plan, device, start)
 
 # %% ../nbs/28_run.ipynb #cc670392
@@ -533,6 +540,7 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         "foreground": study.train.foreground,
         "learned_inside": inside,
         "command": request.command,
+        "protocols": list(request.protocol or default_protocols(study.test)),
     }
     if ready.source.root is not None:
         facts["root"] = str(ready.source.root)  # as it was typed
@@ -588,7 +596,7 @@ def all_rows(ready: Prepared) -> dict[str, dict[str, float]]:
     "Metrics of the method and, unless they are left out, of the trivial baselines, by row name."
     study = ready.study
     settings = ready.method.settings
-    names = default_protocols(study.test)
+    names = list(ready.request.protocol or default_protocols(study.test))
 
     def measured(method):
         return measure(method, study.fitting, study.test, names, ready.device)
@@ -676,7 +684,7 @@ class Run:
 def about(run: Run) -> dict[str, Any]:
     "What metrics.json says: the metrics first, then everything that led to them."
     method = run.method
-    names = [] if run.study is None else default_protocols(run.study.test)
+    names = run.facts.get("protocols", [])
     return {
         **run.metrics,
         "method": method.registered_name,
@@ -746,7 +754,8 @@ def what_is_used(ready: Prepared, rows: dict[str, dict[str, float]]) -> list[tup
     settings = ready.method.settings
     used = [("method", ready.request.method), ("feature extractor", settings.features)]
     used.append(("collection", ready.study.train.registered_name))
-    used += [("protocol", name) for name in default_protocols(ready.study.test)]
+    asked = ready.request.protocol or default_protocols(ready.study.test)
+    used += [("protocol", name) for name in asked]
     for word, name in (
         ("network", getattr(settings, "network", None)),
         ("foreground", ready.request.foreground),

@@ -57,10 +57,14 @@ METHODS = {
     "uld": "#88ccee",
     "disentangling": "#882255",
     "alignment": "#44aa99",
+    "imm": "#999933",
+    "lorenz": "#aa4499",
+    "zhang": "#6699cc",
+    "autolink": "#661100",
     "rgb": "#4d4d4d",  # trivial: colours alone, positions alone
     "position": "#b0b0b0",
 }
-SPARE = ("#999933", "#aa4499", "#661100", "#6699cc", "#664400")
+SPARE = ("#664400", "#225555", "#8f7fc0", "#5a7a3a", "#c08a5a")
 
 
 def method_colour(

@@ -93,6 +93,8 @@ def news_of(
     "What has happened to the parts, and since when; empty when nothing is new."
     looks = looks_of(rows)
     said = [*absent_parts(looks, census, last), *swallowing_part(looks, census, last)]
+    if last and census.only_ground:
+        said.append(f"the background has {100 * census.ground:.0f} % of the pixels")
     if not said:
         return ""
     left = census.parts - len(census.dead)
