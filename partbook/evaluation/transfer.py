@@ -291,16 +291,14 @@ def pairs_of(
 # %% ../../nbs/evaluation/72_transfer.ipynb #7f28e176
 def swapped_part(
     pair: Pair,
-    K: int,
-    g: torch.Generator,
+    chance: Tensor,  # (B,K) random numbers
 ) -> Tensor:  # (B,) int64
     "A part of each pair, drawn from those that both pictures have; 1 where there is none."
-    parts = torch.arange(1, K + 1, device=pair.labels.device)
+    parts = torch.arange(1, chance.shape[1] + 1, device=pair.labels.device)
     there = [
         (x.flatten(1)[:, None] == parts[:, None]).any(-1) for x in (pair.labels, pair.shape_labels)
     ]
-    chance = torch.rand(len(pair.labels), K, generator=g).to(parts.device)
-    return (chance * (there[0] & there[1])).argmax(1) + 1
+    return (chance.to(parts.device) * (there[0] & there[1])).argmax(1) + 1
 
 
 def measured_batch(
@@ -398,10 +396,12 @@ def measure_transfer(
     painters: dict[str, Paint] = {method.registered_name: own}
     painters |= beside(own) if trivial else {}
     by_part = getattr(decoder_of(method), "by_part", False)
-    g = generator(seed + 1)
+    drawn = drawn_pairs(len(view), pairs, seed)
+    chance = torch.rand(pairs, method.parts, generator=generator(seed + 1)).split(together)
+    batches = pairs_of(method, view, drawn, device, together)
     rows: dict[str, list[dict[str, Tensor]]] = {name: [] for name in painters}
-    for pair in pairs_of(method, view, drawn_pairs(len(view), pairs, seed), device, together):
-        part = swapped_part(pair, method.parts, g)
+    for pair, some in zip(batches, chance):
+        part = swapped_part(pair, some)
         for name, paint in painters.items():
             swaps = name in TRIVIAL or name == method.registered_name and by_part
             found = measured_batch(method, paint, pair, part if swaps else None)
