@@ -14,6 +14,7 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "plugin": "contract",
     "saliency": "photographs",
     "segment": "photographs",
+    "transfer": "transferring",
     "write_report": "report",
 }
 

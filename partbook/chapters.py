@@ -46,6 +46,7 @@ LAYERS = (
     "commands",
     "naming",
     "exporting",
+    "transferring",
     "checking",
     "choosing",
     "panel",

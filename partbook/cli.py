@@ -81,6 +81,7 @@ from partbook.run import (
     to_measure,
     write_measured,
 )
+from .transferring import TRANSFER, add_transfer
 
 # %% ../nbs/30_cli.ipynb #e900720c
 def main(argv: Sequence[str] | None = None) -> int:
@@ -429,6 +430,7 @@ def build_parser() -> Parser:
         "name": (NAME, "", add_name),
         "merge": (MERGE, "", add_merge),
         "export": (EXPORT, "", add_export),
+        "transfer": (TRANSFER, "", add_transfer),
         "app": (APP, "", add_app),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),

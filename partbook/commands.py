@@ -31,6 +31,7 @@ COMMANDS = {
     "name": "call the parts of a saved model by names",
     "merge": "make several parts of a saved model one",
     "export": "write parts for other tools: COCO, LabelMe, a table, cut-outs",
+    "transfer": "paint pictures in the looks of others, with a method that has a decoder",
     "app": "show a page to find, name, merge and save the parts of a folder",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -371,6 +371,7 @@ class Painted(Segmenting):
 
     Settings = ULDSettings
     settings: ULDSettings
+    by_part = True  # each landmark has a look of its own
 
     def __init__(self, settings: ULDSettings, network: Network):
         super().__init__(settings)
@@ -383,6 +384,24 @@ class Painted(Segmenting):
         if self.painter is not None:
             groups["painter"] = (list(self.painter.parameters()), 1.0)
         return groups
+
+    def appearance(self, images: Tensor) -> Tensor:  # (B,3,S,S) -> (B,K+1,d)
+        "What each landmark looks like, the ground first. `InputError` without a painter."
+        return self._brush().describe(images, self.shape(images))[0]
+
+    def shape(self, images: Tensor) -> Tensor:  # (B,3,S,S) -> (B,K,2)
+        "Where the landmarks are, in [-1,1]."
+        return landmark_positions(self.part_maps(images)[:, 1:])
+
+    def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h,w)
+        "The painter's picture, in [0,1]."
+        side = -(-self.settings.size // 4)  # of the grid that the painter looks at
+        return self._brush()(shape, appearance, (side, side))
+
+    def _brush(self) -> Painter:
+        learned = "This model learned without a painter (reconstruction 0), so it cannot paint"
+        require(self.painter is not None, f"{learned}; discover parts again with one.")
+        return cast(Painter, self.painter)
 
 # %% ../../nbs/methods/60_uld.ipynb #98a6ee34
 @methods.register("uld")
