@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'pairs_of', 'segment_distance', 'edge_maps', 'skeleton_map', 'edge_weights', 'hidden_blocks', 'conv', 'halved',
            'doubled', 'Down', 'Detector', 'Painter', 'AutoLinkSettings', 'Linked', 'AutoLink']
 
-# %% ../../nbs/methods/88_autolink.ipynb #fb0a21d6
+# %% ../../nbs/methods/88_autolink.ipynb #e91c1ee8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..parts.networks import Network, colour, learning
 from ..parts.warps import cell_centres
 from ..weights import draw_weights
 
-# %% ../../nbs/methods/88_autolink.ipynb #9d90d908
+# %% ../../nbs/methods/88_autolink.ipynb #e511b10b
 def pairs_of(parts: int) -> tuple[Tensor, Tensor]:
     "The two ends of each of K(K-1)/2 edges."
     first, second = torch.triu_indices(parts, parts, 1)
@@ -49,7 +49,7 @@ def segment_distance(
     far = x.square()[:, :, None] + y.square()[..., None]
     return (far - t * (2 * along - t * length)).clamp_min(0)  # d²
 
-
+# %% ../../nbs/methods/88_autolink.ipynb #bbbd4c11
 def edge_maps(
     positions: Tensor,  # (B,K,2) in [-1,1]
     size: tuple[int, int],  # (H,W)
@@ -71,7 +71,7 @@ def skeleton_map(
     edges = edge_maps(positions, size, thickness) * weights[:, None, None]
     return edges.amax(1, keepdim=True)  # S
 
-# %% ../../nbs/methods/88_autolink.ipynb #6373db3e
+# %% ../../nbs/methods/88_autolink.ipynb #7cc3d66a
 def edge_weights(
     raw: Tensor,  # (E,) a
     scale: float = 512.0,  # λ
@@ -79,7 +79,7 @@ def edge_weights(
     "Softplus of the scaled numbers (AutoLink 2)."
     return F.softplus(raw * scale)  # w
 
-# %% ../../nbs/methods/88_autolink.ipynb #64222a55
+# %% ../../nbs/methods/88_autolink.ipynb #d6739944
 def hidden_blocks(
     count: int,  # B
     size: tuple[int, int],  # (H,W)
@@ -91,7 +91,7 @@ def hidden_blocks(
     seen = torch.rand((count, 1, blocks, blocks), generator=g, device=g.device) >= hidden
     return F.interpolate(seen.float(), size, mode="nearest")
 
-# %% ../../nbs/methods/88_autolink.ipynb #e5c445de
+# %% ../../nbs/methods/88_autolink.ipynb #4ad7dd1c
 def conv(inputs: int, outputs: int) -> list[nn.Module]:
     "Convolution, batch norm, leaky ReLU."
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
@@ -118,7 +118,7 @@ class Down(nn.Module):
         x = halved(x)
         return F.leaky_relu(self.second(self.first(x)) + self.shortcut(x), 0.2)
 
-# %% ../../nbs/methods/88_autolink.ipynb #fccd9f9c
+# %% ../../nbs/methods/88_autolink.ipynb #f2ea25a6
 class Detector(Network):
     "The paper's detector: four times down, twice up."
 
@@ -139,7 +139,7 @@ class Detector(Network):
     def scores(self, pictures: Tensor) -> Tensor:
         return self.head(self.backbone(pictures))
 
-# %% ../../nbs/methods/88_autolink.ipynb #2d6f6533
+# %% ../../nbs/methods/88_autolink.ipynb #c7d44bdb
 class Painter(nn.Module):
     "A U-net from the visible picture and the edges (B,4,H,W) to a picture (B,3,H,W)."
 
@@ -165,7 +165,7 @@ class Painter(nn.Module):
             x = torch.cat([up(doubled(x)), grids.pop()], 1)
         return (self.last(x) + 1) / 2
 
-# %% ../../nbs/methods/88_autolink.ipynb #340466c7
+# %% ../../nbs/methods/88_autolink.ipynb #e328e12a
 FULL = dict(
     size=128,
     batch_size=64,
@@ -183,7 +183,7 @@ FULL = dict(
     scale=512.0,
 )
 
-# %% ../../nbs/methods/88_autolink.ipynb #6be056ef
+# %% ../../nbs/methods/88_autolink.ipynb #486e8de7
 @dataclass
 class AutoLinkSettings(TrainSettings):
     "AutoLink. `published` gives the paper's networks and sizes."
@@ -220,7 +220,7 @@ class AutoLinkSettings(TrainSettings):
         "The paper's configuration for faces."
         return cls(**{**FULL, **changes})
 
-# %% ../../nbs/methods/88_autolink.ipynb #43c76dc7
+# %% ../../nbs/methods/88_autolink.ipynb #99b3e54e
 class Linked(Pointing):
     "Points, the edges between them, and a painter that sees these."
 
@@ -265,7 +265,7 @@ class Linked(Pointing):
         "The picture, from its visible blocks and the edges."
         return self.painter(appearance, self.drawn_edges(shape))
 
-# %% ../../nbs/methods/88_autolink.ipynb #1e18c3d6
+# %% ../../nbs/methods/88_autolink.ipynb #c0d5c2d1
 @methods.register("autolink")
 class AutoLink(Linked):
     "Linked keypoints (He et al. 2022)."

@@ -7,7 +7,7 @@ __all__ = ['LAYERS', 'LIGHT_LAYERS', 'FULL', 'marginals', 'marginal_positions', 
            'smooth_mask', 'layer_distances', 'Likeness', 'block', 'encoder', 'PoseNetwork', 'Painter', 'drawn',
            'source_and_target', 'IMMSettings', 'point_logits', 'Pointing', 'IMM']
 
-# %% ../../nbs/methods/82_imm.ipynb #e7c1f398
+# %% ../../nbs/methods/82_imm.ipynb #802fffc5
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from ..core import require
 from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
-from .method import Segmenting, Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods, segmenter
+from .rendering import Rendering
 from ..parts.maps import label_rule, part_centres, relative_maps, size_of
 from ..parts.networks import Network, colour, learning
 from ..parts.warps import Warp, cell_centres, random_affine, random_spline
 from ..weights import draw_weights
 
-# %% ../../nbs/methods/82_imm.ipynb #9c3ba3e6
+# %% ../../nbs/methods/82_imm.ipynb #a307aaed
 def marginals(
     scores: Tensor,  # (B,K,h,w)
 ) -> tuple[Tensor, Tensor]:  # log p_k(x) (B,K,w) and log p_k(y) (B,K,h)
@@ -51,7 +52,7 @@ def product_map(
     x, y = marginals(scores)
     return y[..., None] + x[:, :, None]
 
-# %% ../../nbs/methods/82_imm.ipynb #904cacc5
+# %% ../../nbs/methods/82_imm.ipynb #1edce5ae
 def gaussian_landmarks(
     positions: Tensor,  # (B,K,2) in [-1,1]
     size: tuple[int, int],  # (h,w)
@@ -63,7 +64,7 @@ def gaussian_landmarks(
     y = (u[:, 0, 1] - positions[..., 1:]) / width
     return torch.exp(-x.square())[:, :, None] * torch.exp(-y.square())[..., None]  # Φ
 
-# %% ../../nbs/methods/82_imm.ipynb #fd049405
+# %% ../../nbs/methods/82_imm.ipynb #8590e58b
 def smooth_mask(
     size: int,  # S
     margin: int = 10,  # pixels of zeros
@@ -81,7 +82,7 @@ def smooth_mask(
     line = torch.cat([none, rise, full, rise.flip(0), none])
     return line[:, None] * line  # m
 
-# %% ../../nbs/methods/82_imm.ipynb #11f23fcb
+# %% ../../nbs/methods/82_imm.ipynb #1bfe276e
 def layer_distances(
     first: Sequence[Tensor],  # (B,C_l,h_l,w_l) of each layer
     second: Sequence[Tensor],
@@ -98,7 +99,7 @@ def layer_distances(
         found.append(each.mean())  # d_l
     return torch.stack(found)
 
-# %% ../../nbs/methods/82_imm.ipynb #b44d505a
+# %% ../../nbs/methods/82_imm.ipynb #5ba37ff2
 class Likeness(nn.Module):
     "Differences in colours and features, each over its running average (IMM 4)."
 
@@ -130,7 +131,7 @@ class Likeness(nn.Module):
             self.averages.copy_(older + (1 - self.decay) * (new - older))
         return (d / self.averages.clamp_min(1e-12)).mean()  # L
 
-# %% ../../nbs/methods/82_imm.ipynb #06675cff
+# %% ../../nbs/methods/82_imm.ipynb #71e5b62a
 LAYERS = ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1))
 LIGHT_LAYERS = ((16, 2), (32, 2), (32, 1))  # (channels, stride)
 
@@ -150,7 +151,7 @@ def encoder(layers: Sequence[tuple[int, int]]) -> nn.Sequential:
         before = channels
     return nn.Sequential(*found)
 
-# %% ../../nbs/methods/82_imm.ipynb #4a691e14
+# %% ../../nbs/methods/82_imm.ipynb #3f83c0ef
 class PoseNetwork(Network):
     "The paper's encoder and a 1x1 convolution to K scores."
 
@@ -185,7 +186,7 @@ class Painter(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:  # (B,C,h,w) to (B,3,h',w') in [0,1]
         return self.layers(maps).sigmoid()
 
-# %% ../../nbs/methods/82_imm.ipynb #ce15122d
+# %% ../../nbs/methods/82_imm.ipynb #dea640e3
 def drawn(step: Step, count: int, name: str, device: torch.device, s: "IMMSettings") -> Warp:
     "A warp for each picture of this process."
     g = step.stream(name, device)
@@ -212,7 +213,7 @@ def source_and_target(
         m = smooth_mask(side, round(10 * side / 128), round(20 * side / 128))
     return source, target, first(m.to(images).expand(count, 1, -1, -1))
 
-# %% ../../nbs/methods/82_imm.ipynb #167e7183
+# %% ../../nbs/methods/82_imm.ipynb #082cccf8
 FULL = dict(
     size=128,
     batch_size=50,
@@ -229,13 +230,14 @@ FULL = dict(
     mask=True,
 )
 
-# %% ../../nbs/methods/82_imm.ipynb #e2f62f00
+# %% ../../nbs/methods/82_imm.ipynb #23637fe0
 @dataclass
 class IMMSettings(TrainSettings):
     "IMM. `published` gives the paper's networks and sizes."
 
     parts: int = 8  # K
     steps: int = 400
+    optimiser: str = "adam"
     power: float = 0.0  # the rate stays
     weight_decay: float = 0.0
     network: str = "auto"  # of the pose; "imm": the paper's
@@ -265,7 +267,7 @@ class IMMSettings(TrainSettings):
         "The paper's configuration; its text gives no number of steps."
         return cls(**{**FULL, **changes})
 
-# %% ../../nbs/methods/82_imm.ipynb #b597cf16
+# %% ../../nbs/methods/82_imm.ipynb #e96a2ba9
 def point_logits(
     log_maps: Tensor,  # (B,K,h,w) log p_k, whose exponentials sum to one over cells
 ) -> Tensor:  # (B,K+1,h,w)
@@ -276,8 +278,8 @@ def point_logits(
     return torch.cat([ground, log_maps + scale], 1)
 
 
-class Pointing(Segmenting):
-    "Base of methods that find points. `log_maps` is what a subclass defines."
+class Pointing(Rendering):
+    "Base of methods that find points and paint. `log_maps` is what a subclass defines."
 
     has_background = True
     foreground = "none"
@@ -305,7 +307,7 @@ class Pointing(Segmenting):
     def shares(self, logits: Tensor) -> Tensor:
         return F.normalize(relative_maps(logits.softmax(1)[:, 1:], 0.1), p=1, dim=1)
 
-# %% ../../nbs/methods/82_imm.ipynb #6f34e900
+# %% ../../nbs/methods/82_imm.ipynb #5f767380
 @methods.register("imm")
 class IMM(Pointing):
     "Conditional image generation (Jakab et al. 2018)."
