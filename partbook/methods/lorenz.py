@@ -120,10 +120,11 @@ def near_parts(
     size: tuple[int, int],
     radius: float = 0.1,  # of half the picture
     least: float = 0.2,  # weights below are zero
+    elsewhere: float = 0.0,  # no pixel weighs less; 1: all alike
 ) -> Tensor:  # (B,h,w); sums to one over the picture
     "How much each pixel counts: by the distance from the parts; without gradient."
     m = round_heat(means.detach(), size, 1 / radius).sum(1).clamp(max=1)
-    m = torch.where(m > least, m, 0.0)
+    m = torch.where(m > least, m, 0.0).clamp_min(elsewhere)
     return m / m.sum((1, 2), keepdim=True).clamp_min(1e-12)
 
 
@@ -299,6 +300,10 @@ LORENZ = dict(
     power=0.0,
     backbone_lr_scale=1.0,
     weight_decay=0.0,
+    reconstruction=1.0,
+    equivariance=5.0,
+    elsewhere=0.0,
+    sharpness=1.0,
     looks=64,
     width=512,
     rotation=5.7,
@@ -315,18 +320,20 @@ class LorenzSettings(TrainSettings):
 
     parts: int = 8  # K
     steps: int = 400
-    lr: float = 4e-3
+    lr: float = 1e-3
     network: str = "auto"  # a registered network; "auto": the one that goes with `features`
     network_weights: str | None = None  # of its backbone: a file; None: its own; "random"
-    reconstruction: float = 1.0  # weights of the three losses
-    equivariance: float = 5.0  # of means
+    reconstruction: float = 10.0  # weights of the three losses
+    equivariance: float = 1.0  # of means
     covariance: float = 0.1  # equivariance of covariances
+    elsewhere: float = 1.0  # least weight of a pixel in the reconstruction; in the paper 0
     static: bool = True  # appearance from the other view; False: from one of the same category
+    sharpness: float = 100.0  # the scores are multiplied by it, so that maps differ at the start
     scale: float = 0.8  # of the inverse factor
     reach: float = 2.0  # how far a part's label goes, in standard deviations
     looks: int = 16  # F, numbers of an appearance
     width: int = 64  # channels of the decoder at its coarsest
-    painted: int = 64  # side of the painted picture: 4, 8, 16, ...
+    painted: int = 32  # side of the painted picture: 4, 8, 16, ...
     coarse: tuple[int, ...] = (2, 2)  # how many parts enter the decoder at 4 and at 8 cells
     rotation: float = 20.0  # degrees, of both views
     zoom: tuple[float, float] = (0.8, 1.25)
@@ -352,9 +359,13 @@ def check_lorenz(s: LorenzSettings) -> None:
         f"The weights of the losses are {weights}; none may be negative, and one must be positive.",
     )
     require(
-        min(s.scale, s.reach) > 0 and min(s.looks, s.width // 16) >= 1,
-        f"scale and reach must be positive, looks at least 1 and width at least 16, not {s.scale}, "
-        f"{s.reach}, {s.looks} and {s.width}.",
+        min(s.sharpness, s.scale, s.reach) > 0 and min(s.looks, s.width // 16) >= 1,
+        "sharpness, scale and reach must be positive, looks at least 1 and width at least 16, not "
+        f"{s.sharpness}, {s.scale}, {s.reach}, {s.looks} and {s.width}.",
+    )
+    require(
+        0 <= s.elsewhere <= 1,
+        f"elsewhere is {s.elsewhere}; it must be from 0 to 1.",
     )
     require(
         4 <= s.painted <= 512 and s.painted & (s.painted - 1) == 0,
@@ -405,7 +416,7 @@ class Lorenz(Segmenting):
 
     def distributions(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,h,w)
         "The part maps as the losses see them: each sums to one over the picture."
-        return spatial_softmax(self.network(images).float())
+        return spatial_softmax(self.settings.sharpness * self.network(images).float())
 
     def shape(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,6): mean, inverse factor
         "Where the ellipses are."
@@ -443,7 +454,7 @@ class Lorenz(Segmenting):
             v = coloured_views(batch, step, self.settings)
         scores = self.network(v.seen)
         with torch.autocast(kind, enabled=False):
-            return self.terms(spatial_softmax(scores.float()), v)
+            return self.terms(spatial_softmax(self.settings.sharpness * scores.float()), v)
 
     def terms(self, maps: Tensor, v: Coloured) -> dict[str, Tensor]:
         "The weighted terms, from the maps (2B,K,h,w) of both views."
@@ -454,7 +465,7 @@ class Lorenz(Segmenting):
             looks = part_appearance(maps, self.looks(v.seen, maps))[v.others]
             painted = self.decoder(mean, inverse_factor(covariance, s.scale), looks)
             target = F.interpolate(v.targets, size_of(painted), mode="area")
-            weights = near_parts(mean, size_of(painted))
+            weights = near_parts(mean, size_of(painted), elsewhere=s.elsewhere)
             terms["L_rec"] = s.reconstruction * reconstruction_loss(painted, target, weights)
         one, two = (carried_back(m, w) for m, w in zip(maps.chunk(2), v.warps))
         if s.equivariance:
