@@ -6,7 +6,7 @@
 __all__ = ['EPSILON', 'LORENZ', 'spatial_softmax', 'moments', 'cholesky_factor', 'inverse_factor', 'heat_maps', 'round_heat',
            'part_appearance', 'shares_of_heat', 'feature_map', 'near_parts', 'reconstruction_loss', 'carried_back',
            'mean_equivariance', 'covariance_equivariance', 'partners', 'Coloured', 'coloured_views', 'drawn_colours',
-           'Looks', 'feature_slices', 'Grower', 'LorenzSettings', 'check_lorenz', 'Lorenz']
+           'Looks', 'feature_slices', 'Grower', 'LorenzSettings', 'check_lorenz', 'Ellipses', 'Lorenz']
 
 # %% ../../nbs/methods/84_lorenz.ipynb #d345da70
 from collections.abc import Sequence
@@ -179,7 +179,7 @@ def partners(
     ahead = (i[None] - i[:, None] - 1) % count  # its own is the last
     return torch.where(c[None] == c[:, None], ahead, count).argmin(1)
 
-
+# %% ../../nbs/methods/84_lorenz.ipynb #5ec4961b
 @dataclass
 class Coloured:
     "What a step looks at: two views, and what has to be painted in their shapes."
@@ -189,7 +189,7 @@ class Coloured:
     warps: tuple[Warp, Warp]
     others: Tensor  # (2B,) from which view each takes its appearance
 
-
+# %% ../../nbs/methods/84_lorenz.ipynb #bca3759d
 def coloured_views(
     batch: Batch,
     step: Step,
@@ -313,7 +313,7 @@ LORENZ = dict(
     padding="zeros",
 )
 
-
+# %% ../../nbs/methods/84_lorenz.ipynb #c17f83bf
 @dataclass
 class LorenzSettings(TrainSettings):
     "Parts as ellipses. `published` gives the authors' numbers as far as they are known."
@@ -381,16 +381,12 @@ def check_lorenz(s: LorenzSettings) -> None:
     )
 
 # %% ../../nbs/methods/84_lorenz.ipynb #541587b8
-@methods.register("lorenz")
-class Lorenz(Segmenting):
-    "Part-based disentangling of shape and appearance (Lorenz et al. 2019)."
+class Ellipses(Segmenting):
+    "A network that says where ellipses are, one that says what they look like, and a decoder."
 
     Settings = LorenzSettings
     settings: LorenzSettings
-    summary = "parts as ellipses that trade appearances (Lorenz et al.); trains a network"
     has_background = True
-    suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
-    foreground = "none"  # it looks at no mask
     by_part = True  # an appearance has one row for the ground and one for each part
 
     def __init__(self, settings: LorenzSettings, network: Network):
@@ -399,20 +395,6 @@ class Lorenz(Segmenting):
         self.network = network
         self.looks = Looks(s.parts, s.looks, max(16, s.width // 2), s.seed)
         self.decoder = Grower(s)
-
-    @classmethod
-    def build(
-        cls,
-        settings: LorenzSettings,
-        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
-        device: torch.device | str = "cpu",
-    ) -> "Lorenz":
-        "A network with K channels, a second one for looks, and a decoder."
-        return cls(settings, segmenter(settings, settings.parts, weights)).to(device)
-
-    def parameter_groups(self) -> dict[str, tuple]:
-        painter = [*self.looks.parameters(), *self.decoder.parameters()]
-        return {**super().parameter_groups(), "painter": (painter, 1.0)}
 
     def distributions(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,h,w)
         "The part maps as the losses see them: each sums to one over the picture."
@@ -446,6 +428,29 @@ class Lorenz(Segmenting):
         heat = heat_maps(shape[..., :2], shape[..., 2:].unflatten(-1, (2, 2)), (size[0], size[1]))
         rim = 1 / (1 + (self.settings.scale * self.settings.reach) ** 2)
         return F.pad(heat.log(), (0, 0, 0, 0, 1, 0), value=torch.tensor(rim).log().item())
+
+# %% ../../nbs/methods/84_lorenz.ipynb #12ee3d60
+@methods.register("lorenz")
+class Lorenz(Ellipses):
+    "Part-based disentangling of shape and appearance (Lorenz et al. 2019)."
+
+    summary = "parts as ellipses that trade appearances (Lorenz et al.); trains a network"
+    suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
+    foreground = "none"  # it looks at no mask
+
+    @classmethod
+    def build(
+        cls,
+        settings: LorenzSettings,
+        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
+        device: torch.device | str = "cpu",
+    ) -> "Lorenz":
+        "A network with K channels, a second one for looks, and a decoder."
+        return cls(settings, segmenter(settings, settings.parts, weights)).to(device)
+
+    def parameter_groups(self) -> dict[str, tuple]:
+        painter = [*self.looks.parameters(), *self.decoder.parameters()]
+        return {**super().parameter_groups(), "painter": (painter, 1.0)}
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The weighted terms of the objective."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIVE', 'ZHANG', 'pooled_descriptors', 'spread_descriptors', 'told_at_widths', 'Hourglass', 'HourglassSegmenter',
-           'Redrawer', 'ZhangSettings', 'check_zhang', 'zhang_views', 'Zhang']
+           'Redrawer', 'ZhangSettings', 'check_zhang', 'zhang_views', 'Redrawing', 'Zhang']
 
 # %% ../../nbs/methods/86_zhang.ipynb #25146db2
 from collections.abc import Sequence
@@ -198,7 +198,7 @@ ZHANG = dict(
     only_seen=False,
 )
 
-
+# %% ../../nbs/methods/86_zhang.ipynb #840a2109
 @dataclass
 class ZhangSettings(TrainSettings):
     "Landmarks as structural representations. `published` gives the authors' numbers."
@@ -263,36 +263,19 @@ def zhang_views(batch: Batch, step: Step, s: ZhangSettings) -> Views:
     warp = drawn_warp(len(x), step, x.device, s.warp, **how)
     return pair_of_views(x, inside(batch)[:, None], warp, step, ("first colours", "second colours"))
 
-
-@methods.register("zhang")
-class Zhang(Segmenting):
-    "Landmarks as structural representations (Zhang et al. 2018)."
+# %% ../../nbs/methods/86_zhang.ipynb #545ff97b
+class Redrawing(Segmenting):
+    "A detector, and a decoder that knows its landmarks and their descriptors."
 
     Settings = ZhangSettings
     settings: ZhangSettings
-    summary = "landmarks that a picture can be drawn from (Zhang et al.); trains a network"
     has_background = True
-    suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
-    foreground = "none"  # it looks at no mask
     by_part = True  # an appearance has one row for the ground and one for each landmark
 
     def __init__(self, settings: ZhangSettings, network: Network):
         super().__init__(settings)
         self.network = network
         self.decoder = Redrawer(settings)
-
-    @classmethod
-    def build(
-        cls,
-        settings: ZhangSettings,
-        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
-        device: torch.device | str = "cpu",
-    ) -> "Zhang":
-        "A detector with K+1 channels, and a decoder."
-        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
-
-    def parameter_groups(self) -> dict[str, tuple]:
-        return {**super().parameter_groups(), "painter": (list(self.decoder.parameters()), 1.0)}
 
     def shape(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) landmarks in [-1,1]
         "Where the landmarks are."
@@ -311,6 +294,28 @@ class Zhang(Segmenting):
     def keypoints(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
         "The landmarks, at which errors are measured."
         return pixel_positions(self.shape(images), size_of(images))
+
+# %% ../../nbs/methods/86_zhang.ipynb #c61c9848
+@methods.register("zhang")
+class Zhang(Redrawing):
+    "Landmarks as structural representations (Zhang et al. 2018)."
+
+    summary = "landmarks that a picture can be drawn from (Zhang et al.); trains a network"
+    suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
+    foreground = "none"  # it looks at no mask
+
+    @classmethod
+    def build(
+        cls,
+        settings: ZhangSettings,
+        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
+        device: torch.device | str = "cpu",
+    ) -> "Zhang":
+        "A detector with K+1 channels, and a decoder."
+        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
+
+    def parameter_groups(self) -> dict[str, tuple]:
+        return {**super().parameter_groups(), "painter": (list(self.decoder.parameters()), 1.0)}
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The weighted terms of the objective."
