@@ -248,7 +248,7 @@ def feature_slices(
         ends.append(min(parts, ends[-1] + n))
     return [slice(a, b) for a, b in zip(ends, [*ends[1:], parts])]
 
-
+# %% ../../nbs/methods/84_lorenz.ipynb #df102430
 class Grower(nn.Module):
     "Ellipses and appearances to a picture, from 4 cells a side, doubling."
 
