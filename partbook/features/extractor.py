@@ -67,6 +67,13 @@ class Extractor(nn.Module):
         "The features, layer by layer."
         return [self(images)]
 
+    def stages(
+        self,
+        images: Tensor,  # (B,3,H,W) float in [0,1]
+    ) -> list[Tensor]:  # (B,C,h,w) for each layer; gradients reach the images
+        "What a perceptual loss compares; a subclass may offer more layers than it describes with."
+        return [self.describe(images)]
+
     def train(self, mode: bool = True) -> "Extractor":
         "Stay in evaluation mode, whatever is asked for."
         return super().train(False)

@@ -312,6 +312,9 @@ class PerceptualExtractor(Extractor):
         check_images(images)
         return self._on_grids(images, [g.stride for g in self.geometry])
 
+    def stages(self, images: Tensor) -> list[Tensor]:  # (B,3,H,W) -> (B,C,h,w) for each layer
+        return list(self.network(images).values())
+
     def _on_grids(self, images: Tensor, strides: list[int]) -> list[Tensor]:
         "Each layer of the picture on whole cells of its own stride."
         s = self.stride

@@ -262,7 +262,7 @@ class TrainSettings(Settings):
 
     steps: int = 1000  # T
     batch_size: int = 16  # pictures in a step, those of all processes together
-    optimiser: str = "adamw"  # or "sgd"
+    optimiser: str = "adamw"  # or "adam" (decay inside the gradient), or "sgd"
     lr: float = 2e-3  # learning rate at the first step
     # learning rate of pretrained layers, as a share of `lr`; 0 keeps them as they are
     backbone_lr_scale: float = 0.2
@@ -278,8 +278,8 @@ class TrainSettings(Settings):
             f"steps and batch_size must be at least 1, not {self.steps} and {self.batch_size}.",
         )
         require(
-            self.optimiser in ("adamw", "sgd"),
-            f"There is no optimiser {self.optimiser!r}; choose adamw or sgd.",
+            self.optimiser in ("adamw", "adam", "sgd"),
+            f"There is no optimiser {self.optimiser!r}; choose adamw, adam or sgd.",
         )
         require(
             self.lr > 0 and self.grad_clip > 0,

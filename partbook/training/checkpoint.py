@@ -180,6 +180,7 @@ def state_of(path: Path, record: dict[str, Any], steps: int) -> Path:
 # %% ../../nbs/training/08_checkpoint.ipynb #c13fb14c
 MEMORY = {  # of each parameter
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
+    "adam": {"step", "exp_avg", "exp_avg_sq"},
     "sgd": {"momentum_buffer"},
 }
 

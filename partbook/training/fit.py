@@ -103,7 +103,8 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
     )
     if s.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=s.weight_decay)
+    adam = torch.optim.Adam if s.optimiser == "adam" else torch.optim.AdamW
+    return adam(groups, weight_decay=s.weight_decay)
 
 # %% ../../nbs/training/10_fit.ipynb #d2b6d9b6
 class Objective(nn.Module):
