@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..core import require
 from ..data.sample import Batch
-from .method import Segmenting, Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods, segmenter
+from .rendering import Rendering
 from .seen import drawn_warp
 from ..parts.maps import size_of
 from ..parts.networks import Network
@@ -381,7 +382,7 @@ def check_lorenz(s: LorenzSettings) -> None:
     )
 
 # %% ../../nbs/methods/84_lorenz.ipynb #541587b8
-class Ellipses(Segmenting):
+class Ellipses(Rendering):
     "A network that says where ellipses are, one that says what they look like, and a decoder."
 
     Settings = LorenzSettings

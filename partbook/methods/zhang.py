@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..core import generator, require
 from ..data.sample import Batch
-from .method import Segmenting, Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods, segmenter
+from .rendering import Rendering
 from .seen import Views, drawn_warp, inside, pair_of_views
 from partbook.methods.uld import (
     as_tuple,
@@ -264,7 +265,7 @@ def zhang_views(batch: Batch, step: Step, s: ZhangSettings) -> Views:
     return pair_of_views(x, inside(batch)[:, None], warp, step, ("first colours", "second colours"))
 
 # %% ../../nbs/methods/86_zhang.ipynb #545ff97b
-class Redrawing(Segmenting):
+class Redrawing(Rendering):
     "A detector, and a decoder that knows its landmarks and their descriptors."
 
     Settings = ZhangSettings
