@@ -229,9 +229,11 @@ def centres_in_view(
     method: Method,
     batch: Batch,
 ) -> Tensor:  # (B,K,2) pixels of the view; NaN for a part that is absent
-    "Soft part centres (SCOPS 1), inside the mask where there is one; or a method's own points."
-    if getattr(method, "points", False):
-        return method.landmarks(batch.images)
+    """Soft part centres (SCOPS 1), inside the mask where there is one; a method that has points
+    of its own is measured at these."""
+    own = method.keypoints(batch.images)
+    if own is not None:
+        return own
     maps = method.part_maps(batch.images)[:, -method.parts :]
     if batch.masks is not None:
         inside = batch.masks[:, None].float()

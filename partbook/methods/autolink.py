@@ -147,9 +147,7 @@ class Painter(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(4, widths[0], 3, padding=1), nn.LeakyReLU(0.2))
         steps = list(zip(widths[:-1], widths[1:]))
-        self.down = nn.ModuleList(
-            nn.Sequential(*conv(a, b), *conv(b, b)) for a, b in steps
-        )
+        self.down = nn.ModuleList(nn.Sequential(*conv(a, b), *conv(b, b)) for a, b in steps)
         rising = [(b if i + 1 == len(steps) else 2 * b, a) for i, (a, b) in enumerate(steps)]
         self.up = nn.ModuleList(nn.Sequential(*conv(a, b), *conv(b, b)) for a, b in rising)
         self.last = nn.Conv2d(2 * widths[0], 3, 3, padding=1)

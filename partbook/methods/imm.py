@@ -283,7 +283,6 @@ class Pointing(Rendering):
 
     has_background = True
     foreground = "none"
-    points = True  # the landmark protocol asks `landmarks`, and looks at no mask
 
     def log_maps(self, images: Tensor) -> Tensor:
         "(B,3,H,W) to log p_k (B,K,h,w)."
@@ -296,6 +295,9 @@ class Pointing(Rendering):
     def landmarks(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
         "Where the landmarks are."
         return part_centres(self.log_maps(images).float().exp(), size_of(images))
+
+    def keypoints(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
+        return self.landmarks(images)
 
     def read_labels(
         self, logits: Tensor, masks: Tensor | None = None, background: bool = True

@@ -190,6 +190,10 @@ class Contract(nn.Module):
         "Scores whose softmax over channels is the part maps."
         raise NotImplementedError(f"{type(self).__name__} must define logits")
 
+    def keypoints(self, images: Tensor) -> Tensor | None:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
+        "Points of its own, at which landmark errors are measured; None: at the maps' centres."
+        return None
+
     def fit(self, collection: Collection, device: torch.device | str = "cpu") -> "Contract":
         "Find the parameters in closed form, on a device; returns itself. Trained ones have none."
         raise NotImplementedError(f"{type(self).__name__} must define fit")
@@ -468,6 +472,9 @@ class Wrapped(Method):
 
     def logits(self, images: Tensor) -> Tensor:
         return self.inner.logits(images)
+
+    def keypoints(self, images: Tensor) -> Tensor | None:
+        return self.inner.keypoints(images)
 
     def shares(self, logits: Tensor) -> Tensor:
         return self.inner.shares(logits)
