@@ -277,7 +277,7 @@ def point_logits(
     ground = torch.log1p(-(together + scale).exp().clamp_max(0.99))
     return torch.cat([ground, log_maps + scale], 1)
 
-
+# %% ../../nbs/methods/82_imm.ipynb #8d001d68
 class Pointing(Rendering):
     "Base of methods that find points and paint. `log_maps` is what a subclass defines."
 

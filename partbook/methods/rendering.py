@@ -76,7 +76,7 @@ def with_coordinates(
     places = cell_centres(size_of(maps), maps.device).to(maps.dtype).movedim(-1, 0)
     return torch.cat([maps, places.expand(len(maps), -1, -1, -1)], 1)
 
-# %% ../../nbs/methods/78_rendering.ipynb #6a2bba59
+# %% ../../nbs/methods/78_rendering.ipynb #26776cc4
 WIDTHS = (256, 256, 128, 128, 64, 64, 32)  # channels of the papers' blocks
 LIGHT = (64, 32, 32, 16)  # for two cores
 ENLARGE = ("transposed", "bilinear")
@@ -93,7 +93,7 @@ def block(inputs: int, outputs: int, enlarge: str = "") -> nn.Sequential:
         layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)
 
-
+# %% ../../nbs/methods/78_rendering.ipynb #7c074da1
 class Renderer(nn.Module):
     "Maps (B,L,h,w) to pictures (B,3,4h,4w) about [0,1]; the second and fourth block enlarge."
 
