@@ -291,7 +291,3 @@ class Equivariant(Extractor):
 
     def describe(self, images: Tensor) -> Tensor:
         return self.network(images)
-
-    def stages(self, images: Tensor) -> list[Tensor]:  # (B,3,H,W) -> (B,C,h,w) for each layer
-        first, near, far = self.network.stages((images - 0.5) / 0.25)
-        return [first, near, far, F.normalize(self.network.joined(near, far), dim=1)]

@@ -7,8 +7,8 @@ __all__ = ['STRIDES', 'READINGS', 'WEIGHTS', 'LAMBDAS', 'PARTS', 'PUBLISHED', 'S
            'ResNetEncoder', 'ResNet18Encoder', 'ResNet34Encoder', 'appearance_and_segmentation', 'literal_squeeze',
            'squeeze', 'expand', 'exchanged', 'image_generation', 'reconstruction_loss', 'part_classification_loss',
            'normalisation_term', 'part_centre', 'literal_foreground_concentration', 'foreground_concentration',
-           'boundary_distance', 'background_concentration', 'DisentanglingSettings', 'final_loss', 'encoder',
-           'TwoEncoders', 'Disentangling']
+           'boundary_distance', 'background_concentration', 'DisentanglingSettings', 'final_loss', 'last_layer',
+           'encoder', 'TwoEncoders', 'Disentangling']
 
 # %% ../../nbs/methods/80_disentangling.ipynb #a5cfd5b3
 import math
@@ -37,7 +37,7 @@ from partbook.methods.rendering import (
     with_coordinates,
 )
 from ..parts.maps import size_of, upsample
-from ..parts.networks import Network, networks
+from ..parts.networks import Network, draw_small, networks
 from ..parts.warps import cell_centres
 
 # %% ../../nbs/methods/80_disentangling.ipynb #f4382cc5
@@ -288,6 +288,7 @@ PUBLISHED: dict[str, Any] = dict(
     numbers=256,
     widths=WIDTHS,
     gaussian_start=True,
+    head_std=0.0,
     size=128,
     batch_size=32,
     lr=1e-4,
@@ -308,6 +309,7 @@ class DisentanglingSettings(RenderSettings):
     numbers: int = 64  # L, of an appearance
     widths: tuple[int, ...] = LIGHT  # of the decoder
     gaussian_start: bool = False  # whether all weights start from N(0, .01), as in the paper
+    head_std: float = 0.3  # of the part encoder's last layer at the start; 0: the network's own
     reconstruction: float = 1.5  # λ_rec
     classification: float = 1.5  # λ_cls
     foreground_concentration: float = 0.3  # λ_fg
@@ -330,6 +332,7 @@ class DisentanglingSettings(RenderSettings):
             "must be positive.",
         )
         require(self.numbers >= 1, f"numbers is {self.numbers}; it must be at least 1.")
+        require(self.head_std >= 0, f"head_std is {self.head_std}; it must not be negative.")
         self.widths = tuple(self.widths)
 
     @classmethod
@@ -377,6 +380,11 @@ def _with_network(s: DisentanglingSettings, name: str) -> DisentanglingSettings:
     return type(s)(**{**vars(s), "network": name})
 
 
+def last_layer(network: Network) -> nn.Module:
+    "The last convolution of a network's head."
+    return [m for m in network.head.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
 def encoder(
     s: DisentanglingSettings,
     channels: int,
@@ -413,6 +421,8 @@ class TwoEncoders(Rendering):
         self.W = nn.Parameter(0.01 * start)
         if s.gaussian_start:
             draw_gaussian(self.decoder, 0.01, s.seed + 1)
+        if s.head_std:
+            draw_small(last_layer(network), s.head_std, s.seed + 3)
 
     @classmethod
     def build(

@@ -66,20 +66,11 @@ class Body(nn.Module):
         self.up = nn.Conv2d(coarse, width, 1)
         self.head = nn.Sequential(spread(width, width, 1), nn.BatchNorm2d(width), nn.ReLU())
 
-    def stages(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "Activations at a half, a quarter and an eighth of the picture's size."
-        first = self.stem(pictures)
-        near = self.quarter(first)
-        return first, near, self.eighth(near)
-
-    def joined(self, near: Tensor, far: Tensor) -> Tensor:
-        "The last two stages, on the finer grid."
-        far = F.interpolate(self.up(far), near.shape[-2:], mode="bilinear", align_corners=False)
-        return self.head(near + far)
-
     def forward(self, pictures: Tensor) -> Tensor:
-        _, near, far = self.stages(pictures)
-        return self.joined(near, far)
+        near = self.quarter(self.stem(pictures))
+        far = self.up(self.eighth(near))
+        far = F.interpolate(far, near.shape[-2:], mode="bilinear", align_corners=False)
+        return self.head(near + far)
 
 # %% ../../nbs/parts/50_light.ipynb #52911a80
 @networks.register("light")
