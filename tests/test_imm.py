@@ -6,13 +6,10 @@ import torch
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch
 from partbook.drawn.faces import Faces
-from partbook.features.extractor import load_extractor
 from partbook.methods.imm import (
     IMM,
     IMMSettings,
-    Likeness,
     gaussian_landmarks,
-    layer_distances,
     marginal_positions,
     marginals,
     point_logits,
@@ -83,29 +80,6 @@ def test_the_mask_of_the_paper():
         smooth_mask(50)
 
 
-def test_distances_and_their_weights():
-    f, g = scores(2, 3, 4, 4), scores(2, 3, 4, 4, seed=1)
-    assert torch.allclose(layer_distances([f], [g])[0], torch.nn.functional.mse_loss(f, g))
-    assert torch.allclose(layer_distances([f], [g], power=1)[0], torch.nn.functional.l1_loss(f, g))
-    assert layer_distances([f, f], [g, f]).tolist()[1] == 0
-    assert layer_distances([f], [g], torch.zeros(2, 1, 8, 8)).item() == 0
-
-
-def test_likeness_is_one_at_first_and_averages_follow(images):
-    like = Likeness(load_extractor("equivariant"), decay=0.9).train()
-    painted = (images[:4] * 0.5).requires_grad_()
-    loss = like(images[:4], painted)
-    assert loss.item() == pytest.approx(1, rel=1e-5)
-    assert torch.autograd.grad(loss, painted)[0].abs().max() > 0
-    first = like.averages.clone()
-    like(images[:4], images[4:])
-    assert torch.allclose(like.averages, 0.9 * first + 0.1 * like.latest)
-    like.eval()
-    kept = like.averages.clone()
-    like(images[:4], images[:4])
-    assert torch.equal(like.averages, kept)
-
-
 def test_maps_of_points_share_a_cell_with_a_background():
     log_p = scores(2, 3, 4, 5).flatten(2).log_softmax(-1).view(2, 3, 4, 5)
     R = point_logits(log_p).softmax(1)
@@ -163,7 +137,7 @@ def test_a_short_training_paints_better(images):
         optimiser.zero_grad()
         method.losses(Batch(images, []), Step(number))["L_rec"].backward()
         optimiser.step()
-        seen.append(method.likeness.latest[0].item())
+        seen.append(method.likeness.raw[0].item())
     assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
 
 

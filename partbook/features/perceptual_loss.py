@@ -28,12 +28,13 @@ def seen_layers(
 def layer_losses(
     target: Sequence[Tensor],  # layers of the picture
     painted: Sequence[Tensor],  # layers of its copy
-    weight: Tensor | None = None,  # (B,1,H,W) how much each pixel counts
-) -> Tensor:  # (layers,) the mean squared difference of each
+    weight: Tensor | None = None,  # (B,1,h,w) how much each pixel counts
+    power: int = 2,  # 1: absolute differences
+) -> Tensor:  # (layers,) the mean difference of each, to that power
     "How much each layer tells the two apart."
     found = []
     for f, g in zip(target, painted):
-        each = (f - g).square()
+        each = (f - g).abs().pow(power)
         if weight is None:
             found.append(each.mean())
         else:
@@ -97,15 +98,20 @@ class PerceptualLoss(RunningAverages):
         self.__dict__["extractor"] = extractor  # its owner keeps and moves it
         self.reduction = reduction
 
-    def forward(
+    def differences(
         self,
         images: Tensor,  # (B,3,H,W) x, without gradient
         painted: Tensor,  # (B,3,H,W) x̂
-        weight: Tensor | None = None,  # (B,1,H,W)
-    ) -> Tensor:  # ()
+        weight: Tensor | None = None,  # (B,1,h,w)
+        power: int = 2,
+    ) -> Tensor:  # (layers,)
+        "Of each layer, as they are."
         with torch.no_grad():
             target = seen_layers(self.extractor, images)
-        losses = layer_losses(target, seen_layers(self.extractor, painted), weight).float()
+        return layer_losses(target, seen_layers(self.extractor, painted), weight, power).float()
+
+    def forward(self, images: Tensor, painted: Tensor, weight: Tensor | None = None) -> Tensor:
+        losses = self.differences(images, painted, weight)
         if self.training:
             self.update(losses.detach())
         each = losses / self.averages.clamp_min(1e-12)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..core import generator, require
 from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
-from .imm import Likeness, Pointing
+from ..features.perceptual_loss import PerceptualLoss
+from .imm import Pointing
 from .method import Step, TrainSettings, methods, segmenter
 from ..parts.maps import part_centres, size_of
 from ..parts.networks import Network, colour, learning
@@ -230,7 +231,8 @@ class Linked(Pointing):
         super().__init__(settings)
         self.network = network
         self.painter = Painter(settings.widths, settings.seed)
-        self.likeness = Likeness(extractor)
+        self.extractor = extractor
+        self.likeness = PerceptualLoss(extractor)
         count = len(pairs_of(settings.parts)[0])
         start = torch.randn(count, generator=generator(settings.seed + 3_000_003)) / 10 - 4
         self.raw = nn.Parameter(start / settings.scale)  # a
@@ -259,9 +261,12 @@ class Linked(Pointing):
         side = s.size // s.paint
         return skeleton_map(shape, edge_weights(self.raw, s.scale), (side, side), s.thickness)
 
-    def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h,w)
+    def paint(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h,w) about [0,1]
         "The picture, from its visible blocks and the edges."
         return self.painter(appearance, self.drawn_edges(shape))
+
+    def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h,w) in [0,1]
+        return self.paint(appearance, shape).clamp(0, 1)
 
 # %% ../../nbs/methods/88_autolink.ipynb #c0d5c2d1
 @methods.register("autolink")
@@ -291,6 +296,6 @@ class AutoLink(Linked):
         images = batch.images
         g = step.stream("hidden", images.device)
         with torch.autocast(images.device.type, enabled=False):
-            painted = self.render(self.appearance(images, g), self.shape(images))
-            each = self.likeness.distances(self.smaller(images), painted, power=1)
+            painted = self.paint(self.appearance(images, g), self.shape(images))
+            each = self.likeness.differences(self.smaller(images), painted, power=1)
             return {"L_rec": each.sum()}  # L

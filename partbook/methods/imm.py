@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'LIGHT_LAYERS', 'FULL', 'marginals', 'marginal_positions', 'product_map', 'gaussian_landmarks',
-           'smooth_mask', 'layer_distances', 'Likeness', 'block', 'encoder', 'PoseNetwork', 'Painter', 'drawn',
-           'source_and_target', 'IMMSettings', 'point_logits', 'Pointing', 'IMM']
+           'smooth_mask', 'block', 'encoder', 'PoseNetwork', 'drawn', 'source_and_target', 'IMMSettings',
+           'point_logits', 'Pointing', 'IMM']
 
 # %% ../../nbs/methods/82_imm.ipynb #802fffc5
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ..core import require
 from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
+from ..features.perceptual_loss import PerceptualLoss
 from .method import Step, TrainSettings, methods, segmenter
-from .rendering import Rendering
+from .rendering import Renderer, Rendering
 from ..parts.maps import label_rule, part_centres, relative_maps, size_of
 from ..parts.networks import Network, colour, learning
 from ..parts.warps import Warp, cell_centres, random_affine, random_spline
@@ -82,55 +83,6 @@ def smooth_mask(
     line = torch.cat([none, rise, full, rise.flip(0), none])
     return line[:, None] * line  # m
 
-# %% ../../nbs/methods/82_imm.ipynb #1bfe276e
-def layer_distances(
-    first: Sequence[Tensor],  # (B,C_l,h_l,w_l) of each layer
-    second: Sequence[Tensor],
-    weight: Tensor | None = None,  # m (B,1,H,W), brought to each layer's size
-    power: int = 2,
-) -> Tensor:  # (layers,)
-    "The mean of each layer's differences to a power, weighted (d of IMM 4)."
-    found = []
-    for f, g in zip(first, second):
-        each = (f - g).abs().pow(power)
-        if weight is not None:
-            m = F.interpolate(weight, size_of(f), mode="bilinear", antialias=True)
-            each = each * m
-        found.append(each.mean())  # d_l
-    return torch.stack(found)
-
-# %% ../../nbs/methods/82_imm.ipynb #5ba37ff2
-class Likeness(nn.Module):
-    "Differences in colours and features, each over its running average (IMM 4)."
-
-    averages: Tensor
-
-    def __init__(self, extractor: Extractor, decay: float = 0.99):
-        super().__init__()
-        self.extractor = extractor
-        self.decay = decay
-        self.register_buffer("averages", torch.zeros(2))  # a_l; zero: not begun
-        self.latest = torch.zeros(2)  # d_l of the last batch
-
-    def distances(
-        self, target: Tensor, painted: Tensor, weight: Tensor | None = None, power: int = 2
-    ) -> Tensor:  # (2,)
-        "Of colours and of features; a gradient reaches `painted` only."
-        with torch.no_grad():
-            wanted = self.extractor.describe(target)
-        found = self.extractor.describe(painted)
-        return layer_distances((target, wanted), (painted, found), weight, power)
-
-    def forward(self, target: Tensor, painted: Tensor, weight: Tensor | None = None) -> Tensor:
-        d = self.distances(target, painted, weight)
-        new = d.detach()
-        self.latest = new
-        if self.training:
-            begun = self.averages > 0
-            older = torch.where(begun, self.averages, new)
-            self.averages.copy_(older + (1 - self.decay) * (new - older))
-        return (d / self.averages.clamp_min(1e-12)).mean()  # L
-
 # %% ../../nbs/methods/82_imm.ipynb #71e5b62a
 LAYERS = ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1))
 LIGHT_LAYERS = ((16, 2), (32, 2), (32, 1))  # (channels, stride)
@@ -167,24 +119,6 @@ class PoseNetwork(Network):
 
     def scores(self, pictures: Tensor) -> Tensor:
         return self.head(self.backbone(pictures))
-
-
-class Painter(nn.Module):
-    "Maps to a picture: blocks that enlarge after each second one, and a last 3x3 to colours."
-
-    def __init__(self, inputs: int, widths: Sequence[int], seed: int = 0):
-        super().__init__()
-        layers: list[nn.Module] = []
-        for i, width in enumerate(widths):
-            layers.append(block(inputs, width))
-            if i % 2 and i + 1 < len(widths):
-                layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-            inputs = width
-        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 3, 3, padding=1))
-        draw_weights(self, seed + 2)
-
-    def forward(self, maps: Tensor) -> Tensor:  # (B,C,h,w) to (B,3,h',w') in [0,1]
-        return self.layers(maps).sigmoid()
 
 # %% ../../nbs/methods/82_imm.ipynb #dea640e3
 def drawn(step: Step, count: int, name: str, device: torch.device, s: "IMMSettings") -> Warp:
@@ -326,8 +260,10 @@ class IMM(Pointing):
         self.look = encoder(layers)
         draw_weights(self.look, settings.seed + 1)
         inputs = layers[-1][0] + settings.parts
-        self.painter = Painter(inputs, settings.widths, settings.seed)
-        self.likeness = Likeness(extractor)
+        rising = range(1, len(settings.widths), 2)
+        self.painter = Renderer(inputs, settings.widths, "bilinear", settings.seed + 2, rising)
+        self.extractor = extractor
+        self.likeness = PerceptualLoss(extractor)
 
     @classmethod
     def build(
@@ -356,15 +292,18 @@ class IMM(Pointing):
         "Landmarks."
         return marginal_positions(self.network(images).float())
 
-    def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h',w')
+    def paint(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h',w') about [0,1]
         "The look of one picture with the landmarks of another."
         maps = gaussian_landmarks(shape, size_of(appearance), self.settings.gaussian)
         return self.painter(torch.cat([appearance, maps], 1))
+
+    def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h',w') in [0,1]
+        return self.paint(appearance, shape).clamp(0, 1)
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The one loss: the target view, painted from the source's look."
         with torch.autocast(batch.images.device.type, enabled=False):
             source, target, seen = source_and_target(batch.images, step, self.settings)
-            painted = self.render(self.appearance(source), self.shape(target))
+            painted = self.paint(self.appearance(source), self.shape(target))
             wanted = F.interpolate(target, size_of(painted), mode="area")
             return {"L_rec": self.likeness(wanted, painted, seen)}  # L

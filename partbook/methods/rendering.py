@@ -95,20 +95,23 @@ def block(inputs: int, outputs: int, enlarge: str = "") -> nn.Sequential:
 
 # %% ../../nbs/methods/78_rendering.ipynb #7c074da1
 class Renderer(nn.Module):
-    "Maps (B,L,h,w) to pictures (B,3,4h,4w) about [0,1]; the second and fourth block enlarge."
+    "Maps (B,L,h,w) to pictures about [0,1], (B,3,4h,4w) where two blocks enlarge."
 
     def __init__(
         self,
         inputs: int,  # L, coordinates included where they are given
-        widths: Sequence[int] = WIDTHS,  # channels after each block; at least four
+        widths: Sequence[int] = WIDTHS,  # channels after each block
         enlarge: str = "transposed",  # Liu et al.; "bilinear": Jakab et al.
         seed: int = 0,
+        enlarging: Sequence[int] = (1, 3),  # which blocks enlarge; Jakab et al.: (1, 3, 5)
     ):
         super().__init__()
-        require(len(widths) >= 4, f"The decoder has {len(widths)} blocks; it needs at least 4.")
+        count = max(enlarging, default=0) + 1
+        found = len(widths)
+        require(found >= count, f"The decoder has {found} blocks; it needs at least {count}.")
         require(enlarge in ENLARGE, f"enlarge is {enlarge!r}; choose {' or '.join(ENLARGE)}.")
         sizes = [inputs, *widths]
-        ways = [enlarge if i in (1, 3) else "" for i in range(len(widths))]
+        ways = [enlarge if i in enlarging else "" for i in range(len(widths))]
         with torch.device("meta"):
             self.blocks = nn.Sequential(*map(block, sizes, sizes[1:], ways))
             self.last = nn.Conv2d(sizes[-1], 3, 3, padding=1)
