@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LAYERS', 'LIGHT_LAYERS', 'FULL', 'marginals', 'marginal_positions', 'product_map', 'gaussian_landmarks',
            'smooth_mask', 'block', 'encoder', 'PoseNetwork', 'drawn', 'source_and_target', 'IMMSettings',
-           'point_logits', 'Pointing', 'IMM']
+           'point_logits', 'Pointing', 'Posed', 'IMM']
 
 # %% ../../nbs/methods/82_imm.ipynb #802fffc5
 from collections.abc import Sequence
@@ -244,13 +244,11 @@ class Pointing(Rendering):
         return F.normalize(relative_maps(logits.softmax(1)[:, 1:], 0.1), p=1, dim=1)
 
 # %% ../../nbs/methods/82_imm.ipynb #5f767380
-@methods.register("imm")
-class IMM(Pointing):
-    "Conditional image generation (Jakab et al. 2018)."
+class Posed(Pointing):
+    "Landmarks of one picture, the look of another, and the painter of both."
 
     Settings = IMMSettings
     settings: IMMSettings
-    summary = "landmarks from painting one view with the look of another (IMM); trains a network"
     by_part = False
 
     def __init__(self, settings: IMMSettings, network: Network, extractor: Extractor):
@@ -264,18 +262,6 @@ class IMM(Pointing):
         self.painter = Renderer(inputs, settings.widths, "bilinear", settings.seed + 2, rising)
         self.extractor = extractor
         self.likeness = PerceptualLoss(extractor)
-
-    @classmethod
-    def build(
-        cls, settings: IMMSettings, weights: str | Path | None = None, device: Any = "cpu"
-    ) -> "IMM":
-        "The networks, with the features that judge the painting."
-        extractor = load_extractor(settings.features, weights, settings.layers)
-        if settings.network == "imm":
-            network: Network = PoseNetwork(settings.parts, settings.seed)
-        else:
-            network = segmenter(settings, settings.parts, weights)
-        return cls(settings, network, extractor).to(device)
 
     def parameter_groups(self) -> dict[str, tuple]:
         new = learning(self.look) + learning(self.painter)
@@ -299,6 +285,25 @@ class IMM(Pointing):
 
     def render(self, appearance: Tensor, shape: Tensor) -> Tensor:  # -> (B,3,h',w') in [0,1]
         return self.paint(appearance, shape).clamp(0, 1)
+
+# %% ../../nbs/methods/82_imm.ipynb #751a4a77
+@methods.register("imm")
+class IMM(Posed):
+    "Conditional image generation (Jakab et al. 2018)."
+
+    summary = "landmarks from painting one view with the look of another (IMM); trains a network"
+
+    @classmethod
+    def build(
+        cls, settings: IMMSettings, weights: str | Path | None = None, device: Any = "cpu"
+    ) -> "IMM":
+        "The networks, with the features that judge the painting."
+        extractor = load_extractor(settings.features, weights, settings.layers)
+        if settings.network == "imm":
+            network: Network = PoseNetwork(settings.parts, settings.seed)
+        else:
+            network = segmenter(settings, settings.parts, weights)
+        return cls(settings, network, extractor).to(device)
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The one loss: the target view, painted from the source's look."
