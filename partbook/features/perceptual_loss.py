@@ -84,6 +84,8 @@ class RunningAverages(nn.Module):
 class PerceptualLoss(RunningAverages):
     "P: differences of layers, each divided by its running average."
 
+    extractor: Extractor
+
     def __init__(
         self,
         extractor: Extractor,
