@@ -7,8 +7,8 @@ __all__ = ['STRIDES', 'READINGS', 'WEIGHTS', 'LAMBDAS', 'PARTS', 'PUBLISHED', 'S
            'ResNetEncoder', 'ResNet18Encoder', 'ResNet34Encoder', 'appearance_and_segmentation', 'literal_squeeze',
            'squeeze', 'expand', 'exchanged', 'image_generation', 'reconstruction_loss', 'part_classification_loss',
            'normalisation_term', 'part_centre', 'literal_foreground_concentration', 'foreground_concentration',
-           'boundary_distance', 'background_concentration', 'DisentanglingSettings', 'final_loss', 'last_layer',
-           'encoder', 'TwoEncoders', 'Disentangling']
+           'boundary_distance', 'background_concentration', 'DisentanglingSettings', 'final_loss', 'encoder',
+           'TwoEncoders', 'Disentangling']
 
 # %% ../../nbs/methods/80_disentangling.ipynb #a5cfd5b3
 import math
@@ -33,11 +33,12 @@ from partbook.methods.rendering import (
     Rendering,
     RenderSettings,
     check_choice,
+    start_wide,
     two_views,
     with_coordinates,
 )
 from ..parts.maps import size_of, upsample
-from ..parts.networks import Network, draw_small, networks
+from ..parts.networks import Network, networks
 from ..parts.warps import cell_centres
 
 # %% ../../nbs/methods/80_disentangling.ipynb #f4382cc5
@@ -311,9 +312,9 @@ class DisentanglingSettings(RenderSettings):
     gaussian_start: bool = False  # whether all weights start from N(0, .01), as in the paper
     head_std: float = 0.3  # of the part encoder's last layer at the start; 0: the network's own
     reconstruction: float = 1.5  # λ_rec
-    classification: float = 1.5  # λ_cls
-    foreground_concentration: float = 0.3  # λ_fg
-    background_concentration: float = 1.0  # λ_bg
+    classification: float = 0.5  # λ_cls
+    foreground_concentration: float = 1.0  # λ_fg
+    background_concentration: float = 2.0  # λ_bg
     reading: str = "max"  # of Equation 9; "min" as printed, "eps"
     squared: bool = True  # the distance in Equation 10
     scale: float = 20.0  # s of ArcFace
@@ -380,11 +381,6 @@ def _with_network(s: DisentanglingSettings, name: str) -> DisentanglingSettings:
     return type(s)(**{**vars(s), "network": name})
 
 
-def last_layer(network: Network) -> nn.Module:
-    "The last convolution of a network's head."
-    return [m for m in network.head.modules() if isinstance(m, nn.Conv2d)][-1]
-
-
 def encoder(
     s: DisentanglingSettings,
     channels: int,
@@ -422,7 +418,7 @@ class TwoEncoders(Rendering):
         if s.gaussian_start:
             draw_gaussian(self.decoder, 0.01, s.seed + 1)
         if s.head_std:
-            draw_small(last_layer(network), s.head_std, s.seed + 3)
+            start_wide(network, s.head_std, s.seed + 3)
 
     @classmethod
     def build(

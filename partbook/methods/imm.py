@@ -22,7 +22,7 @@ from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
 from ..features.perceptual_loss import PerceptualLoss
 from .method import Step, TrainSettings, methods, segmenter
-from .rendering import Renderer, Rendering
+from .rendering import Renderer, Rendering, start_wide
 from ..parts.maps import label_rule, part_centres, relative_maps, size_of
 from ..parts.networks import Network, colour, learning
 from ..parts.warps import Warp, cell_centres, random_affine, random_spline
@@ -158,6 +158,7 @@ FULL = dict(
     backbone_lr_scale=1.0,
     grad_clip=1.0,
     network="imm",
+    head_std=0.0,
     widths=(256, 256, 128, 128, 64, 64, 32),
     warp="spline",
     views="chained",
@@ -172,13 +173,15 @@ class IMMSettings(TrainSettings):
     parts: int = 8  # K
     steps: int = 400
     optimiser: str = "adam"
+    lr: float = 1e-3
     power: float = 0.0  # the rate stays
     weight_decay: float = 0.0
     network: str = "auto"  # of the pose; "imm": the paper's
     network_weights: str | None = None  # of its backbone: a file; None: its own; "random"
+    head_std: float = 0.3  # of the pose network's last layer at the start; 0: its own
     widths: tuple[int, ...] = (64, 64, 32)  # of the painter's blocks
     gaussian: float = 0.1  # σ
-    warp: str = "affine"  # or "spline": the paper's
+    warp: str = "spline"  # the paper's; or "affine"
     views: str = "independent"  # or "chained": the source is a warp of the target
     rotation: float = 20.0  # degrees, of affine warps
     zoom: tuple[float, float] = (0.8, 1.25)
@@ -254,6 +257,8 @@ class Posed(Pointing):
     def __init__(self, settings: IMMSettings, network: Network, extractor: Extractor):
         super().__init__(settings)
         self.network = network
+        if settings.head_std:
+            start_wide(network, settings.head_std, settings.seed + 3)
         layers = LAYERS if settings.network == "imm" else LIGHT_LAYERS
         self.look = encoder(layers)
         draw_weights(self.look, settings.seed + 1)

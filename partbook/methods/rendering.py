@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'OUTSIDE', 'WIDTHS', 'LIGHT', 'ENLARGE', 'stronger_spline', 'Pair', 'two_views', 'with_coordinates', 'block',
-           'Renderer', 'RenderSettings', 'check_choice', 'Rendering']
+           'Renderer', 'RenderSettings', 'start_wide', 'check_choice', 'Rendering']
 
 # %% ../../nbs/methods/78_rendering.ipynb #5343ac8f
 import math
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core import require
 from .method import Segmenting, Step, TrainSettings
 from ..parts.maps import size_of
+from ..parts.networks import Network, draw_small
 from ..parts.warps import Warp, cell_centres, random_spline
 from ..weights import draw_weights
 
@@ -144,6 +145,13 @@ class RenderSettings(TrainSettings):
         check_choice(self, "outside", OUTSIDE)
         require(0 <= self.decay < 1, f"decay is {self.decay}; it must be in [0,1).")
         require(self.every >= 1, f"every is {self.every}; it must be at least 1 step.")
+
+
+def start_wide(network: Network, std: float, seed: int) -> None:
+    """Draw the last layer of a network's head wide, so that its channels differ from the first
+    step on. From a narrow start it takes long until parts stop being alike."""
+    last = [m for m in network.head.modules() if isinstance(m, nn.Conv2d)][-1]
+    draw_small(last, std, seed)
 
 
 def check_choice(settings: Any, name: str, known: Sequence[str]) -> None:
