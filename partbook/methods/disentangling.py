@@ -419,6 +419,8 @@ class TwoEncoders(Rendering):
             draw_gaussian(self.decoder, 0.01, s.seed + 1)
         if s.head_std:
             start_wide(network, s.head_std, s.seed + 3)
+        if not s.gaussian_start:
+            start_wide(looks, 0.2, s.seed + 4)  # or the decoder sees little but coordinates
 
     @classmethod
     def build(

@@ -150,8 +150,9 @@ class RenderSettings(TrainSettings):
 def start_wide(network: Network, std: float, seed: int) -> None:
     """Draw the last layer of a network's head wide, so that its channels differ from the first
     step on. From a narrow start it takes long until parts stop being alike."""
-    last = [m for m in network.head.modules() if isinstance(m, nn.Conv2d)][-1]
-    draw_small(last, std, seed)
+    layers = [m for m in network.head.modules() if isinstance(m, nn.Conv2d)]
+    if layers:  # a network may end in its backbone
+        draw_small(layers[-1], std, seed)
 
 
 def check_choice(settings: Any, name: str, known: Sequence[str]) -> None:
