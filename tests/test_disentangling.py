@@ -413,3 +413,8 @@ def test_papers_networks_take_a_step():
     assert method.part_maps(birds(2).batch(range(2)).images).shape == (2, 5, 8, 8)
     names = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
     assert names == {"network", "looks", "decoder", "W"}
+
+
+def test_vgg19_brings_the_settings_of_the_paper():
+    s = DisentanglingSettings(**Disentangling.defaults("vgg19"))
+    assert s == DisentanglingSettings.published("CUB")

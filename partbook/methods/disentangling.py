@@ -372,7 +372,7 @@ def final_loss(
 
 # %% ../../nbs/methods/80_disentangling.ipynb #8b9491f0
 SUITED: dict[str, dict[str, Any]] = {
-    "vgg19": {**PUBLISHED, "parts": 4},
+    "vgg19": {**PUBLISHED, **dict(zip(LAMBDAS, WEIGHTS["CUB"])), "parts": 4},
     "squeezenet1_1": {"size": 128, "batch_size": 8},
 }
 
