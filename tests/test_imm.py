@@ -169,8 +169,8 @@ def test_published_networks(images):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"warp": "bent"}, "choose affine or spline"),
-        ({"views": "both"}, "choose independent or chained"),
+        ({"warp": "bent"}, "choose one of: affine, spline"),
+        ({"views": "both"}, "choose one of: independent, chained"),
         ({"gaussian": 0.0}, "gaussian must be positive"),
         ({"widths": (8, 8)}, "odd number"),
         ({"widths": ()}, "odd number"),

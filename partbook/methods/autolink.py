@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from ..core import generator, require
 from ..data.sample import Batch
-from ..features.extractor import Extractor, load_extractor
+from ..features.extractor import Extractor
 from ..features.perceptual_loss import PerceptualLoss
 from .imm import Pointing
-from .method import Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods
+from .rendering import check_untrained
 from ..parts.maps import part_centres, size_of
-from ..parts.networks import Network, colour, learning
+from ..parts.networks import Network, colour, networks
 from ..parts.warps import cell_centres
 from ..weights import draw_weights
 
@@ -120,13 +121,15 @@ class Down(nn.Module):
         return F.leaky_relu(self.second(self.first(x)) + self.shortcut(x), 0.2)
 
 # %% ../../nbs/methods/88_autolink.ipynb #f2ea25a6
+@networks.register("autolink")
 class Detector(Network):
     "The paper's detector: four times down, twice up."
 
     stride = 4
 
-    def __init__(self, channels: int, seed: int = 0):
+    def __init__(self, channels: int, weights: str | Path | None = "random", seed: int = 0):
         super().__init__(channels)
+        check_untrained("autolink", weights)
         widths = (3, 64, 128, 256, 512)
         down = [Down(a, b) for a, b in zip(widths[:-1], widths[1:])]
         self.backbone = nn.Sequential(*down)
@@ -275,21 +278,8 @@ class AutoLink(Linked):
 
     summary = "landmarks whose links repaint a hidden picture (AutoLink); trains a network"
 
-    @classmethod
-    def build(
-        cls, settings: AutoLinkSettings, weights: str | Path | None = None, device: Any = "cpu"
-    ) -> "AutoLink":
-        "The networks, with the features that judge the painting."
-        extractor = load_extractor(settings.features, weights, settings.layers)
-        if settings.network == "autolink":
-            network: Network = Detector(settings.parts, settings.seed)
-        else:
-            network = segmenter(settings, settings.parts, weights)
-        return cls(settings, network, extractor).to(device)
-
-    def parameter_groups(self) -> dict[str, tuple]:
-        new = [*learning(self.painter), self.raw]
-        return {**super().parameter_groups(), "painter": (new, 1.0)}
+    def painting(self) -> list[nn.Parameter]:
+        return [*super().painting(), self.raw]
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The one loss."

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STRIDES', 'READINGS', 'WEIGHTS', 'LAMBDAS', 'PARTS', 'PUBLISHED', 'SUITED', 'resnet_trunk', 'draw_gaussian',
            'ResNetEncoder', 'ResNet18Encoder', 'ResNet34Encoder', 'appearance_and_segmentation', 'literal_squeeze',
-           'squeeze', 'expand', 'exchanged', 'image_generation', 'reconstruction_loss', 'part_classification_loss',
-           'normalisation_term', 'part_centre', 'literal_foreground_concentration', 'foreground_concentration',
-           'boundary_distance', 'background_concentration', 'DisentanglingSettings', 'final_loss', 'encoder',
-           'TwoEncoders', 'Disentangling']
+           'squeeze', 'expand', 'exchanged', 'image_generation', 'with_colours', 'UponColours', 'reconstruction_loss',
+           'part_classification_loss', 'normalisation_term', 'part_centre', 'literal_foreground_concentration',
+           'foreground_concentration', 'boundary_distance', 'background_concentration', 'DisentanglingSettings',
+           'final_loss', 'encoder', 'TwoEncoders', 'Disentangling']
 
 # %% ../../nbs/methods/80_disentangling.ipynb #a5cfd5b3
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from ..features.extractor import Extractor, load_extractor
 from ..features.perceptual_loss import PerceptualLoss
 from .method import Group, Step, methods, segmenter
 from partbook.methods.rendering import (
+    ENLARGE,
     LIGHT,
     WIDTHS,
     Renderer,
     Rendering,
     RenderSettings,
     check_choice,
+    check_untrained,
+    start_as_ground,
     start_wide,
     two_views,
     with_coordinates,
@@ -85,10 +89,7 @@ class ResNetEncoder(Network):
         removed: str = "pool",  # one of STRIDES
     ):
         super().__init__(channels)
-        require(
-            weights in (None, "random"),
-            f"The network resnet{self.depth} starts untrained; leave its weights {weights} out.",
-        )
+        check_untrained(f"resnet{self.depth}", weights)
         self.backbone = resnet_trunk(self.depth, removed)
         self.head = nn.Identity() if channels == 256 else nn.Conv2d(256, channels, 1)
         draw_gaussian(self, 0.01, seed)
@@ -111,7 +112,7 @@ class ResNet34Encoder(ResNetEncoder):
 # %% ../../nbs/methods/80_disentangling.ipynb #5ef7668e
 def appearance_and_segmentation(
     network: nn.Module,  # E_s
-    looks: nn.Module,  # E_a
+    looks: Callable[[Tensor], Tensor],  # E_a
     views: Tensor,  # (N,3,H,W) x
 ) -> tuple[Tensor, Tensor]:  # S (N,K+1,h,w), A (N,L,h,w)
     "The part maps and the appearance features (Liu et al., Eq. 1)."
@@ -160,6 +161,22 @@ def image_generation(
 ) -> Tensor:  # (2B,3,4h,4w) about [0,1]
     "Each view painted from its shape and the other's looks (Liu et al., Eq. 4, App. A.3)."
     return decoder(with_coordinates(expand(exchanged(looks), S)))
+
+# %% ../../nbs/methods/80_disentangling.ipynb #c0106247
+def with_colours(
+    A: Tensor,  # (B,L,h,w)
+    images: Tensor,  # (B,3,H,W) in [0,1]
+) -> Tensor:  # (B,L+3,h,w)
+    "The colours of each cell, four times as far from grey, as three more channels."
+    return torch.cat([A, 4 * F.interpolate(images, size_of(A), mode="area") - 2], 1)
+
+
+class UponColours(Renderer):
+    "Adds what it paints to the colours, the last three of its inputs but for the coordinates."
+
+    def forward(self, maps: Tensor) -> Tensor:
+        painted = super().forward(maps)
+        return painted + upsample(maps[:, -5:-2], size_of(painted)) / 4
 
 # %% ../../nbs/methods/80_disentangling.ipynb #40f9d838
 def reconstruction_loss(
@@ -287,9 +304,12 @@ PUBLISHED: dict[str, Any] = dict(
     network="resnet18",
     appearance_network="resnet34",
     numbers=256,
+    colours=False,
+    enlarge="transposed",
     widths=WIDTHS,
     gaussian_start=True,
     head_std=0.0,
+    ground_start=0.0,
     size=128,
     batch_size=32,
     lr=1e-4,
@@ -306,12 +326,16 @@ class DisentanglingSettings(RenderSettings):
     "Disentangling. The defaults train on two cores; `published` gives the paper's."
 
     parts: int = 4  # K
+    lr: float = 2e-3
     appearance_network: str = "auto"  # of A
     numbers: int = 64  # L, of an appearance
+    colours: bool = True  # whether three of them are colours, to paint upon; the paper: no
+    enlarge: str = "bilinear"  # how the decoder does; the paper: "transposed"
     widths: tuple[int, ...] = LIGHT  # of the decoder
     gaussian_start: bool = False  # whether all weights start from N(0, .01), as in the paper
     head_std: float = 0.3  # of the part encoder's last layer at the start; 0: the network's own
-    reconstruction: float = 1.5  # λ_rec
+    ground_start: float = 2.5  # how far the background's score is ahead at the start; the paper: 0
+    reconstruction: float = 3.0  # λ_rec
     classification: float = 0.5  # λ_cls
     foreground_concentration: float = 1.0  # λ_fg
     background_concentration: float = 2.0  # λ_bg
@@ -326,13 +350,15 @@ class DisentanglingSettings(RenderSettings):
         super().__post_init__()
         check_choice(self, "reading", READINGS)
         check_choice(self, "stride", STRIDES)
+        check_choice(self, "enlarge", ENLARGE)
         weights = tuple(getattr(self, name) for name in LAMBDAS)
         require(
             min(weights) >= 0 and max(weights) > 0,
             f"The weights {', '.join(LAMBDAS)} are {weights}; none may be negative, and one "
             "must be positive.",
         )
-        require(self.numbers >= 1, f"numbers is {self.numbers}; it must be at least 1.")
+        least = 4 if self.colours else 1
+        require(self.numbers >= least, f"numbers is {self.numbers}; it must be at least {least}.")
         require(self.head_std >= 0, f"head_std is {self.head_std}; it must not be negative.")
         self.widths = tuple(self.widths)
 
@@ -411,7 +437,8 @@ class TwoEncoders(Rendering):
         self.extractor = extractor
         self.network = network
         self.looks = looks
-        self.decoder = Renderer(s.numbers + 2, s.widths, seed=s.seed + 1)
+        painter = UponColours if s.colours else Renderer
+        self.decoder = painter(s.numbers + 2, s.widths, s.enlarge, s.seed + 1)
         self.perceptual = PerceptualLoss(extractor, s.decay, s.every)
         start = torch.randn(s.parts, s.numbers, generator=generator(s.seed + 2))
         self.W = nn.Parameter(0.01 * start)
@@ -419,6 +446,8 @@ class TwoEncoders(Rendering):
             draw_gaussian(self.decoder, 0.01, s.seed + 1)
         if s.head_std:
             start_wide(network, s.head_std, s.seed + 3)
+        if s.ground_start:
+            start_as_ground(network, s.ground_start)
         if not s.gaussian_start:
             start_wide(looks, 0.2, s.seed + 4)  # or the decoder sees little but coordinates
 
@@ -434,7 +463,8 @@ class TwoEncoders(Rendering):
         extractor = load_extractor(s.features, weights, s.layers)
         network = encoder(s, s.parts + 1, weights)
         other = s.appearance_network if s.appearance_network != "auto" else s.network
-        looks = encoder(_with_network(s, other), s.numbers, weights)
+        learned = s.numbers - 3 if s.colours else s.numbers
+        looks = encoder(_with_network(s, other), learned, weights)
         return cls(s, extractor, network, looks).to(device)
 
 # %% ../../nbs/methods/80_disentangling.ipynb #e9859d98
@@ -462,7 +492,7 @@ class Disentangling(TwoEncoders):
         kind = batch.images.device.type
         with torch.autocast(kind, enabled=False):
             v = two_views(batch.images, step, s.views, s.outside)
-        S, A = appearance_and_segmentation(self.network, self.looks, v.both)
+        S, A = appearance_and_segmentation(self.network, self.features, v.both)
         with torch.autocast(kind, enabled=False):
             looks = squeeze(S, A)  # F
         rec = None
@@ -473,9 +503,14 @@ class Disentangling(TwoEncoders):
         with torch.autocast(kind, enabled=False):
             return final_loss(S, looks, self.W, rec, s)
 
+    def features(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,L,h,w)
+        "A, with the colours where the settings ask for them."
+        A = self.looks(images)
+        return with_colours(A, images) if self.settings.colours else A
+
     @torch.no_grad()
     def appearance(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K+1,L)
-        return squeeze(self.part_maps(images), self.looks(images))
+        return squeeze(self.part_maps(images), self.features(images))
 
     @torch.no_grad()
     def shape(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K+1,h,w)

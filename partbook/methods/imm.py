@@ -22,9 +22,16 @@ from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
 from ..features.perceptual_loss import PerceptualLoss
 from .method import Step, TrainSettings, methods, segmenter
-from .rendering import Renderer, Rendering, start_wide
+from partbook.methods.rendering import (
+    VIEWS,
+    Renderer,
+    Rendering,
+    check_choice,
+    check_untrained,
+    start_wide,
+)
 from ..parts.maps import label_rule, part_centres, relative_maps, size_of
-from ..parts.networks import Network, colour, learning
+from ..parts.networks import Network, colour, learning, networks
 from ..parts.warps import Warp, cell_centres, random_affine, random_spline
 from ..weights import draw_weights
 
@@ -104,13 +111,15 @@ def encoder(layers: Sequence[tuple[int, int]]) -> nn.Sequential:
     return nn.Sequential(*found)
 
 # %% ../../nbs/methods/82_imm.ipynb #3f83c0ef
+@networks.register("imm")
 class PoseNetwork(Network):
     "The paper's encoder and a 1x1 convolution to K scores."
 
     stride = 8
 
-    def __init__(self, channels: int, seed: int = 0):
+    def __init__(self, channels: int, weights: str | Path | None = "random", seed: int = 0):
         super().__init__(channels)
+        check_untrained("imm", weights)
         self.backbone = encoder(LAYERS)
         self.head = nn.Conv2d(LAYERS[-1][0], channels, 1)
         self.mean.copy_(colour(0.5, 0.5, 0.5))
@@ -190,9 +199,8 @@ class IMMSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("warp", ("affine", "spline")), ("views", ("independent", "chained"))):
-            value = getattr(self, name)
-            require(value in known, f"{name} is {value!r}; choose {' or '.join(known)}.")
+        check_choice(self, "warp", ("affine", "spline"))
+        check_choice(self, "views", VIEWS)
         require(self.gaussian > 0, f"gaussian must be positive, not {self.gaussian}.")
         good = len(self.widths) % 2 == 1 and min(self.widths, default=0) > 0
         require(good, f"widths are {self.widths}; give an odd number of positive channels.")
@@ -220,6 +228,22 @@ class Pointing(Rendering):
 
     has_background = True
     foreground = "none"
+    painter: nn.Module
+
+    @classmethod
+    def build(
+        cls, settings: Any, weights: str | Path | None = None, device: torch.device | str = "cpu"
+    ) -> Any:
+        "The networks, with the features that judge the painting."
+        extractor = load_extractor(settings.features, weights, settings.layers)
+        return cls(settings, segmenter(settings, settings.parts, weights), extractor).to(device)
+
+    def painting(self) -> list[nn.Parameter]:
+        "What learns besides the network of the points."
+        return learning(self.painter)
+
+    def parameter_groups(self) -> dict[str, tuple]:
+        return {**super().parameter_groups(), "painter": (self.painting(), 1.0)}
 
     def log_maps(self, images: Tensor) -> Tensor:
         "(B,3,H,W) to log p_k (B,K,h,w)."
@@ -268,9 +292,8 @@ class Posed(Pointing):
         self.extractor = extractor
         self.likeness = PerceptualLoss(extractor)
 
-    def parameter_groups(self) -> dict[str, tuple]:
-        new = learning(self.look) + learning(self.painter)
-        return {**super().parameter_groups(), "painter": (new, 1.0)}
+    def painting(self) -> list[nn.Parameter]:
+        return learning(self.look) + learning(self.painter)
 
     def log_maps(self, images: Tensor) -> Tensor:
         return product_map(self.network(images).float())
@@ -297,18 +320,6 @@ class IMM(Posed):
     "Conditional image generation (Jakab et al. 2018)."
 
     summary = "landmarks from painting one view with the look of another (IMM); trains a network"
-
-    @classmethod
-    def build(
-        cls, settings: IMMSettings, weights: str | Path | None = None, device: Any = "cpu"
-    ) -> "IMM":
-        "The networks, with the features that judge the painting."
-        extractor = load_extractor(settings.features, weights, settings.layers)
-        if settings.network == "imm":
-            network: Network = PoseNetwork(settings.parts, settings.seed)
-        else:
-            network = segmenter(settings, settings.parts, weights)
-        return cls(settings, network, extractor).to(device)
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The one loss: the target view, painted from the source's look."

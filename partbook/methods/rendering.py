@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'OUTSIDE', 'WIDTHS', 'LIGHT', 'ENLARGE', 'stronger_spline', 'Pair', 'two_views', 'with_coordinates', 'block',
-           'Renderer', 'RenderSettings', 'start_wide', 'check_choice', 'Rendering']
+           'Renderer', 'RenderSettings', 'start_wide', 'start_as_ground', 'last_layer', 'check_untrained',
+           'check_choice', 'Rendering']
 
 # %% ../../nbs/methods/78_rendering.ipynb #5343ac8f
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,9 +152,30 @@ class RenderSettings(TrainSettings):
 def start_wide(network: Network, std: float, seed: int) -> None:
     """Draw the last layer of a network's head wide, so that its channels differ from the first
     step on. From a narrow start it takes long until parts stop being alike."""
-    layers = [m for m in network.head.modules() if isinstance(m, nn.Conv2d)]
-    if layers:  # a network may end in its backbone
-        draw_small(layers[-1], std, seed)
+    for last in last_layer(network):
+        draw_small(last, std, seed)
+
+
+def start_as_ground(network: Network, ahead: float) -> None:
+    """Add to the bias of channel 0, the background's. All cells begin as background, and the
+    concentration losses have only to carve the parts out of the middle; where all begin alike, a
+    part may take the background, and then the background has nothing."""
+    for last in last_layer(network):
+        with torch.no_grad():
+            last.bias[0] += ahead
+
+
+def last_layer(network: Network) -> list[nn.Conv2d]:
+    "The convolution at the end of a network's head; none where it ends in its backbone."
+    return [m for m in network.head.modules() if isinstance(m, nn.Conv2d)][-1:]
+
+
+def check_untrained(name: str, weights: str | Path | None) -> None:
+    "`InputError` for weights given to a network that starts without any."
+    require(
+        weights in (None, "random"),
+        f"The network {name} starts untrained; leave its weights {weights} out.",
+    )
 
 
 def check_choice(settings: Any, name: str, known: Sequence[str]) -> None:
