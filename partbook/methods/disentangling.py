@@ -8,7 +8,7 @@ __all__ = ['STRIDES', 'READINGS', 'WEIGHTS', 'LAMBDAS', 'PARTS', 'PUBLISHED', 'S
            'squeeze', 'expand', 'exchanged', 'image_generation', 'with_colours', 'UponColours', 'reconstruction_loss',
            'part_classification_loss', 'normalisation_term', 'part_centre', 'literal_foreground_concentration',
            'foreground_concentration', 'boundary_distance', 'background_concentration', 'DisentanglingSettings',
-           'final_loss', 'encoder', 'TwoEncoders', 'Disentangling']
+           'final_loss', 'looks_settings', 'encoder', 'TwoEncoders', 'Disentangling']
 
 # %% ../../nbs/methods/80_disentangling.ipynb #a5cfd5b3
 import math
@@ -403,8 +403,11 @@ SUITED: dict[str, dict[str, Any]] = {
 }
 
 
-def _with_network(s: DisentanglingSettings, name: str) -> DisentanglingSettings:
-    return type(s)(**{**vars(s), "network": name})
+def looks_settings(s: DisentanglingSettings) -> DisentanglingSettings:
+    "The settings, with the appearance encoder as `network`."
+    if s.appearance_network in ("auto", s.network):
+        return s
+    return type(s)(**{**vars(s), "network": s.appearance_network, "network_weights": None})
 
 
 def encoder(
@@ -462,9 +465,8 @@ class TwoEncoders(Rendering):
         s = settings
         extractor = load_extractor(s.features, weights, s.layers)
         network = encoder(s, s.parts + 1, weights)
-        other = s.appearance_network if s.appearance_network != "auto" else s.network
         learned = s.numbers - 3 if s.colours else s.numbers
-        looks = encoder(_with_network(s, other), learned, weights)
+        looks = encoder(looks_settings(s), learned, weights)
         return cls(s, extractor, network, looks).to(device)
 
 # %% ../../nbs/methods/80_disentangling.ipynb #e9859d98

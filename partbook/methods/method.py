@@ -341,6 +341,16 @@ class Segmenting(Trained):
     network: Network
 
     @classmethod
+    def build(
+        cls,
+        settings: Any,
+        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
+        device: torch.device | str = "cpu",
+    ) -> Any:
+        "A network with K+1 channels, for a method that needs nothing else."
+        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
+
+    @classmethod
     def defaults(cls, features: str) -> dict[str, Any]:
         return {**super().defaults(features), **cls.suited.get(features, {})}
 

@@ -12,7 +12,6 @@ __all__ = ['WINDOW', 'FORMS', 'SCOPS_RIVAL', 'ZHANG', 'PUBLISHED', 'DEFAULTS', '
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from ..core import generator, require
 from ..data.sample import Batch
-from .method import Segmenting, Step, TrainSettings, methods, segmenter
+from .method import Segmenting, Step, TrainSettings, methods
 from .scops import concentration_loss
 from .seen import Views, drawn_warp, inside, on_cells, pair_of_views
 from ..parts.maps import part_centres, size_of
@@ -325,7 +324,7 @@ def uld_terms(
     x: Tensor,  # (2B,K,2) their landmarks
     views: tuple[Tensor, Tensor],  # the same, view by view
     warp: Warp,
-    s: ULDSettings,
+    s: Any,  # `ULDSettings`, or others with these weights and forms
 ) -> dict[str, Tensor]:
     "The weighted terms that look at maps and landmarks only."
     terms = {}
@@ -412,16 +411,6 @@ class ULD(Painted):
     has_background = True
     suited = DEFAULTS
     foreground = "none"  # it looks at no mask, unless its setting `foreground` says so
-
-    @classmethod
-    def build(
-        cls,
-        settings: ULDSettings,
-        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
-        device: torch.device | str = "cpu",
-    ) -> "ULD":
-        "A network with K+1 channels."
-        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
 
     @torch.no_grad()
     def landmarks(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels

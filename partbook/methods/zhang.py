@@ -18,17 +18,14 @@ from torch import Tensor, nn
 
 from ..core import generator, require
 from ..data.sample import Batch
-from .method import Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods
 from .rendering import Rendering
 from .seen import Views, drawn_warp, inside, pair_of_views
 from partbook.methods.uld import (
     as_tuple,
-    entropy_concentration,
     gaussian_maps,
-    landmark_equivariance,
     landmark_positions,
-    separation_loss,
-    still_seen,
+    uld_terms,
     weight_at,
 )
 from ..parts.maps import size_of
@@ -224,6 +221,10 @@ class ZhangSettings(TrainSettings):
     rotation: float = 30.0  # degrees, of the second view
     zoom: tuple[float, float] = (0.75, 1.33)
     shift: float = 0.15  # share of half the picture
+    # which of ULD's forms these losses have
+    concentration_form = "entropy"
+    separation_form = "distance"
+    equivariance_form = "centres"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -305,16 +306,6 @@ class Zhang(Redrawing):
     suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
     foreground = "none"  # it looks at no mask
 
-    @classmethod
-    def build(
-        cls,
-        settings: ZhangSettings,
-        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
-        device: torch.device | str = "cpu",
-    ) -> "Zhang":
-        "A detector with K+1 channels, and a decoder."
-        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
-
     def parameter_groups(self) -> dict[str, tuple]:
         return {**super().parameter_groups(), "painter": (list(self.decoder.parameters()), 1.0)}
 
@@ -330,18 +321,9 @@ class Zhang(Redrawing):
     def terms(self, maps: Tensor, v: Views, images: Tensor, step: Step) -> dict[str, Tensor]:
         "The weighted terms, from the maps (2B,K+1,h,w) of both views."
         s = self.settings
-        terms = {}
         x = landmark_positions(maps[:, 1:])
         first, second = x.chunk(2)
-        if s.concentration:
-            each = entropy_concentration(maps[:, 1:]).sum(1)
-            terms["L_con"] = s.concentration * each.mean()  # L_conc
-        if s.separation:
-            terms["L_sep"] = s.separation * separation_loss(x, s.bandwidth).mean()  # L_sep
-        if s.equivariance:
-            each = landmark_equivariance(first, second, v.warp)
-            each = each * still_seen(first, v.warp) if s.only_seen else each
-            terms["L_eqv"] = s.equivariance * each.sum(1).mean()  # L_eqv
+        terms = uld_terms(maps[:, 1:], x, (first, second), v.warp, s)
         weight = weight_at(as_tuple(s.reconstruction), step.number, s.steps)
         if weight:
             descriptors = self.decoder.describe(images, maps[: len(images)])
