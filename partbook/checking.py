@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .commands import Arguments, Parser, add_last, add_limit, add_shared
+from .commands import Arguments, Parser, add_last, add_limit, add_shared, begin, say
 from .core import hardware, versions
 from .data.sample import Collection, identity, limited
 from .evaluation.protocols import object_view
 from .evaluation.results import append_row
 from .evaluation.selfcheck import SEVERITIES, SelfCheck, selfcheck
 from .files import write_json
-from .plan import Plan, describe
+from .plan import Plan
 from .run import Run, Say, Source, as_run, load, measuring_plan, remarks, resolve_collection
 
 # %% ../nbs/33_checking.ipynb #9f795ef4
@@ -125,14 +125,12 @@ def add_check(p: Parser) -> None:
 
 def check_command(args: Arguments) -> SelfCheck | None:
     "Check a model on photographs; print what it says."
-    say = lambda sentence="": print(sentence, flush=True)
     run = load(args.model, args.device)
     options = {"limit": args.limit, "out": args.out, "record": args.record}
     job = to_check(run, args.data, command=args.command, say=say, **options)
     for line in remarks(job.photographs):
         say(line)
-    if args.dry_run:
-        say(f"{describe(job.plan)}\nNothing was written.")
+    if not begin(args, job.plan):
         return None
     found = job.carry_out()
     say(str(found))

@@ -306,7 +306,7 @@ examples:
   partbook transfer partbook-out --appearance red.jpg --shape mine --out wearing
   partbook transfer partbook-out --part 2 --out wearing          one part's looks only
 
-It takes a model of a method with a decoder, such as uld.
+It takes a model of a method with a decoder, such as disentangling.
 """
 
 

@@ -71,3 +71,10 @@ def test_dressed_pictures_are_in_range_and_depend_on_the_looks(name, batch):
     other = method.transferred(batch.images.flip(0), batch.images)
     assert painted.shape[:2] == (4, 3) and 0 <= painted.min() and painted.max() <= 1
     assert not torch.allclose(painted, other)
+
+
+def test_the_bare_networks_are_all_that_learns_but_the_directions(batch):
+    method = built("disentangling")
+    method.bare_networks(batch.images)
+    lost = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert lost == ["W"]

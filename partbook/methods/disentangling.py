@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..core import generator, require
 from ..data.sample import Batch
 from ..features.extractor import Extractor, load_extractor
-from ..features.perceptual_loss import PerceptualLoss
+from ..features.perceptual_loss import PerceptualLoss, seen_layers
 from .method import Group, Step, methods, segmenter
 from partbook.methods.rendering import (
     ENLARGE,
@@ -509,6 +509,17 @@ class Disentangling(TwoEncoders):
         "A, with the colours where the settings ask for them."
         A = self.looks(images)
         return with_colours(A, images) if self.settings.colours else A
+
+    def bare_networks(self, images: Tensor) -> None:  # (B,3,H,W)
+        "What a step cannot do without: its networks, forwards and backwards, on two views."
+        both = torch.cat([images, images])
+        S = self.network(both)
+        A = self.features(both)
+        painted = self.decoder(with_coordinates(A))
+        with torch.no_grad():
+            seen_layers(self.extractor, both)
+        layers = seen_layers(self.extractor, upsample(painted, size_of(both)))
+        sum(x.sum() for x in (S, *layers)).backward()
 
     @torch.no_grad()
     def appearance(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K+1,L)

@@ -165,6 +165,7 @@ FULL = dict(
     lr=1e-3,
     weight_decay=1e-5,
     backbone_lr_scale=1.0,
+    power=0.0,
     grad_clip=1.0,
     network="imm",
     head_std=0.0,
@@ -183,7 +184,7 @@ class IMMSettings(TrainSettings):
     steps: int = 400
     optimiser: str = "adam"
     lr: float = 1e-3
-    power: float = 0.0  # the rate stays
+    power: float = 0.9  # the paper: 0, the rate stays
     weight_decay: float = 0.0
     network: str = "auto"  # of the pose; "imm": the paper's
     network_weights: str | None = None  # of its backbone: a file; None: its own; "random"

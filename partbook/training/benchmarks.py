@@ -115,7 +115,13 @@ class Noise(Collection):
 
 # %% ../../nbs/training/20_benchmarks.ipynb #c8203e4d
 def bare_networks(method: Trained, batch: Batch) -> None:
-    "The segmenter forward and backward on two views, the perceptual network forward on one."
+    """The segmenter forward and backward on two views, the perceptual network forward on one; or
+    what the method calls its bare networks."""
+    own = getattr(method, "bare_networks", None)
+    if own is not None:
+        own(batch.images)
+        method.zero_grad()
+        return
     assert method.extractor is not None  # `method_of` looked
     method.extractor.levels(batch.images)
     network = method.get_submodule("network")
@@ -144,7 +150,8 @@ def method_of(
     method = cls.build(settings, weights, device).train()
     bare = f"The method {cls.registered_name!r} has no network and extractor to measure its step "
     two = hasattr(method, "network") and hasattr(getattr(method, "extractor", None), "levels")
-    require(two, bare + "against; choose contrastive or scops.")
+    known = two or hasattr(method, "bare_networks")
+    require(known, bare + "against; choose contrastive, disentangling or scops.")
     return method
 
 # %% ../../nbs/training/20_benchmarks.ipynb #70705cf2
@@ -313,7 +320,7 @@ def settings_of(given: argparse.Namespace) -> TrainSettings:
     "The networks of the method's paper at its size, or the light ones."
     settings = methods[given.method].Settings
     none = f"The method {given.method!r} has no published settings to measure; choose "
-    require(hasattr(settings, "published"), none + "contrastive or scops.")
+    require(hasattr(settings, "published"), none + "contrastive, disentangling or scops.")
     changes = {"batch_size": given.batch_size}
     if "once" in {f.name for f in fields(settings)}:
         changes["once"] = not given.fresh
@@ -345,7 +352,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("what", choices=("losses", "step", "memory", "loading", "look"))
     parser.add_argument(
-        "--method", default="contrastive", help="whose step: contrastive (default) or scops"
+        "--method",
+        default="contrastive",
+        help="whose step: contrastive (default), disentangling or scops",
     )
     parser.add_argument(
         "--light", action="store_true", help="the networks for two cores instead of the paper's"
