@@ -22,7 +22,7 @@ from ..features.extractor import Extractor
 from ..features.perceptual_loss import PerceptualLoss
 from .imm import Pointing
 from .method import Step, TrainSettings, methods
-from .rendering import check_untrained
+from .rendering import check_untrained, start_wide
 from ..parts.maps import part_centres, size_of
 from ..parts.networks import Network, colour, networks
 from ..parts.warps import cell_centres
@@ -178,6 +178,7 @@ FULL = dict(
     power=0.0,
     backbone_lr_scale=1.0,
     network="autolink",
+    head_std=0.0,
     widths=(64, 128, 256, 512, 512),
     paint=1,
     blocks=16,
@@ -194,6 +195,7 @@ class AutoLinkSettings(TrainSettings):
     steps: int = 400
     network: str = "auto"  # of the points; "autolink": the paper's
     network_weights: str | None = None  # of its backbone: a file; None: its own; "random"
+    head_std: float = 0.3  # of the points' last layer at the start; 0: the network's own
     widths: tuple[int, ...] = (16, 32, 64, 64)  # of the painter, fine to coarse
     paint: int = 2  # the painted picture's side is the picture's divided by this
     blocks: int = 8  # along a side
@@ -233,6 +235,8 @@ class Linked(Pointing):
     def __init__(self, settings: AutoLinkSettings, network: Network, extractor: Extractor):
         super().__init__(settings)
         self.network = network
+        if settings.head_std:
+            start_wide(network, settings.head_std, settings.seed + 3)
         self.painter = Painter(settings.widths, settings.seed)
         self.extractor = extractor
         self.likeness = PerceptualLoss(extractor)
