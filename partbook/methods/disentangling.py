@@ -469,6 +469,14 @@ class TwoEncoders(Rendering):
         looks = encoder(looks_settings(s), learned, weights)
         return cls(s, extractor, network, looks).to(device)
 
+    def parameter_groups(self) -> dict[str, Group]:
+        s = self.settings
+        looks = self.looks.parameter_groups()
+        groups: dict[str, Group] = dict(super().parameter_groups())
+        groups["looks"] = (looks["backbone"], s.backbone_lr_scale)
+        others = [*looks["head"], *self.decoder.parameters(), self.W]
+        return {**groups, "decoder": (others, 1.0)}
+
 # %% ../../nbs/methods/80_disentangling.ipynb #e9859d98
 @methods.register("disentangling")
 class Disentangling(TwoEncoders):
@@ -479,14 +487,6 @@ class Disentangling(TwoEncoders):
     suited = SUITED
     foreground = "none"  # it looks at no mask
     cures = ("a larger --set classification", "a smaller --set foreground_concentration")
-
-    def parameter_groups(self) -> dict[str, Group]:
-        s = self.settings
-        looks = self.looks.parameter_groups()
-        groups: dict[str, Group] = dict(super().parameter_groups())
-        groups["looks"] = (looks["backbone"], s.backbone_lr_scale)
-        others = [*looks["head"], *self.decoder.parameters(), self.W]
-        return {**groups, "decoder": (others, 1.0)}
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         "The weighted terms of the objective (Liu et al., Eq. 12)."
