@@ -237,7 +237,8 @@ class Pointing(Rendering):
     ) -> Any:
         "The networks, with the features that judge the painting."
         extractor = load_extractor(settings.features, weights, settings.layers)
-        return cls(settings, segmenter(settings, settings.parts, weights), extractor).to(device)
+        network = segmenter(settings, settings.parts, weights)
+        return cls(settings, network, extractor).to(device)  # type: ignore[call-arg]
 
     def painting(self) -> list[nn.Parameter]:
         "What learns besides the network of the points."

@@ -348,7 +348,8 @@ class Segmenting(Trained):
         device: torch.device | str = "cpu",
     ) -> Any:
         "A network with K+1 channels, for a method that needs nothing else."
-        return cls(settings, segmenter(settings, settings.parts + 1, weights)).to(device)
+        network = segmenter(settings, settings.parts + 1, weights)
+        return cls(settings, network).to(device)  # type: ignore[call-arg]
 
     @classmethod
     def defaults(cls, features: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class RenderSettings(TrainSettings):
         require(0 <= self.decay < 1, f"decay is {self.decay}; it must be in [0,1).")
         require(self.every >= 1, f"every is {self.every}; it must be at least 1 step.")
 
-
+# %% ../../nbs/methods/78_rendering.ipynb #f8399d02
 def start_wide(network: Network, std: float, seed: int) -> None:
     """Draw the last layer of a network's head wide, so that its channels differ from the first
     step on. From a narrow start it takes long until parts stop being alike."""
@@ -161,8 +161,9 @@ def start_as_ground(network: Network, ahead: float) -> None:
     concentration losses have only to carve the parts out of the middle; where all begin alike, a
     part may take the background, and then the background has nothing."""
     for last in last_layer(network):
-        with torch.no_grad():
-            last.bias[0] += ahead
+        if last.bias is not None:
+            with torch.no_grad():
+                last.bias[0] += ahead
 
 
 def last_layer(network: Network) -> list[nn.Conv2d]:
