@@ -15,19 +15,22 @@ from partbook.methods.disentangling import (
     WEIGHTS,
     Disentangling,
     DisentanglingSettings,
+    UponColours,
     background_concentration,
     boundary_distance,
     exchanged,
     expand,
     foreground_concentration,
+    looks_settings,
     normalisation_term,
     part_centre,
     part_classification_loss,
     resnet_trunk,
     squeeze,
+    with_colours,
 )
 from partbook.methods.method import Step, load_method, save_method
-from partbook.methods.rendering import Renderer, stronger_spline, two_views, with_coordinates
+from partbook.methods.rendering import LIGHT, Renderer, stronger_spline, two_views, with_coordinates
 from partbook.training.fit import fit
 
 SMALL = dict(parts=3, size=32, steps=3, batch_size=4, numbers=8, widths=(8, 8, 8, 8))
@@ -418,3 +421,42 @@ def test_papers_networks_take_a_step():
 def test_vgg19_brings_the_settings_of_the_paper():
     s = DisentanglingSettings(**Disentangling.defaults("vgg19"))
     assert s == DisentanglingSettings.published("CUB")
+
+
+def test_colours_are_painted_upon_and_each_part_has_its_own():
+    picture = torch.rand(1, 3, 32, 32)
+    maps = torch.zeros(1, 2, 8, 8)
+    maps[:, 0, :, :4] = 1.0
+    maps[:, 1, :, 4:] = 1.0
+    looks = squeeze(maps, with_colours(torch.zeros(1, 1, 8, 8), picture))
+    decoder = UponColours(6, LIGHT, "bilinear").eval()
+    torch.nn.init.zeros_(decoder.last.weight)
+    torch.nn.init.zeros_(decoder.last.bias)
+    painted = decoder(with_coordinates(expand(looks, maps)))
+    for part, columns in ((slice(0, 16), 4), (slice(16, 32), 28)):
+        mean = picture[..., part].mean((2, 3))
+        assert torch.allclose(painted[..., 10, columns], mean, atol=1e-4)
+
+
+def test_the_background_is_ahead_at_the_start_by_what_is_asked():
+    plain, ahead = (
+        Disentangling.build(DisentanglingSettings(features="equivariant", ground_start=b)).eval()
+        for b in (0.0, 2.5)
+    )
+    x = torch.rand(2, 3, 64, 64)
+    apart = (ahead.logits(x) - plain.logits(x)).mean((0, 2, 3))
+    assert torch.allclose(apart, torch.tensor([2.5, 0.0, 0.0, 0.0, 0.0]), atol=1e-4)
+
+
+def test_weights_of_one_encoder_are_not_given_to_the_other():
+    same = DisentanglingSettings(network_weights="random")
+    assert looks_settings(same) is same
+    other = looks_settings(
+        DisentanglingSettings(network_weights="random", appearance_network="resnet34")
+    )
+    assert (other.network, other.network_weights) == ("resnet34", None)
+
+
+def test_the_paper_has_no_helps_of_ours():
+    s = DisentanglingSettings.published("CelebA")
+    assert (s.colours, s.ground_start, s.enlarge) == (False, 0.0, "transposed")

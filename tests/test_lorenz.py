@@ -197,6 +197,20 @@ def test_transfer_between_pictures(method, batch):
     assert not torch.allclose(painted, other)
 
 
+def test_a_short_training_lowers_the_loss_of_views_not_seen(method, batch):
+    def total():
+        with torch.no_grad():
+            return sum(sum(method.losses(batch, Step(100 + i)).values()).item() for i in range(3))
+
+    before = total()
+    optimiser = torch.optim.Adam(method.parameters(), 3e-3)
+    for i in range(12):
+        optimiser.zero_grad()
+        sum(method.losses(batch, Step(i)).values()).backward()
+        optimiser.step()
+    assert total() < 0.97 * before
+
+
 def test_save_and_load(method, batch, tmp_path):
     method.eval()
     again, _ = load_method(save_method(method, tmp_path / "model"))

@@ -55,7 +55,7 @@ def test_one_step_learned_by_heart_costs_less(name, batch):
         optimiser.zero_grad()
         total(method, batch, 0).backward()
         optimiser.step()
-    assert total(method, batch, 0).item() < 0.95 * before
+    assert total(method, batch, 0).item() < 0.9 * before
 
 
 @pytest.mark.parametrize("name", SMALLER)

@@ -11,7 +11,6 @@ __all__ = ['EPSILON', 'LORENZ', 'spatial_softmax', 'moments', 'cholesky_factor',
 # %% ../../nbs/methods/84_lorenz.ipynb #d345da70
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core import require
 from ..data.sample import Batch
-from .method import Step, TrainSettings, methods, segmenter
+from .method import Step, TrainSettings, methods
 from .rendering import Rendering
 from .seen import drawn_warp
 from ..parts.maps import size_of
@@ -438,16 +437,7 @@ class Lorenz(Ellipses):
     summary = "parts as ellipses that trade appearances (Lorenz et al.); trains a network"
     suited = {"equivariant": {"size": 64}, "squeezenet1_1": {"size": 128, "batch_size": 8}}
     foreground = "none"  # it looks at no mask
-
-    @classmethod
-    def build(
-        cls,
-        settings: LorenzSettings,
-        weights: str | Path | None = None,  # that go with `features`; "random": filled in later
-        device: torch.device | str = "cpu",
-    ) -> "Lorenz":
-        "A network with K channels, a second one for looks, and a decoder."
-        return cls(settings, segmenter(settings, settings.parts, weights)).to(device)
+    grounds = 0  # its network has K channels
 
     def parameter_groups(self) -> dict[str, tuple]:
         painter = [*self.looks.parameters(), *self.decoder.parameters()]

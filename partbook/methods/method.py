@@ -338,6 +338,7 @@ class Segmenting(Trained):
     "Base of trained methods whose scores are those of `self.network`."
 
     suited: dict[str, dict[str, Any]] = {}  # settings by features
+    grounds: int = 1  # channels of the network beside the parts
     network: Network
 
     @classmethod
@@ -347,8 +348,8 @@ class Segmenting(Trained):
         weights: str | Path | None = None,  # that go with `features`; "random": filled in later
         device: torch.device | str = "cpu",
     ) -> Any:
-        "A network with K+1 channels, for a method that needs nothing else."
-        network = segmenter(settings, settings.parts + 1, weights)
+        "A network for the parts and the ground, for a method that needs nothing else."
+        network = segmenter(settings, settings.parts + cls.grounds, weights)
         return cls(settings, network).to(device)  # type: ignore[call-arg]
 
     @classmethod
