@@ -460,3 +460,12 @@ def test_weights_of_one_encoder_are_not_given_to_the_other():
 def test_the_paper_has_no_helps_of_ours():
     s = DisentanglingSettings.published("CelebA")
     assert (s.colours, s.ground_start, s.enlarge) == (False, 0.0, "transposed")
+
+
+def test_more_parts_press_no_harder_on_each():
+    weights = [DisentanglingSettings(parts=K).foreground_concentration for K in (2, 4, 8)]
+    assert weights == [2.0, 1.0, 0.5]
+    assert (
+        DisentanglingSettings(parts=8, foreground_concentration=0.0).foreground_concentration == 0
+    )
+    assert DisentanglingSettings.published("CUB", parts=8).foreground_concentration == 0.3

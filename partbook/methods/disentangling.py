@@ -337,7 +337,7 @@ class DisentanglingSettings(RenderSettings):
     ground_start: float = 2.5  # how far the background's score is ahead at the start; the paper: 0
     reconstruction: float = 3.0  # λ_rec
     classification: float = 0.5  # λ_cls
-    foreground_concentration: float = 1.0  # λ_fg
+    foreground_concentration: float | None = None  # λ_fg; None: 4/K, for L_fg sums over the parts
     background_concentration: float = 2.0  # λ_bg
     reading: str = "max"  # of Equation 9; "min" as printed, "eps"
     squared: bool = True  # the distance in Equation 10
@@ -348,6 +348,8 @@ class DisentanglingSettings(RenderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.foreground_concentration is None:
+            self.foreground_concentration = 4 / self.parts
         check_choice(self, "reading", READINGS)
         check_choice(self, "stride", STRIDES)
         check_choice(self, "enlarge", ENLARGE)
