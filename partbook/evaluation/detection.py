@@ -55,7 +55,8 @@ def foreground_maps(
     foreground: bool = True,  # whether a mask may stand in for a missing background channel
 ) -> Tensor:  # (B,K,h,w)
     "Part maps without the background."
-    maps = method.part_maps(batch.images)[:, -method.parts :]
+    own = method.activations(batch.images)
+    maps = method.part_maps(batch.images)[:, -method.parts :] if own is None else own
     if foreground and not method.has_background and batch.masks is not None:
         maps = maps * F.interpolate(batch.masks[:, None].float(), maps.shape[-2:], mode="area")
     return maps
