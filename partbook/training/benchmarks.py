@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'method_of',
            'step_benchmark', 'literal_losses', 'peak_megabytes', 'memory_benchmark', 'pass_over', 'loading_benchmark',
-           'look_benchmark', 'settings_of', 'run_benchmark', 'build_parser', 'main']
+           'look_benchmark', 'noisy_matches', 'ransac_benchmark', 'truth_benchmark', 'settings_of', 'run_benchmark',
+           'build_parser', 'main']
 
 # %% ../../nbs/training/20_benchmarks.ipynb #ef6df9ba
 import argparse
@@ -29,6 +30,7 @@ from ..data.loading import loaded
 from ..data.sample import Batch, Collection, Kept, Sample, collections
 from ..evaluation.benchmarks import benchmark_command, common_options, timed
 from ..evaluation.protocols import object_view
+from ..methods import alignment
 from partbook.methods.contrastive import (
     Contrastive,
     ContrastiveSettings,
@@ -39,6 +41,7 @@ from partbook.methods.contrastive import (
 )
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import size_of, upsample
+from ..parts.ransac import Matches, moved, ransac
 from ..readers.cub import LANDMARKS, write_cub
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
@@ -315,6 +318,55 @@ def look_benchmark(
         "ratio": seconds / (lookout.every * step["seconds"]),
     }
 
+# %% ../../nbs/training/20_benchmarks.ipynb #3a3af268
+def noisy_matches(
+    count: int = 15, pairs: int = 2000, good: int = 600, device: torch.device | str = "cpu"
+) -> Matches:
+    "Pairs of a pool: some moved together, with noise, the others random."
+    g = generator(0, device)
+    source = 16 * torch.rand(count, pairs, 2, generator=g, device=device)
+    target = 16 * torch.rand(count, pairs, 2, generator=g, device=device)
+    turn = torch.tensor([[0.85, -0.31, 4.0], [0.31, 0.85, -2.0], [0, 0, 1.0]], device=device)
+    noise = 0.2 * torch.randn(count, good, 2, generator=g, device=device)
+    target[:, :good] = moved(turn, source[:, :good]) + noise
+    return Matches(source, target, torch.ones_like(source[..., 0], dtype=torch.bool))
+
+
+def ransac_benchmark(repeats: int = 3, device: torch.device | str = "cpu") -> dict[str, Any]:
+    "RANSAC of one pool against scikit-image's. `InputError` where that is not installed."
+    try:
+        from skimage.measure import ransac as theirs
+        from skimage.transform import AffineTransform
+    except ImportError:
+        raise InputError("scikit-image is not installed; pip install scikit-image.") from None
+    matches = noisy_matches(device=device)
+    run = lambda: ransac(matches, "affine", generator(0, device)).inliers.sum(1).tolist()
+    run()
+    ours, quick = timed(run, repeats)
+    points = [(p.cpu().numpy(), q.cpu().numpy()) for p, q in zip(matches.source, matches.target)]
+    how = {"max_trials": 300, "rng": 0}
+    each = lambda: [int(theirs(pq, AffineTransform, 3, 1.0, **how)[1].sum()) for pq in points]
+    printed, slow = timed(each)
+    apart = max(abs(a - b) / b for a, b in zip(ours, printed))
+    found = {"benchmark": "RANSAC of a pool", "images": len(points), "difference": apart}
+    return found | {"seconds": quick, "seconds_literal": slow, "ratio": slow / quick}
+
+# %% ../../nbs/training/20_benchmarks.ipynb #50c97435
+def truth_benchmark(
+    images: int = 8, repeats: int = 3, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    "Algorithm 1 of feature alignment, an image, against its literal form."
+    g = generator(0, device)
+    coarse = torch.randn(images, 513, 5, 6, generator=g, device=device)
+    maps = alignment.max_normalised((6 * upsample(coarse, (14, 18))).softmax(1))
+    alignment.pseudo_ground_truth(maps)
+    fast, quick = timed(lambda: alignment.pseudo_ground_truth(maps).cpu(), repeats)
+    literal = lambda: alignment.literal_pseudo_ground_truth(maps[0]).cpu()
+    printed, slow = timed(literal, repeats)
+    found = {"benchmark": "pseudo ground truth", "images": images, "channels": 513}
+    found |= {"difference": (fast[0] != printed).sum().item(), "seconds": quick / images}
+    return found | {"seconds_literal": slow, "ratio": images * slow / quick}
+
 # %% ../../nbs/training/20_benchmarks.ipynb #39612005
 def settings_of(given: argparse.Namespace) -> TrainSettings:
     "The networks of the method's paper at its size, or the light ones."
@@ -336,6 +388,9 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     require(fits, f"{literal}leave --method {given.method} out.")
     if given.what == "losses":
         return loss_benchmark(device=given.device)
+    if given.what in ("ransac", "truth"):
+        form = ransac_benchmark if given.what == "ransac" else truth_benchmark
+        return form(repeats=given.repeats, device=given.device)
     weights = None if given.light else "random"
     if given.what == "memory":
         settings = settings_of(given)
@@ -350,7 +405,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m partbook.training.benchmarks",
         description="Measure the training of partbook.",
     )
-    parser.add_argument("what", choices=("losses", "step", "memory", "loading", "look"))
+    kinds = ("losses", "step", "memory", "loading", "look", "ransac", "truth")
+    parser.add_argument("what", choices=kinds)
     parser.add_argument(
         "--method",
         default="contrastive",

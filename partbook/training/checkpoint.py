@@ -182,6 +182,7 @@ MEMORY = {  # of each parameter
     "adamw": {"step", "exp_avg", "exp_avg_sq"},
     "adam": {"step", "exp_avg", "exp_avg_sq"},
     "sgd": {"momentum_buffer"},
+    "adagrad": {"step", "sum"},
 }
 
 

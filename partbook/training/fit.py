@@ -103,6 +103,9 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
     )
     if s.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
+    if s.optimiser == "adagrad":
+        decay = getattr(s, "lr_decay", 0.0)  # its own fall of the rate
+        return torch.optim.Adagrad(groups, lr_decay=decay, weight_decay=s.weight_decay)
     adam = torch.optim.Adam if s.optimiser == "adam" else torch.optim.AdamW
     return adam(groups, weight_decay=s.weight_decay)
 
@@ -296,6 +299,7 @@ def train(
         first = begin(place, log, method, run.optimiser, facts, resume, main)
     if first == 0:
         method.prepare(run.collection, run.device)
+    method.attend(run.collection, run.device)
     run.objective, run.optimiser = run.accelerator.prepare(run.objective, run.optimiser)
     with Ahead(run.load, method.settings.steps, workers) as run.ahead:
         with closing(steps_of(run, first, log, folder, facts, every)) as steps:
@@ -393,7 +397,7 @@ def bar_of(run: Run, first: int) -> tqdm:
     options = {"delay": 2, "mininterval": 1, "leave": False, "disable": quiet}
     return tqdm(total=run.method.settings.steps, initial=first, desc="training", **options)
 
-
+# %% ../../nbs/training/10_fit.ipynb #c450a077
 def steps_of(
     run: Run,
     first: int,
@@ -408,6 +412,9 @@ def steps_of(
     facts = facts | {"processes": run.accelerator.num_processes}
     with bar_of(run, first) as bar:
         for number in range(first, total):
+            if number % fetch == 0 and (reason := run.method.halted()):
+                tqdm.write(f"Step {number}: {reason}")
+                return
             values, names, lr = run.advance(number)
             done = number + 1
             census = None

@@ -1,0 +1,341 @@
+"""Feature alignment: Algorithm 1 literal and fast, pools, the loss, training, and its guards."""
+
+import math
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from partbook.core import InputError, generator
+from partbook.data.sample import Batch, Kept, View, collections
+from partbook.evaluation.alignment_tables import commands, printed_number, rows_of
+from partbook.evaluation.results import read_rows
+from partbook.methods.alignment import (
+    Alignment,
+    AlignmentSettings,
+    aligned_feature_map,
+    averaged_map,
+    coherence,
+    literal_pseudo_ground_truth,
+    literal_similarity,
+    log_likelihood_loss,
+    matched_pairs,
+    part_layer,
+    pseudo_ground_truth,
+    similar_image_pool,
+    similarity,
+)
+from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixture
+from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
+from partbook.methods.method import Step, methods
+from partbook.methods.region_grouping import RegionGrouping, RegionGroupingSettings
+from partbook.training.fit import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {"parts": 24, "steps": 6, "pool": 4, "subset": 40, "pictures": 40}
+
+
+def cars(split="train", count=40):
+    return Kept(View(collections["vehicles"].open(split=split, size=64), indices=range(count)))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return cars()
+
+
+@pytest.fixture(scope="module")
+def trained(train):
+    method = Alignment.build(AlignmentSettings(**SMALL))
+    return method, fit(method, train, look=0)
+
+
+# --- Algorithm 1 ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+@pytest.mark.parametrize("most", [1, 2, 3, 7])
+def test_algorithm_1_is_the_same_fast(most, radius):
+    g = generator(10 * most + radius)
+    for maps in (
+        torch.rand(4, 9, 6, 8, generator=g),
+        torch.randint(0, 3, (4, 9, 6, 8), generator=g).float(),  # full of ties
+        torch.rand(4, 3, 6, 8, generator=g),  # fewer places than cells
+    ):
+        one = torch.stack([literal_pseudo_ground_truth(m, most, radius) for m in maps])
+        assert torch.equal(one, pseudo_ground_truth(maps, most, radius))
+
+
+def test_no_channel_but_the_background_has_more_than_its_share():
+    truth = pseudo_ground_truth(torch.rand(2, 5, 8, 8, generator=generator(0)), 3)
+    counts = torch.stack([(truth == k).sum((1, 2)) for k in range(5)])
+    assert (counts[1:] <= 3).all() and (counts[0] >= 64 - 12).all()
+
+
+def test_one_image_does_not_change_another():
+    maps = torch.rand(3, 9, 6, 8, generator=generator(1))
+    together = pseudo_ground_truth(maps)
+    assert torch.equal(together, torch.cat([pseudo_ground_truth(m[None]) for m in maps]))
+
+
+# --- similar images and the loss --------------------------------------------------------------
+
+
+def test_divergence_is_a_symmetric_distance_up_to_log_2():
+    O = (4 * torch.randn(5, 7, 3, 3, generator=generator(0))).softmax(1)
+    s = similarity(O, O)
+    assert torch.allclose(s, s.T, atol=1e-6) and s.max() <= math.log(2)
+    assert s.diagonal().abs().max() < 1e-6
+    assert s[1, 3].item() == pytest.approx(literal_similarity(O[1], O[3]).item(), abs=1e-6)
+
+
+def test_a_pool_never_holds_the_image_itself():
+    s = torch.rand(6, 6, generator=generator(0)).fill_diagonal_(-1)
+    pool = similar_image_pool(s, torch.arange(6), 3)
+    assert (pool != torch.arange(6)[:, None]).all()
+    assert torch.equal(pool[:, 0], s.fill_diagonal_(9).argmin(1))
+    with pytest.raises(InputError, match="smaller pool"):
+        similar_image_pool(s, torch.arange(6), 6)
+
+
+def test_the_loss_is_torchs_and_its_gradient_reaches_all_images():
+    kernels = torch.randn(5, 6, generator=generator(0))
+    f = torch.randn(1, 3, 6, 4, 4, generator=generator(1)).requires_grad_()
+    O = part_layer(f.flatten(0, 1), kernels, 5.0).unflatten(0, (1, 3))
+    covered = torch.ones(1, 2, 1, 4, 4)
+    highest = O[:, 1:].detach().amax((3, 4), keepdim=True)
+    loss, truth = coherence(O[:, 0], O[:, 1:], covered, highest)
+    reference = F.nll_loss(O.mean(1).log(), truth)
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
+    loss.backward()
+    assert (f.grad.flatten(2).norm(dim=2) > 0).all()
+
+
+def test_the_training_image_alone_where_asked():
+    O = torch.rand(1, 3, 5, 4, 4, generator=generator(0)).softmax(2)
+    highest = O[:, 1:].amax((3, 4), keepdim=True)
+    covered = torch.ones(1, 2, 1, 4, 4)
+    loss, truth = coherence(O[:, 0], O[:, 1:], covered, highest, own=True)
+    assert loss.item() == pytest.approx(F.nll_loss(O[:, 0].log(), truth).item(), rel=1e-5)
+
+
+def test_cells_that_nobody_covers_do_not_count():
+    maps = torch.stack([torch.full((1, 2, 2, 2), 0.4), torch.zeros(1, 2, 2, 2)], 1)
+    covered = torch.stack([torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)], 1)
+    assert averaged_map(maps, covered).unique().item() == pytest.approx(0.4)
+    assert averaged_map(maps, covered, "zeros").unique().item() == pytest.approx(0.2)
+
+
+def test_the_background_can_weigh_less():
+    mean = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
+    truth = torch.tensor([[[0, 1]]])
+    mean = torch.cat([mean[..., :1] * torch.tensor([0.2, 1.8]).view(1, 2, 1, 1), mean[..., 1:]], 3)
+    bare = log_likelihood_loss(mean, truth, ground=0.0)
+    assert bare.item() == pytest.approx(-math.log(0.5))
+
+
+def test_identity_movement_changes_no_map():
+    O = torch.rand(2, 5, 6, 7, generator=generator(0))
+    moved, covered = aligned_feature_map(O, torch.eye(3).expand(2, 3, 3), (6, 7))
+    assert torch.allclose(moved, O, atol=1e-5) and torch.allclose(covered, torch.ones(2, 1, 6, 7))
+
+
+def test_all_pairs_are_those_above_the_threshold():
+    c = torch.rand(2, 12, 12, generator=generator(0))
+    m = matched_pairs(c, (3, 4), (3, 4), 0.7, "all", generator(0))
+    assert torch.equal(m.count, (c > 0.7).sum((1, 2)))
+    few = matched_pairs(c, (3, 4), (3, 4), 0.7, "all", generator(0), most=5)
+    assert few.count.tolist() == [5, 5]
+
+
+# --- the method -------------------------------------------------------------------------------
+
+
+def test_it_starts_from_the_dictionary(train):
+    s = AlignmentSettings(**SMALL)
+    method = Alignment.build(s)
+    method.prepare(train)
+    words = Dictionary.build(s.dictionary()).fit(train)
+    assert torch.equal(method.kernels[1:], words.centres)
+    images = train.batch([0, 1]).images
+    assert torch.allclose(method.logits(images)[:, 1:], words.logits(images), atol=1e-4)
+
+
+def test_training_makes_the_pool_agree(trained):
+    method, log = trained
+    assert log.rows[-1]["L"] < log.rows[0]["L"]
+    assert not torch.equal(method.kernels, method.seen)
+
+
+def test_a_run_taken_up_again_ends_the_same(train, trained, tmp_path):
+    method, _ = trained
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, *_):
+        if step == 3:
+            raise Killed
+
+    again = Alignment.build(AlignmentSettings(**SMALL))
+    with pytest.raises(Killed):
+        fit(again, train, tmp_path, every=2, look=0, watch=kill)
+    again = Alignment.build(AlignmentSettings(**SMALL))
+    fit(again, train, tmp_path, every=2, look=0, resume=True)
+    assert torch.equal(again.kernels, method.kernels)
+
+
+def test_pools_are_sought_again_where_asked(train):
+    method = Alignment.build(AlignmentSettings(**SMALL, renew=3))
+    fit(method, train, look=0)
+    first = Alignment.build(AlignmentSettings(**SMALL))
+    first.prepare(train)
+    assert not torch.equal(method.seen, first.seen)
+    assert torch.equal(method.around.kernels, method.seen)
+
+
+def test_training_stops_where_all_is_background(train):
+    s = AlignmentSettings(**(SMALL | {"steps": 60, "parts": 4}), stop_at=0.5)
+    log = fit(Alignment.build(s), train, look=0)
+    assert len(log.rows) == 10
+
+
+def test_losses_need_the_pictures():
+    method = Alignment.build(AlignmentSettings(**SMALL))
+    with pytest.raises(InputError, match="attend"):
+        method.losses(Batch(images=torch.rand(1, 3, 64, 64), names=["a"]), Step(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pairs": "some"},
+        {"transform": "bend"},
+        {"pool": 0},
+        {"kappa": 0.0},
+        {"stop_at": 0.0},
+        {"suppress": -1},
+        {"lr_decay": -0.1},
+    ],
+)
+def test_settings_that_mean_nothing(change):
+    with pytest.raises(InputError):
+        AlignmentSettings(**change)
+
+
+def test_the_papers_configuration():
+    s = AlignmentSettings.published()
+    assert (s.parts, s.features, s.layers, s.pool, s.lr) == (512, "vgg16", ("pool4",), 15, 5e-3)
+    assert (s.transform, s.pairs, s.threshold, s.lr_decay) == ("affine", "all", 0.6, 0.1)
+
+
+# --- its company ------------------------------------------------------------------------------
+
+
+def test_a_mixture_needs_enough_descriptors():
+    with pytest.raises(InputError, match="fewer parts"):
+        fit_mixture(F.normalize(torch.randn(5, 3), dim=1), 6, generator(0))
+    with pytest.raises(InputError, match="different"):
+        fit_mixture(torch.tensor([[1.0, 0.0]]).expand(9, 2), 3, generator(0))
+
+
+def test_words_are_the_same_for_one_seed(train):
+    one, two = (Dictionary.build(DictionarySettings(parts=12)).fit(train) for _ in range(2))
+    assert torch.equal(one.centres, two.centres)
+    assert torch.allclose(one.centres.norm(dim=1), torch.ones(12), atol=1e-5)
+
+
+def test_a_dictionary_may_have_more_words_than_labels():
+    assert DictionarySettings(parts=512).parts == 512
+    with pytest.raises(InputError, match="4096"):
+        DictionarySettings(parts=5000)
+
+
+@pytest.mark.parametrize(
+    "cls,settings",
+    [
+        (MaskReg, MaskRegSettings(parts=8, steps=8)),
+        (RegionGrouping, RegionGroupingSettings(parts=4, steps=8)),
+    ],
+)
+def test_methods_with_labels_learn(cls, settings, train):
+    log = fit(cls.build(settings), train, look=0)
+    terms = {k for k in log.rows[0] if k.startswith("L_")}
+    assert len(terms) == 2 and all(math.isfinite(r["L"]) for r in log.rows)
+
+
+def test_categories_where_they_are_asked_for(train):
+    settings = RegionGroupingSettings(labels="categories", classes=6, steps=2)
+    fit(RegionGrouping.build(settings), train, look=0)
+    method = MaskReg.build(MaskRegSettings(parts=4, labels="categories"))
+    with pytest.raises(InputError, match="no categories"):
+        method.losses(Batch(images=torch.rand(2, 3, 64, 64), names=["a", "b"]), Step(0))
+
+
+def test_filter_loss_is_lowest_for_one_moving_peak():
+    peaks = torch.zeros(6, 1, 6, 6)
+    peaks[range(6), 0, range(6), range(6)] = 300.0
+    low = filter_loss(peaks, part_templates(6))
+    still = torch.zeros(6, 1, 6, 6)
+    still[:, 0, 2, 2] = 300.0
+    assert low < filter_loss(peaks / 10, part_templates(6)) < filter_loss(still, part_templates(6))
+    assert -math.log(6) <= low.item() < 0  # mutual information is at most the entropy of images
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def test_every_row_has_its_printed_number_and_a_command_that_parses():
+    from partbook.cli import build_parser
+
+    published = read_rows(ROOT / "results" / "published.csv")
+    rows = rows_of()
+    assert [r for r in rows if printed_number(r, published) is None] == []
+    assert {r.method for r in rows} <= set(methods.names())
+    for line in commands(rows, [0]) + commands(rows[:3], [1], root="FOLDER"):
+        build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_averages_of_the_printed_tables():
+    published = read_rows(ROOT / "results" / "published.csv")
+    off = {}
+    for table in (1, 7):
+        for line in (r for r in published if r["source"] == f"alignment, Table {table}"):
+            kinds = [float(line[k]) for k in {r.column for r in rows_of(table)}]
+            off[line["method"]] = abs(sum(kinds) / 6 - float(line["average"]))
+    wrong = {name for name, value in off.items() if value > 0.1}
+    assert wrong == {"Clustering"}  # printed as 29.7; its six numbers give 30.3
+
+
+# --- networks that learned without labels -----------------------------------------------------
+
+
+def test_deepclusters_file_in_its_own_layout(tmp_path):
+    import torchvision
+
+    from partbook.features.extractor import load_extractor
+    from partbook.features.selfsupervised import sobel
+
+    torch.manual_seed(0)
+    plain = torchvision.models.vgg16_bn(weights=None).features.eval()
+    plain[0] = torch.nn.Conv2d(2, 64, 3, padding=1)
+    tensors = {f"features.module.{k}": v for k, v in plain.state_dict().items()}
+    tensors |= {"classifier.1.weight": torch.zeros(2, 2), "top_layer.weight": torch.zeros(3, 2)}
+    tensors |= {"sobel.0.weight": torch.zeros(1, 3, 1, 1)}
+    torch.save({"epoch": 1, "arch": "vgg16", "state_dict": tensors}, tmp_path / "deep.pth")
+    loaded = load_extractor("deepcluster", tmp_path / "deep.pth", ("relu3_3",), "cpu")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(loaded(images), plain[:23](sobel(images)), atol=1e-4)
+    assert (loaded.dim, loaded.stride) == (256, 4)
+
+
+def test_self_supervised_networks_say_what_they_need():
+    from partbook.features.extractor import load_extractor
+
+    with pytest.raises(InputError, match="authors"):
+        load_extractor("swav")
+    with pytest.raises(InputError, match="no layer"):
+        load_extractor("swav", "random", ("layer9",))
