@@ -61,6 +61,9 @@ METHODS = {
     "lorenz": "#aa4499",
     "zhang": "#6699cc",
     "autolink": "#661100",
+    "dictionary": "#aa8833",
+    "maskreg": "#557788",
+    "region-grouping": "#8b5a83",
     "rgb": "#4d4d4d",  # trivial: colours alone, positions alone
     "position": "#b0b0b0",
 }
