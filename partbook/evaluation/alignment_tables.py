@@ -112,8 +112,7 @@ class Detections(Protocol):
             squares = PartDetection(foreground=False, truth="squares")
             found["map_iou"] = boxes.evaluate(*how)["map_iou"]
             found["map_squares"] = squares.evaluate(*how)["map_iou"]
-        eyes = "eyes" if test.eyes else None
-        points = LandmarkDetection(foreground=False, unit=eyes)
+        points = LandmarkDetection(foreground=False)
         if points.fits(test):
             found["map_l2"] = points.evaluate(*how)["map_l2"]
             found["landmark_error"] = ridge_error(method, train, test, device)
