@@ -328,6 +328,7 @@ def coherence(
 # %% ../../nbs/methods/92_alignment.ipynb #5b345bf8
 PAPER: dict[str, Any] = dict(
     parts=512,
+    batch_size=1,
     lr=5e-3,
     features="vgg16",
     layers=("pool4",),
@@ -355,7 +356,7 @@ class PoolSettings(TrainSettings):
 
     parts: int = 128  # M
     steps: int = 200
-    batch_size: int = 1  # training images in a step, each with its pool
+    batch_size: int = 4  # training images in a step, each with its pool; the paper: 1
     optimiser: str = "adagrad"
     lr: float = 0.02  # the paper, with 512 words: 5e-3
     lr_decay: float = 0.1  # of Adagrad: the rate is lr / (1 + lr_decay t)
@@ -526,7 +527,8 @@ class PartLayer(Trained):
 
     @classmethod
     def defaults(cls, features: str) -> dict[str, Any]:
-        slower = {} if features == "equivariant" else {"lr": 5e-3}  # .02 loses the parts there
+        slower = {"lr": 5e-3, "batch_size": 1}  # faster, and the background takes all
+        slower = {} if features == "equivariant" else slower
         return {**super().defaults(features), **slower, **cls.suited.get(features, {})}
 
     settings: AlignmentSettings
