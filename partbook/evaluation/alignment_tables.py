@@ -199,14 +199,8 @@ def command(
     words += ["--parts", "512" if root else "128", "--seed", str(seed)]
     change = dict(row.change)
     if root and row.method == "alignment":
-        paper = {"lr": 0.005, "grid": 14, "subset": 2000, "steps": 2000}
-        change = {
-            **paper,
-            "steps": 2000,
-            "transform": "affine",
-            "pairs": "all",
-            "border": 3,
-        } | change
+        paper = {"lr": 0.005, "batch_size": 1, "grid": 14, "subset": 2000, "steps": 2000}
+        change = {**paper, "transform": "affine", "pairs": "all", "border": 3} | change
     words += [f"--set={name}={value}" for name, value in change.items()]
     words += ["--protocol", "detections", "--no-baselines"]
     return shlex.join([*words, "--out", "alignment-out", "--record", record])
