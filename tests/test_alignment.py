@@ -26,6 +26,7 @@ from partbook.methods.alignment import (
     pseudo_ground_truth,
     similar_image_pool,
     similarity,
+    spatial_transformation,
 )
 from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixture
 from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
@@ -339,3 +340,12 @@ def test_self_supervised_networks_say_what_they_need():
         load_extractor("swav")
     with pytest.raises(InputError, match="no layer"):
         load_extractor("swav", "random", ("layer9",))
+
+
+def test_maps_that_only_moved_are_moved_back():
+    O = (3 * torch.randn(1, 40, 12, 12, generator=generator(0))).softmax(1)
+    shifted = O.roll((2, -3), (2, 3))  # two cells down, three to the left
+    aligned, covered, found = spatial_transformation(O[0], shifted, "translation", 0.3)
+    assert found.kind == ["translation"]
+    assert torch.allclose(aligned[0, :, :10, 3:], O[0, :, :10, 3:], atol=1e-3)
+    assert covered[0, 0, :10, 3:].min() > 0.99
