@@ -25,7 +25,9 @@ setup(
     include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "app": cfg["app_requirements"].split()},
+    extras_require={
+        extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "app", "cluster")
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

@@ -47,6 +47,7 @@ LAYERS = (
     "naming",
     "exporting",
     "transferring",
+    "reproducing",
     "checking",
     "choosing",
     "panel",

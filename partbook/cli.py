@@ -64,6 +64,7 @@ from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from .report import write_report
+from .reproducing import REPRODUCE, REPRODUCED, add_reproduce
 from partbook.run import (
     PAGE,
     Request,
@@ -432,6 +433,7 @@ def build_parser() -> Parser:
         "export": (EXPORT, "", add_export),
         "transfer": (TRANSFER, "", add_transfer),
         "app": (APP, "", add_app),
+        "reproduce": (REPRODUCE, REPRODUCED, add_reproduce),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),

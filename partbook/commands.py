@@ -33,6 +33,7 @@ COMMANDS = {
     "export": "write parts for other tools: COCO, LabelMe, a table, cut-outs",
     "transfer": "paint pictures in the looks of others, with a method that has a decoder",
     "app": "show a page to find, name, merge and save the parts of a folder",
+    "reproduce": "make a table of a paper again, beside its printed numbers",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'PAGE', 'Request', 'check_request', 'resolve_collection',
            'options_of', 'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned',
-           'check_folder', 'gets_page', 'Prepared', 'prepare', 'check_training', 'learn', 'validation', 'learned_from',
-           'suited_foreground', 'carry_out', 'features_of', 'choose_parts', 'held', 'evaluated', 'said_of_itself',
-           'measure', 'trivial_methods', 'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about', 'save_run',
-           'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured', 'to_measure',
-           'measuring_plan', 'write_measured', 'as_run', 'evaluate']
+           'check_folder', 'gets_page', 'Prepared', 'prepare', 'study_of', 'check_training', 'learn', 'validation',
+           'learned_from', 'suited_foreground', 'carry_out', 'features_of', 'choose_parts', 'held', 'evaluated',
+           'said_of_itself', 'measure', 'trivial_methods', 'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about',
+           'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured',
+           'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -366,7 +366,11 @@ class Prepared:
     choice: Choice | None = None  # of the number of parts, where the pictures were asked
 
 # %% ../nbs/28_run.ipynb #f583d39f
-def prepare(request: Request, say: Say = print) -> Prepared:
+def prepare(
+    request: Request,
+    say: Say = print,
+    studies: dict[Any, Study] | None = None,  # pictures that stay open from run to run
+) -> Prepared:
     "Open the pictures, build the method, check what will be written. Raises `InputError`."
     start = time.perf_counter()
     for module in request.plugins:
@@ -386,7 +390,7 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     plan.check()
     if request.record:
         check_results(request.record)
-    study = Study.of(source, method.settings.size, limit=request.limit)
+    study = study_of(source, method.settings.size, request.limit, studies)
     plan.read(*study.files())
     plan.check()
     for name in request.protocol or ():
@@ -394,6 +398,21 @@ def prepare(request: Request, say: Say = print) -> Prepared:
     return Prepared(request, source, study, method, plan, device, start)
 
 # %% ../nbs/28_run.ipynb #cc670392
+def study_of(
+    source: Source, size: int, limit: int | None, studies: dict[Any, Study] | None, most: int = 2
+) -> Study:
+    "The pictures; of the last few runs' where they are the same."
+    if studies is None:
+        return Study.of(source, size, limit=limit)
+    options = repr(sorted(source.options.items()))
+    key = (source.cls.registered_name, source.root, options, size, limit)
+    if key not in studies:
+        while len(studies) >= most:
+            del studies[next(iter(studies))]
+        studies[key] = Study.of(source, size, limit=limit)
+    return studies[key]
+
+
 def check_training(request: Request, source: Source, method: Method) -> None:
     "`InputError` for what only a method can do that is trained step by step."
     trained = isinstance(method, Trained)

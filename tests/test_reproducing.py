@@ -1,0 +1,241 @@
+"""`partbook reproduce`: finished runs stay, stopped ones go on, several processes lose no row."""
+
+import multiprocessing
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import run
+
+from partbook.core import InputError
+from partbook.evaluation.results import append_row, read_rows
+from partbook.evaluation.tables import tables
+from partbook.reproducing import Asked, Job, carry_out_all, in_hours, jobs_of, submit
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = """
+from partbook.evaluation.tables import Entry, PaperTable, tables
+
+NAMED = {"limit": 16, "size": 32, "steps": 12, "batch-size": 4}
+
+
+@tables.register("tiny-1")
+def tiny():
+    "One trained run and one that is not, on a few faces."
+    how = {"protocol": ("unmasked", "census")}
+    error = ("landmark_error", "landmark_error_bare")
+    trained = Entry("trained", *error, "contrastive", 3, "celeba", "faces", named=NAMED, **how)
+    few = {"limit": 16, "size": 32}
+    colours = dict(few, features="rgb")
+    plain = Entry("colours", *error, "kmeans", 3, "celeba", "faces", named=colours, **how)
+    return PaperTable("tiny, Table 1", "A tiny table", (trained, plain))
+"""
+
+
+HOLDER = """
+import sys
+from partbook.files import only_run
+with only_run(sys.argv[1], "somebody else"):
+    print("held", flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def tell(capsys):
+    "The status of a command, and what it printed on both streams."
+
+    def told(*words):
+        capsys.readouterr()
+        status = run(*words)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return told
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("module") / "tiny_tables.py"
+    path.write_text(TINY)
+    return path
+
+
+def words_of(tmp_path, tiny, name="a", *more):
+    words = ["--plugin", str(tiny), "reproduce", "tiny-1", "--embedded", "--seeds", "1"]
+    words += ["--out", str(tmp_path / name), "--results", str(tmp_path / f"{name}-results")]
+    return [*words, "--device", "cpu", "--checkpoint-every", "3", *more]
+
+
+def numbers(folder):
+    rows = read_rows(folder / "tiny.csv")
+    kept = ("method", "landmark_error", "landmark_error_bare", "iou", "painted", "parts_alive")
+    return sorted(tuple(str(row[name]) for name in kept) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tiny):
+    place = tmp_path_factory.mktemp("undisturbed")
+    assert run(*words_of(place, tiny, "whole")) == 0
+    return numbers(place / "whole-results")
+
+
+def start(tmp_path, tiny, name):
+    command = [sys.executable, "-m", "partbook.cli", *words_of(tmp_path, tiny, name)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+
+
+def test_a_run_that_is_killed_twice_ends_with_the_same_table(tmp_path, tiny, undisturbed, tell):
+    for least in (3, 6):
+        process = start(tmp_path, tiny, "killed")
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            states = list((tmp_path / "killed").glob("runs/contrastive-*/checkpoint/state-*"))
+            steps = [int("".join(filter(str.isdigit, p.name)) or 0) for p in states]
+            if steps and max(steps) >= least:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    status, out, err = tell(*words_of(tmp_path, tiny, "killed"))
+    assert status == 0, err
+    assert numbers(tmp_path / "killed-results") == undisturbed
+    status, out, _ = tell(*words_of(tmp_path, tiny, "killed"))
+    assert status == 0 and "nothing left to run" in out
+    assert len(read_rows(tmp_path / "killed-results" / "tiny.csv")) == 2
+
+
+def test_dry_run_prints_commands_and_writes_nothing(tmp_path, tiny, tell):
+    status, out, _ = tell(*words_of(tmp_path, tiny, "dry", "--dry-run"))
+    assert status == 0 and out.count("open   partbook discover") == 2
+    assert "no row says how long" in out
+    assert not (tmp_path / "dry").exists() and not (tmp_path / "dry-results").exists()
+
+
+def test_the_printed_command_makes_the_same_row(tmp_path, tiny, undisturbed, tell):
+    _, out, _ = tell(*words_of(tmp_path, tiny, "typed", "--dry-run"))
+    for line in out.splitlines():
+        if line.startswith("open"):
+            assert run(*shlex.split(line)[2:]) == 0
+    assert numbers(tmp_path / "typed-results") == undisturbed
+
+
+def _record(path, who):
+    for n in range(100):
+        append_row(path, {"who": who, "n": n}, {"parts": 1}, 0, 1.0, f"partbook {who} {n}")
+
+
+def test_two_processes_with_a_hundred_rows_each_leave_two_hundred(tmp_path):
+    path = tmp_path / "rows.csv"
+    both = [
+        multiprocessing.get_context("fork").Process(target=_record, args=(path, who))
+        for who in ("a", "b")
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    rows = read_rows(path)
+    assert sorted((r["who"], r["n"]) for r in rows) == sorted(
+        (who, n) for who in ("a", "b") for n in range(100)
+    )
+
+
+def test_a_run_that_another_process_is_busy_with_is_passed_over(tmp_path, tiny):
+    from partbook.contract import plugin
+
+    plugin(str(tiny))
+    asked = Asked(("tiny-1",), True, seeds=(0,), out=tmp_path / "b", results=tmp_path / "r")
+    jobs, missing = jobs_of(asked)
+    assert missing == [] and len(jobs) == 2
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(jobs[0].folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout.readline() == b"held\n"
+    failed = carry_out_all(jobs, asked, lambda *_: None)
+    holder.communicate(b"\n")
+    assert len(failed) == 1 and jobs[0].folder.name in failed[0]
+    assert [row["method"] for row in read_rows(tmp_path / "r" / "tiny.csv")] == ["kmeans"]
+
+
+def test_runs_on_submitit_make_the_same_rows(tmp_path, tiny, undisturbed):
+    pytest.importorskip("submitit")
+    from partbook.contract import plugin
+
+    plugin(str(tiny))
+    places = {"out": tmp_path / "c", "results": tmp_path / "c-results"}
+    asked = Asked(("tiny-1",), True, seeds=(0,), device="cpu", plugins=(str(tiny),), **places)
+    jobs, _ = jobs_of(asked)
+    handles = submit(jobs, asked, cluster="local")
+    assert len([handle.result() for handle in handles]) == 2
+    assert numbers(tmp_path / "c-results") == undisturbed
+    assert all(job.done for job in jobs_of(asked)[0])
+
+
+def test_what_is_missing_is_said_by_name(tmp_path, tiny, tell):
+    words = [w for w in words_of(tmp_path, tiny, "real") if w != "--embedded"]
+    status, out, _ = tell(*words)
+    assert status == 0
+    assert "celeba is not here: it needs the folder CelebA" in out
+    assert "not run here" in out and not (tmp_path / "real-results").exists()
+
+
+def test_a_run_that_cannot_be_made_is_said_and_the_others_are_made(tmp_path, tiny, tell):
+    text = TINY.replace('"steps": 12', '"steps": -1')
+    path = tmp_path / "broken_tables.py"
+    path.write_text(text.replace("tiny", "broken"))
+    words = [w.replace("tiny-1", "broken-1") for w in words_of(tmp_path, path, "some")]
+    status, _, err = tell(*words)
+    assert status == 2 and "1 of 2 runs could not be made" in err
+    (row,) = read_rows(tmp_path / "some-results" / "broken.csv")
+    assert row["method"] == "kmeans"
+
+
+def test_a_file_of_somebody_else_stays(tmp_path, tiny, tell):
+    place = tmp_path / "mine"
+    place.mkdir()
+    (place / "tiny-1.txt").write_text("my notes\n")
+    status, out, _ = tell(*words_of(tmp_path, tiny, "mine"))
+    assert status == 0 and "no table of ours" in out
+    assert (place / "tiny-1.txt").read_text() == "my notes\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["reproduce", "scops-9", "--embedded"], "no table named 'scops-9'"),
+        (["reproduce", "--embedded"], "at least one table"),
+        (["reproduce", "scops-1", "--root", "celeba"], "must be NAME=PATH"),
+        (["reproduce", "scops-1", "--root", "moon=x"], "no collection named 'moon'"),
+        (["reproduce", "scops-1", "--embedded", "--root", "celeba=x"], "exclude each other"),
+        (["reproduce", "scops-1", "--embedded", "--seeds", "0"], "between 1 and"),
+    ],
+)
+def test_wrong_words_get_a_sentence(words, told, tell):
+    status, _, err = tell(*words)
+    assert status == 2 and told in err
+
+
+def test_the_list_has_all_tables(tell):
+    status, out, _ = tell("reproduce", "--list")
+    assert status == 0
+    assert all(name in out for name in tables.names())
+
+
+def test_time_that_nobody_knows_is_said():
+    job = Job(("discover",), "k", Path("f"), Path("r.csv"), 1800.0)
+    assert "about 60 minutes" in in_hours([job, job])
+    assert in_hours([Job(("discover",), "k", Path("f"), Path("r"), 1.0, True)]) == (
+        "nothing left to run"
+    )
+    with pytest.raises(InputError, match="at least one seed"):
+        Asked(("scops-1",), seeds=())
