@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
-           'literal', 'kinds_of', 'request_of', 'quiet', 'discover', 'conclude', 'evaluate', 'options_in', 'segment',
-           'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser', 'add_discover', 'add_training',
-           'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data', 'add_unpack', 'add_saliency']
+           'literal', 'kinds_of', 'request_of', 'request_from', 'quiet', 'discover', 'conclude', 'evaluate',
+           'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser',
+           'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data',
+           'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -219,6 +220,18 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(**given)
 
 
+def request_from(words: Sequence[str]) -> Request:
+    "What the words behind `partbook` ask of `discover`, plug-ins loaded."
+    modules, others = read_plugins(list(words))
+    for module in modules:
+        plugin(module)
+    args = build_parser().parse_args(others)
+    args.plugins = tuple(modules)
+    args.command = shlex.join(["partbook", *words])
+    read_paths(args)
+    return request_of(args)
+
+
 def quiet(sentence: str = "") -> None:
     "Say nothing."
 
@@ -420,7 +433,7 @@ how many parts? --parts auto lets the pictures tell; `partbook choose DIR` shows
 def build_parser() -> Parser:
     "All commands and their options."
     parser, commands = top_parser()
-    parser.set_defaults(request_of=request_of)
+    parser.set_defaults(request_of=request_of, request_from=request_from)
     described = {
         "discover": (DISCOVER, NOTES, add_discover),
         "choose": (CHOOSE, CHOSEN, add_choose),

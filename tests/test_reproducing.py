@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import run
 
+from partbook.cli import request_from
 from partbook.core import InputError
 from partbook.evaluation.results import append_row, read_rows
 from partbook.evaluation.tables import tables
@@ -151,7 +152,9 @@ def test_a_run_that_another_process_is_busy_with_is_passed_over(tmp_path, tiny):
     from partbook.contract import plugin
 
     plugin(str(tiny))
-    asked = Asked(("tiny-1",), True, seeds=(0,), out=tmp_path / "b", results=tmp_path / "r")
+    asked = Asked(
+        ("tiny-1",), True, seeds=(0,), out=tmp_path / "b", results=tmp_path / "r", read=request_from
+    )
     jobs, missing = jobs_of(asked)
     assert missing == [] and len(jobs) == 2
     holder = subprocess.Popen(
@@ -173,7 +176,15 @@ def test_runs_on_submitit_make_the_same_rows(tmp_path, tiny, undisturbed):
 
     plugin(str(tiny))
     places = {"out": tmp_path / "c", "results": tmp_path / "c-results"}
-    asked = Asked(("tiny-1",), True, seeds=(0,), device="cpu", plugins=(str(tiny),), **places)
+    asked = Asked(
+        ("tiny-1",),
+        True,
+        seeds=(0,),
+        read=request_from,
+        device="cpu",
+        plugins=(str(tiny),),
+        **places,
+    )
     jobs, _ = jobs_of(asked)
     handles = submit(jobs, asked, cluster="local")
     assert len([handle.result() for handle in handles]) == 2

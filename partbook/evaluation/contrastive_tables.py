@@ -68,7 +68,7 @@ def ablation_entries() -> Iterator[Entry]:
         for metric in ("fg_nmi", "fg_ari"):
             yield Entry(KMEANS, metric, metric, "kmeans", named={"size": 64}, **how)
             for printed, change in VARIANTS.items():
-                more = {"named": SHORT, "change": change}
+                more: dict[str, Any] = {"named": SHORT, "change": change}
                 yield Entry(printed, metric, metric, "contrastive", **more, **how)
 
 
@@ -84,7 +84,9 @@ def ablations() -> PaperTable:
 # %% ../../nbs/evaluation/57_contrastive_tables.ipynb #e202666d
 GUESS = {"foreground": "robust"}
 SWAV = {"network_weights": "swav_800ep_pretrain.pth.tar"}  # the file of its authors
-SUPERVISION = (  # as printed, the paper's options and settings, our short run on the twin
+SUPERVISION: tuple[
+    tuple[str, dict[str, str], dict[str, str], dict[str, str] | None], ...
+] = (  # as printed, the paper's options and settings, our short run on the twin
     ("ResNet50 supervised, VGG19 supervised, GT", {"features": "vgg19"}, {}, {}),
     ("ResNet50 supervised, VGG16 supervised, GT", {"features": "vgg16"}, {}, None),
     ("ResNet50 SwAV, VGG16 supervised, GT", {"features": "vgg16"}, SWAV, None),
