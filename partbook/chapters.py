@@ -48,6 +48,7 @@ LAYERS = (
     "exporting",
     "transferring",
     "reproducing",
+    "zoo",
     "checking",
     "choosing",
     "panel",

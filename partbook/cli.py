@@ -84,6 +84,7 @@ from partbook.run import (
     write_measured,
 )
 from .transferring import TRANSFER, add_transfer
+from .zoo import MODELS_HELP, add_models
 
 # %% ../nbs/30_cli.ipynb #e900720c
 def main(argv: Sequence[str] | None = None) -> int:
@@ -447,6 +448,7 @@ def build_parser() -> Parser:
         "transfer": (TRANSFER, "", add_transfer),
         "app": (APP, "", add_app),
         "reproduce": (REPRODUCE, REPRODUCED, add_reproduce),
+        "models": (MODELS_HELP, "", add_models),
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),

@@ -34,6 +34,7 @@ COMMANDS = {
     "transfer": "paint pictures in the looks of others, with a method that has a decoder",
     "app": "show a page to find, name, merge and save the parts of a folder",
     "reproduce": "make a table of a paper again, beside its printed numbers",
+    "models": "list models that a command makes, or make one",
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",

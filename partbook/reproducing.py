@@ -81,14 +81,15 @@ class Job:
     words: tuple[str, ...]  # of the command, without --out and --record
     key: str
     folder: Path
-    record: Path
+    record: Path | None  # a table that gets its row
     seconds: float | None = None  # about how long it takes; None: nobody knows
     done: bool = False
 
     @property
     def command(self) -> str:
         "What to type."
-        more = ["--out", str(self.folder), "--record", str(self.record)]
+        more = ["--out", str(self.folder)]
+        more += ["--record", str(self.record)] if self.record else []
         return shlex.join(["partbook", *self.words, *more])
 
     @property
@@ -164,8 +165,8 @@ def carry_out(
     studies: dict[Any, Any] | None = None,  # pictures that stay open from run to run
 ) -> dict[str, float]:
     "Make one run and its row; its metrics. `InputError` where it cannot be made."
-    more = ["--out", str(job.folder), "--record", str(job.record), "--device", device]
-    request = read([*job.words, *more])
+    request = read([*job.words, "--out", str(job.folder), "--device", device])
+    request.record = None if job.record is None else str(job.record)
     request.command = job.command
     request.checkpoint_every = checkpoint_every
     request.resume = job.begun and issubclass(methods[request.method], Trained)
