@@ -74,7 +74,7 @@ def words_of(tmp_path, tiny, name="a", *more):
 
 
 def numbers(folder):
-    rows = read_rows(folder / "tiny.csv")
+    rows = read_rows(folder / "tables.csv")
     kept = ("method", "landmark_error", "landmark_error_bare", "iou", "painted", "parts_alive")
     return sorted(tuple(str(row[name]) for name in kept) for row in rows)
 
@@ -109,7 +109,7 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_table(tmp_path, tiny, und
     assert numbers(tmp_path / "killed-results") == undisturbed
     status, out, _ = tell(*words_of(tmp_path, tiny, "killed"))
     assert status == 0 and "nothing left to run" in out
-    assert len(read_rows(tmp_path / "killed-results" / "tiny.csv")) == 2
+    assert len(read_rows(tmp_path / "killed-results" / "tables.csv")) == 2
 
 
 def test_dry_run_prints_commands_and_writes_nothing(tmp_path, tiny, tell):
@@ -167,7 +167,7 @@ def test_a_run_that_another_process_is_busy_with_is_passed_over(tmp_path, tiny):
     failed = carry_out_all(jobs, asked, lambda *_: None)
     holder.communicate(b"\n")
     assert len(failed) == 1 and jobs[0].folder.name in failed[0]
-    assert [row["method"] for row in read_rows(tmp_path / "r" / "tiny.csv")] == ["kmeans"]
+    assert [row["method"] for row in read_rows(tmp_path / "r" / "tables.csv")] == ["kmeans"]
 
 
 def test_runs_on_submitit_make_the_same_rows(tmp_path, tiny, undisturbed):
@@ -207,7 +207,7 @@ def test_a_run_that_cannot_be_made_is_said_and_the_others_are_made(tmp_path, tin
     words = [w.replace("tiny-1", "broken-1") for w in words_of(tmp_path, path, "some")]
     status, _, err = tell(*words)
     assert status == 2 and "1 of 2 runs could not be made" in err
-    (row,) = read_rows(tmp_path / "some-results" / "broken.csv")
+    (row,) = read_rows(tmp_path / "some-results" / "tables.csv")
     assert row["method"] == "kmeans"
 
 
