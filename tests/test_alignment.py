@@ -10,7 +10,16 @@ import torch.nn.functional as F
 
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch, Kept, View, collections
-from partbook.evaluation.alignment_tables import commands, printed_number, rows_of
+from partbook.evaluation.alignment_tables import (
+    Detections,
+    commands,
+    one_look,
+    printed_number,
+    ridge_error,
+    rows_of,
+)
+from partbook.evaluation.detection import LandmarkDetection, PartDetection, Together, framed
+from partbook.evaluation.protocols import pictures_of
 from partbook.evaluation.results import read_rows
 from partbook.methods.alignment import (
     Alignment,
@@ -283,6 +292,93 @@ def test_filter_loss_is_lowest_for_one_moving_peak():
     still[:, 0, 2, 2] = 300.0
     assert low < filter_loss(peaks / 10, part_templates(6)) < filter_loss(still, part_templates(6))
     assert -math.log(6) <= low.item() < 0  # mutual information is at most the entropy of images
+
+
+# --- pictures of detections, and one look for all protocols -----------------------------------
+
+
+def test_one_look_finds_what_each_protocol_finds_alone(train, trained):
+    method, test = trained[0], cars("test", 24)
+    protocol = Detections()
+    found = protocol.evaluate(method, train, test)
+    alone = {
+        n: k.measure(k.detector(method), train, test, 64) for n, k in protocol.kinds(test).items()
+    }
+    assert found == {n: f.mean for n, f in alone.items()} | {
+        "landmark_error": ridge_error(method, train, test)
+    }
+
+
+def test_one_look_names_channels_on_some_pictures_and_fits_landmarks_on_others(trained):
+    method, many, test = trained[0], cars("train", 72), cars("test", 16)
+    kind = LandmarkDetection(foreground=False, pictures=24)  # every third
+    found, error = one_look({"map_l2": kind}, method, many, test, batch_size=8, pictures=48)
+    alone = kind.measure(kind.detector(method), many, test, 64, batch_size=8)
+    assert (
+        torch.equal(alone.channel, found["map_l2"].channel) and alone.mean == found["map_l2"].mean
+    )
+    assert error == pytest.approx(ridge_error(method, many, test, pictures=48), rel=0.02)
+
+
+def test_peaks_are_shared_only_where_they_are_the_same(train):
+    batch, frame = next(framed(train, 64, 8))
+    maps = torch.rand(8, 5, 8, 8, generator=generator(0))
+    kinds = {
+        "few": PartDetection(most=2),
+        "boxes": PartDetection(most=4),
+        "wide": PartDetection(side=60.0, most=2),
+        "point": LandmarkDetection(),
+        "smooth": LandmarkDetection(window=0.5),
+        "points": LandmarkDetection(most=2),
+    }
+    together = Together(kinds, train)
+    together.update(maps, batch, frame)
+    for name, kind in kinds.items():
+        scores, hits = together.kept[name].collected()
+        own, points = kind.peaks(maps, frame)
+        assert torch.equal(scores, own.movedim(1, 0).flatten(1))
+        right = kind.match(points, batch, frame, train)[0]
+        assert torch.equal(hits, right.movedim(1, 0).flatten(1, 2))
+
+
+def test_a_protocol_draws_what_it_found_without_measuring_again(train, trained, monkeypatch):
+    method, test = trained[0], cars("test", 16)
+    protocol = PartDetection(foreground=False)
+    protocol.evaluate(method, train, test)
+    monkeypatch.setattr(PartDetection, "measure", None)
+    sheet = protocol.picture(method, train, test)
+    names = [text.get_text() for text in sheet.legends[0].get_texts()]
+    assert len(names) == 4 + 2 and names[-2:] == ["right", "wrong"]
+
+
+def test_pictures_of_protocols_have_names_of_their_own():
+    named = pictures_of(["census", "part-detection", "landmark-detection"])
+    assert named == {
+        "part-detection": "detections.png",
+        "landmark-detection": "detections-landmark-detection.png",
+    }
+
+
+def test_detections_are_drawn_from_the_command_line(tmp_path, capsys):
+    from partbook.cli import main
+
+    small = ["--limit", "12", "--parts", "8", "--protocol", "part-detection", "--no-baselines"]
+    out, record = tmp_path / "run", tmp_path / "found.json"
+    words = ["discover", "--method", "dictionary", "--data", "vehicles", *small, "--out", str(out)]
+    assert main([*words, "--dry-run"]) == 0 and not out.exists()
+    assert "detections.png (new)" in capsys.readouterr().out
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"Picture of part-detection: {out / 'detections.png'}" in said
+    assert (out / "detections.png").stat().st_size > 10_000
+    again = ["evaluate", str(out), "--protocol", "part-detection", "--out", str(record)]
+    (tmp_path / "found-detections.png").write_bytes(b"mine")
+    assert main(again) == 2 and not record.exists()
+    (tmp_path / "found-detections.png").unlink()
+    assert main(again) == 0 and "found-detections.png" in capsys.readouterr().out
+    assert main([*again[:-1], str(tmp_path)]) == 0
+    made = {"evaluation.json", "evaluation-detections.png", "found.json", "found-detections.png"}
+    assert {p.name for p in tmp_path.iterdir()} == made | {"run"}
 
 
 # --- tables -----------------------------------------------------------------------------------
