@@ -297,7 +297,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     say_pictures(measured.drawn)
     return found
 
-
+# %% ../nbs/30_cli.ipynb #46c698cd
 def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any]:
     "The values of --option, each of the kind that the collection expects."
     whose = f"collection {cls.registered_name!r}"

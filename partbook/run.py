@@ -585,7 +585,7 @@ def measure(
         found.update(protocol.evaluate(method, train, test, device))
     return found
 
-
+# %% ../nbs/28_run.ipynb #45e8510b
 def asked_protocols(names: Sequence[str]) -> dict[str, Protocol]:
     "Protocols by name, to evaluate one method and draw it."
     return {name: protocols[name]() for name in names}
@@ -606,7 +606,7 @@ def protocol_pictures(
             drawn[name] = write_figure(path, sheet)
     return drawn
 
-
+# %% ../nbs/28_run.ipynb #8f9547b5
 def trivial_methods(settings: Any, device: torch.device) -> dict[str, Method]:
     "K-means over colours and over positions: what one gets without any learned feature."
     kmeans = methods["kmeans"]
@@ -937,7 +937,7 @@ def to_measure(
     plan.check()
     return Measured(run, source, study, split, names, plan, limit, start, pictures)
 
-
+# %% ../nbs/28_run.ipynb #b634290f
 def pictures_beside(
     out: str | Path | None,  # the file of all that was found
     names: Sequence[str],  # of protocols
@@ -972,7 +972,7 @@ def measuring_plan(run: Run, out: str | Path | None, record: str | Path | None) 
         check_results(table)
     return plan
 
-
+# %% ../nbs/28_run.ipynb #a1574012
 def write_measured(
     measured: Measured, found: dict[str, dict[str, float]], command: str | None = None
 ) -> None:

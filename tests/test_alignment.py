@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch, Kept, View, collections
@@ -21,6 +22,7 @@ from partbook.evaluation.alignment_tables import (
 from partbook.evaluation.detection import LandmarkDetection, PartDetection, Together, framed
 from partbook.evaluation.protocols import pictures_of
 from partbook.evaluation.results import read_rows
+from partbook.methods import alignment
 from partbook.methods.alignment import (
     Alignment,
     AlignmentSettings,
@@ -41,6 +43,7 @@ from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixt
 from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
 from partbook.methods.method import Step, methods
 from partbook.methods.region_grouping import RegionGrouping, RegionGroupingSettings
+from partbook.parts import ransac as transformations
 from partbook.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +91,56 @@ def test_one_image_does_not_change_another():
     maps = torch.rand(3, 9, 6, 8, generator=generator(1))
     together = pseudo_ground_truth(maps)
     assert torch.equal(together, torch.cat([pseudo_ground_truth(m[None]) for m in maps]))
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+def test_algorithm_1_is_the_same_on_other_devices(monkeypatch, radius):
+    monkeypatch.setattr(alignment, "free_to_ask", lambda device: False)
+    g = generator(radius)
+    for maps in (
+        torch.rand(4, 9, 6, 8, generator=g),
+        torch.randint(0, 3, (4, 9, 6, 8), generator=g).float(),  # full of ties
+        torch.rand(4, 3, 6, 8, generator=g),  # fewer places than cells
+        torch.rand(1, 2, 12, 12, generator=g),  # many rounds
+    ):
+        for most in (1, 2, 3, 7):
+            one = torch.stack([literal_pseudo_ground_truth(m, most, radius) for m in maps])
+            assert torch.equal(one, pseudo_ground_truth(maps, most, radius))
+
+
+class Waits(TorchDispatchMode):
+    "Counts what a program on another device would have to wait for."
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        self.number += any(word in name for word in ("_local_scalar_dense", "nonzero", "unique"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "change,most",
+    [({}, 1), ({"suppress": 1}, 2), ({"pairs": "all", "transform": "affine"}, 1)],
+)
+def test_a_step_does_not_wait_for_the_device(monkeypatch, train, change, most):
+    method = Alignment.build(AlignmentSettings(**SMALL, **change))
+    method.prepare(train)
+    method.attend(train)
+    batch = train.batch([0, 1, 2, 3])
+    here = method.losses(batch, Step(1))["L"]
+    for module in (alignment, transformations):
+        monkeypatch.setattr(module, "free_to_ask", lambda device: False)
+    with Waits() as waits:
+        there = method.losses(batch, Step(1))["L"]
+        there.backward()
+    assert waits.number <= most  # Algorithm 1 asks every eighth round
+    assert there.item() == pytest.approx(here.item(), rel=1e-5)
+
+
+def test_all_pairs_at_once_diverge_as_one_by_one():
+    O = (4 * torch.randn(6, 7, 3, 3, generator=generator(0))).softmax(1)
+    assert torch.equal(similarity(O, O), torch.cat([similarity(o[None], O) for o in O]))
 
 
 # --- similar images and the loss --------------------------------------------------------------

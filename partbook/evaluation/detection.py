@@ -130,6 +130,16 @@ def _scored(protocol, detect, collection, like, what, channel, size, device, bat
     return kept
 
 
+def _drawn(protocol, method, train, test, found, device):
+    "Some test pictures with the detections of the best parts; None where no part has a channel."
+    from partbook.evaluation.detection_plots import detection_sheet
+
+    if int(found.channel.max()) < 0:
+        return None
+    look = {"found": found, "device": device, "count": 12, "side": 190}
+    return detection_sheet(protocol, method, train, test, **look)
+
+
 def _measured(protocol, detect, train, test, size, device, batch_size) -> Detected:
     "Name the channels on training pictures, then score them on the test pictures."
     check_fits(protocol, train)
@@ -154,7 +164,6 @@ class Detection(Protocol):
     one_to_one: bool = False  # whether a channel may stand for one part only
     foreground: bool = True  # whether masks stand in for a missing background channel
     window: float = 0.0  # side of the squares that maps are averaged over first; a share
-
     shows = "detections"
     seen = None  # the method that was evaluated last, and what was found
 
@@ -177,7 +186,7 @@ class Detection(Protocol):
         raise NotImplementedError(f"{type(self).__name__} must define match")
 
     def peaks(self, maps: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-        "Peaks of maps (B,K,h,w): scores (B,K,D), and points (B,K,D,2) in the frame (B,2)."
+        "Scores (B,K,D) and points (B,K,D,2) of maps (B,K,h,w)."
         return _peaks(self, maps, frame)
 
     def detector(self, method: Method) -> Detector:
@@ -199,14 +208,9 @@ class Detection(Protocol):
 
     def picture(self, method, train, test, device="cpu"):
         "Some test pictures with the detections of the best parts."
-        from partbook.evaluation.detection_plots import detection_sheet
-
         if self.seen is None or self.seen[0] is not method:
             self.evaluate(method, train, test, device)
-        if int(self.seen[1].channel.max()) < 0:
-            return None  # no part has a channel
-        look = {"found": self.seen[1], "device": device, "count": 12, "side": 190}
-        return detection_sheet(self, method, train, test, **look)
+        return _drawn(self, method, train, test, self.seen[1], device)
 
 # %% ../../nbs/evaluation/45_detection.ipynb #f63574c9
 def _same_peaks(kind: "Detection", other: "Detection", frame: Tensor) -> bool:
@@ -220,7 +224,7 @@ def _same_peaks(kind: "Detection", other: "Detection", frame: Tensor) -> bool:
         return False
     return torch.equal(*boxes)
 
-
+# %% ../../nbs/evaluation/45_detection.ipynb #1ef7b0b8
 class Together:
     "Scores and hits of several detection protocols, batch by batch, from the same maps."
 

@@ -127,7 +127,7 @@ def default_protocols(collection: Collection) -> list[str]:
             taken |= set(protocol.headline)
     return chosen
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #c8441bbf
 def pictures_of(names: Iterable[str]) -> dict[str, str]:
     "The file of each protocol that draws a picture; where two would have one name, with its own."
     files: dict[str, str] = {}
@@ -138,7 +138,7 @@ def pictures_of(names: Iterable[str]) -> dict[str, str]:
             files[name] = f"{shows}-{name}.png" if taken else f"{shows}.png"
     return files
 
-
+# %% ../../nbs/evaluation/40_protocols.ipynb #205acf11
 def check_fits(protocol: Protocol, collection: Collection) -> None:
     "`InputError` that names the missing annotation."
     sample = collection[0]
