@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch, Kept, View, collections
 from partbook.evaluation.alignment_tables import (
+    TWIN,
     Detections,
     commands,
+    is_run_of,
     one_look,
     printed_number,
     ridge_error,
@@ -446,6 +448,38 @@ def test_every_row_has_its_printed_number_and_a_command_that_parses():
     assert {r.method for r in rows} <= set(methods.names())
     for line in commands(rows, [0]) + commands(rows[:3], [1], root="FOLDER"):
         build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_rows_with_labels_say_so_and_are_not_mixed_with_the_others():
+    told = [r for r in rows_of(1) if r.name == "MaskReg, labels"]
+    run = {"method": "maskreg", "collection": "vehicles", "option.categories": "bus"}
+    without = run | {"settings.labels": "pretext"}
+    with_labels = run | {"settings.labels": "categories", "settings.classes": 6}
+    bare = [r for r in rows_of(1) if r.printed == "MaskReg" and r not in told]
+    for rows, mine, other in ((told, with_labels, without), (bare, without, with_labels)):
+        found = [row.column for row in rows if is_run_of(mine, row, "vehicles")]
+        assert found == ["bus"] and not any(is_run_of(other, row, "vehicles") for row in rows)
+    lines = commands(told, [0])
+    assert len(lines) == 1 + 6 and "--option=categories=all" in lines[0]
+    assert all(line.startswith("partbook evaluate") for line in lines[1:])
+
+
+def test_aligned_faces_are_another_column():
+    run = {"method": "dictionary", "collection": "faces", "option.aligned": "True"}
+    rows = [r for r in rows_of(2) if r.method == "dictionary"]
+    assert [r.column for r in rows if is_run_of(run, r, "faces")] == ["align"]
+    plain = run | {"option.aligned": None}
+    assert [r.column for r in rows if is_run_of(plain, r, "faces")] == ["unalign"]
+
+
+@pytest.mark.parametrize("data,classes", [("faces", 250), ("birds", 8)])
+def test_labels_of_region_grouping_fit_the_drawn_collection(data, classes):
+    assert (
+        int(collections[data].open(split="train", size=16).batch(range(400)).categories.max())
+        < classes
+    )
+    rows = [r for r in rows_of() if r.method == "region-grouping" and TWIN[r.data] == data]
+    assert {r.change["classes"] for r in rows} == {classes}
 
 
 def test_averages_of_the_printed_tables():

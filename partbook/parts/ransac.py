@@ -237,7 +237,7 @@ def unit_frame(source: Tensor, target: Tensor, used: Tensor) -> tuple[Tensor, Te
     N[:2, 2] = -scale * (low + high) / 2
     return N, scale
 
-
+# %% ../../nbs/parts/70_ransac.ipynb #3d5415da
 def count_inliers(
     T: Tensor,  # (P,N,3,3)
     matches: Matches,
