@@ -466,6 +466,7 @@ def test_rows_with_labels_say_so_and_are_not_mixed_with_the_others():
 
 def test_aligned_faces_are_another_column():
     run = {"method": "dictionary", "collection": "faces", "option.aligned": "True"}
+    run |= {"settings.size": 128}
     rows = [r for r in rows_of(2) if r.method == "dictionary"]
     assert [r.column for r in rows if is_run_of(run, r, "faces")] == ["align"]
     plain = run | {"option.aligned": None}
