@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
-           'literal', 'kinds_of', 'request_of', 'request_from', 'quiet', 'discover', 'conclude', 'evaluate',
-           'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency', 'unpack', 'build_parser',
-           'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment', 'add_report', 'add_data',
-           'add_unpack', 'add_saliency']
+           'literal', 'kinds_of', 'request_of', 'request_from', 'quiet', 'discover', 'conclude', 'say_pictures',
+           'evaluate', 'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency', 'unpack',
+           'build_parser', 'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment', 'add_report',
+           'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -268,10 +268,17 @@ def conclude(run: Run, out: Path) -> None:
         say("This collection has no annotations, so there is nothing to score: judge the picture.")
     say(f"Numbers: {shown(out / 'metrics.json')}   model: {shown(out / 'model')}")
     say(f"Picture: {shown(out / 'parts.png')}")
+    say_pictures(run.drawn)
     if run.study is not None and gets_page(run.study.test):
         say(f"To look at in a browser: {shown(out / PAGE)}")
 
 # %% ../nbs/30_cli.ipynb #ea5a9301
+def say_pictures(drawn: dict[str, Path]) -> None:
+    "Where the pictures of protocols are."
+    for name, path in drawn.items():
+        say(f"Picture of {name}: {shown(path)}")
+
+
 def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     "Measure a saved model; the metrics by protocol, in percent."
     run = load(args.model, args.device)
@@ -301,9 +308,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict[str, float]]:
         say(f"\n{name}: {protocols[name].source}")
         print_table([metrics])
     write_measured(measured, found, args.command)
+    say_pictures(measured.drawn)
     return found
 
-
+# %% ../nbs/30_cli.ipynb #46c698cd
 def options_in(args: argparse.Namespace, cls: type[Collection]) -> dict[str, Any]:
     "The values of --option, each of the kind that the collection expects."
     whose = f"collection {cls.registered_name!r}"
@@ -424,6 +432,7 @@ examples:
 NOTES = """what you get in --out:
   metrics.json   the metrics in percent, with settings, seed, versions and seconds
   parts.png      test pictures with their parts, one colour per part
+  detections.png test pictures with detections in boxes, for protocols that detect
   report.html    a page that shows every photograph, for a folder of your own
   model/         what `partbook segment` needs to label new photographs
 
@@ -547,7 +556,7 @@ def add_evaluate(p: Parser) -> None:
     p.add_argument("--split", default="test", metavar="NAME", help=text)
     text = f"one of: {', '.join(protocols.names())}; may be repeated"
     p.add_argument("--protocol", action="append", metavar="NAME", help=text)
-    text = "also write the metrics, with settings and versions, to a file"
+    text = "also write the metrics, with settings and versions, to a file, pictures beside it"
     p.add_argument("--out", metavar="JSON", help=text)
     add_pairs(p, "--option", OPTION)
     add_shared(p, "--root", "--cache", "--record")

@@ -7,9 +7,10 @@ __all__ = ['Say', 'OWN', 'NAMED', 'FOR_PHOTOGRAPHS', 'ONLY_DRAWN', 'PAGE', 'Requ
            'options_of', 'Source', 'Study', 'remarks', 'settings_of', 'suited_features', 'build', 'cached', 'planned',
            'check_folder', 'gets_page', 'Prepared', 'prepare', 'study_of', 'check_training', 'learn', 'validation',
            'learned_from', 'suited_foreground', 'carry_out', 'features_of', 'choose_parts', 'held', 'evaluated',
-           'said_of_itself', 'measure', 'trivial_methods', 'all_rows', 'dead_parts', 'draw_parts', 'Run', 'about',
-           'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load', 'learned_on', 'discover', 'Measured',
-           'to_measure', 'measuring_plan', 'write_measured', 'as_run', 'evaluate']
+           'said_of_itself', 'measure', 'asked_protocols', 'protocol_pictures', 'trivial_methods', 'all_rows',
+           'dead_parts', 'draw_parts', 'Run', 'about', 'save_run', 'record_run', 'in_a_row', 'what_is_used', 'load',
+           'learned_on', 'discover', 'Measured', 'to_measure', 'pictures_beside', 'measuring_plan', 'write_measured',
+           'as_run', 'evaluate']
 
 # %% ../nbs/28_run.ipynb #8e7d14ad
 import inspect
@@ -36,10 +37,12 @@ from .evaluation.census import census
 from .evaluation.how_many import Choice, bag_of, how_many
 from .evaluation.looks import evenly, looked_at
 from partbook.evaluation.protocols import (
+    Protocol,
     annotation_baselines,
     check_fits,
     default_protocols,
     object_view,
+    pictures_of,
     protocols,
 )
 from .evaluation.results import append_row, check_results
@@ -69,7 +72,7 @@ from partbook.methods.method import (
     methods,
     save_method,
 )
-from .parts.plots import part_sheet
+from .parts.plots import part_sheet, write_figure
 from .plan import Plan
 from .plugins import made_with, refuse_unknown
 from .report import write_report
@@ -395,6 +398,10 @@ def prepare(
     plan.check()
     for name in request.protocol or ():
         check_fits(protocols[name](), study.test)
+    if request.out is not None:
+        drawn = pictures_of(request.protocol or default_protocols(study.test))
+        plan.make(*[Path(request.out) / name for name in drawn.values()])
+        plan.check()
     return Prepared(request, source, study, method, plan, device, start)
 
 # %% ../nbs/28_run.ipynb #cc670392
@@ -551,7 +558,8 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
     "The run with its numbers, by the protocols that the annotations allow."
     request = ready.request
     study = ready.study
-    rows = all_rows(ready)
+    asked = asked_protocols(request.protocol or default_protocols(study.test))
+    rows = all_rows(ready, asked)
     facts = {
         "collection": study.train.registered_name,
         "options": ready.source.options,
@@ -559,7 +567,7 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
         "foreground": study.train.foreground,
         "learned_inside": inside,
         "command": request.command,
-        "protocols": list(request.protocol or default_protocols(study.test)),
+        "protocols": list(asked),
     }
     if ready.source.root is not None:
         facts["root"] = str(ready.source.root)  # as it was typed
@@ -571,7 +579,7 @@ def evaluated(ready: Prepared, inside: str, say: Say) -> "Run":
     if used:
         facts["plugins"] = used
     dead = dead_parts(ready.method, study.test, next(iter(rows.values())), ready.device, say)
-    return Run(ready.method, rows, facts, dead, study, ready.device)
+    return Run(ready.method, rows, facts, dead, study, ready.device, asked=asked)
 
 # %% ../nbs/28_run.ipynb #8da331f8
 def said_of_itself(ready: Prepared, say: Say) -> dict[str, Any] | None:
@@ -588,16 +596,37 @@ def measure(
     method: Method,
     train: Collection,  # for landmark regressions
     test: Collection,
-    names: Sequence[str],  # of protocols
+    asked: dict[str, Protocol],
     device: torch.device,
 ) -> dict[str, float]:
-    "All metrics of the named protocols, in percent."
+    "All metrics of some protocols, in percent."
     found = {}
-    for name in names:
-        found.update(protocols[name]().evaluate(method, train, test, device))
+    for protocol in asked.values():
+        found.update(protocol.evaluate(method, train, test, device))
     return found
 
+# %% ../nbs/28_run.ipynb #45e8510b
+def asked_protocols(names: Sequence[str]) -> dict[str, Protocol]:
+    "Protocols by name, to evaluate one method and draw it."
+    return {name: protocols[name]() for name in names}
 
+
+def protocol_pictures(
+    asked: dict[str, Protocol],
+    method: Method,
+    study: Study,
+    device: torch.device,
+    places: dict[str, Path],  # where the picture of each goes
+) -> dict[str, Path]:  # those that were drawn
+    "Draw what protocols found, for those that have a picture."
+    drawn = {}
+    for name, path in places.items():
+        sheet = asked[name].picture(method, study.fitting, study.test, device)
+        if sheet is not None:
+            drawn[name] = write_figure(path, sheet)
+    return drawn
+
+# %% ../nbs/28_run.ipynb #8f9547b5
 def trivial_methods(settings: Any, device: torch.device) -> dict[str, Method]:
     "K-means over colours and over positions: what one gets without any learned feature."
     kmeans = methods["kmeans"]
@@ -611,21 +640,20 @@ def trivial_methods(settings: Any, device: torch.device) -> dict[str, Method]:
     return made
 
 # %% ../nbs/28_run.ipynb #92929e68
-def all_rows(ready: Prepared) -> dict[str, dict[str, float]]:
+def all_rows(ready: Prepared, asked: dict[str, Protocol]) -> dict[str, dict[str, float]]:
     "Metrics of the method and, unless they are left out, of the trivial baselines, by row name."
     study = ready.study
     settings = ready.method.settings
-    names = list(ready.request.protocol or default_protocols(study.test))
 
-    def measured(method):
-        return measure(method, study.fitting, study.test, names, ready.device)
+    def measured(method, by):
+        return measure(method, study.fitting, study.test, by, ready.device)
 
-    rows = {f"{ready.request.method}, {settings.features}": measured(ready.method)}
-    if not ready.request.baselines or not set(names) - {"census"}:
+    rows = {f"{ready.request.method}, {settings.features}": measured(ready.method, asked)}
+    if not ready.request.baselines or not set(asked) - {"census"}:
         return rows
     for name, trivial in trivial_methods(settings, ready.device).items():
         trivial.fit(object_view(study.train, trivial.settings.size), ready.device)
-        rows[name] = measured(trivial)
+        rows[name] = measured(trivial, asked_protocols(list(asked)))
     return rows | annotation_baselines(study.fitting, study.test)
 
 # %% ../nbs/28_run.ipynb #35eedeba
@@ -674,6 +702,8 @@ class Run:
     seconds: float = 0.0
     folder: Path | None = None  # where it is kept, once it is
     self_check: dict[str, Any] | None = None  # what it says of its parts on photographs
+    asked: dict[str, Protocol] = field(default_factory=dict)  # what measured it, for their pictures
+    drawn: dict[str, Path] = field(default_factory=dict)  # their pictures, once it is kept
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -727,11 +757,14 @@ def save_run(run: Run, folder: Path) -> Path:
     plan.make(folder / "model" / "model.safetensors", folder / "parts.png")
     page = run.study is not None and gets_page(run.study.test)
     plan.make(*[folder / PAGE] * page)
+    places = {name: folder / file for name, file in pictures_of(run.asked).items()}
+    plan.make(*places.values())
     plan.check()
     if run.study is not None:
         names = names_of(run.facts, run.method.parts)
         sheet = folder / "parts.png"
         draw_parts(run.method, run.study.test, run.device, path=sheet, names=names)
+        run.drawn = protocol_pictures(run.asked, run.method, run.study, run.device, places)
     save_method(run.method, folder / "model", run.facts)
     record = about(run)
     if page:
@@ -856,15 +889,19 @@ class Measured:
     plan: Plan
     limit: int | None = None
     start: float = 0.0
+    pictures: dict[str, Path] = field(default_factory=dict)  # of protocols that draw one
+    asked: dict[str, Protocol] = field(default_factory=dict)
+    drawn: dict[str, Path] = field(default_factory=dict)  # pictures, once they are written
 
     def each(self) -> dict[str, dict[str, float]]:
         "The metrics of each protocol, in percent."
         study = self.study
         device = self.run.device
         method = self.run.method
+        self.asked = asked_protocols(self.names)
         return {
-            n: protocols[n]().evaluate(method, study.fitting, study.test, device)
-            for n in self.names
+            name: protocol.evaluate(method, study.fitting, study.test, device)
+            for name, protocol in self.asked.items()
         }
 
     def about(self) -> dict[str, Any]:
@@ -894,12 +931,15 @@ def to_measure(
     protocol: str | Sequence[str] | None = None,  # None: those the annotations allow
     limit: int | None = None,  # look at so many pictures only
     cache: str | Path | None = None,
-    out: str | Path | None = None,  # a .json file for all that was found
+    out: str | Path | None = None,  # a .json file for all that was found, or a folder for it
     record: str | Path | None = None,  # a table that gets a row for each protocol
     say: Say = print,
 ) -> Measured:
     "Open the pictures. `InputError` when a protocol needs annotations that are not there."
     start = time.perf_counter()
+    if out is not None:
+        out = as_path(out, "--out")
+        out = out / "evaluation.json" if kind_of(out) == "folder" else out
     plan = measuring_plan(run, out, record)
     cached(run.method, None if cache is None else str(as_path(cache, "--cache")))
     learned = {name: _as_option(value) for name, value in run.facts.get("options", {}).items()}
@@ -911,9 +951,22 @@ def to_measure(
     names = list(asked or default_protocols(study.test))
     for name in names:
         check_fits(protocols[name](), study.test)
+    pictures = pictures_beside(out, names)
+    plan.make(*pictures.values())
     plan.read(*study.files())
     plan.check()
-    return Measured(run, source, study, split, names, plan, limit, start)
+    return Measured(run, source, study, split, names, plan, limit, start, pictures)
+
+# %% ../nbs/28_run.ipynb #b634290f
+def pictures_beside(
+    out: str | Path | None,  # the file of all that was found
+    names: Sequence[str],  # of protocols
+) -> dict[str, Path]:
+    "Where the pictures of protocols go: beside the file, and called after it."
+    if out is None:
+        return {}
+    path = Path(out)
+    return {n: path.with_name(f"{path.stem}-{file}") for n, file in pictures_of(names).items()}
 
 
 def _as_option(value: Any) -> Any:
@@ -939,7 +992,7 @@ def measuring_plan(run: Run, out: str | Path | None, record: str | Path | None) 
         check_results(table)
     return plan
 
-
+# %% ../nbs/28_run.ipynb #a1574012
 def write_measured(
     measured: Measured, found: dict[str, dict[str, float]], command: str | None = None
 ) -> None:
@@ -949,7 +1002,11 @@ def write_measured(
     settings = asdict(measured.run.method.settings)
     seconds = round(time.perf_counter() - measured.start, 1)
     device = measured.run.device
-    for path in measured.plan.makes:
+    run = measured.run
+    where = (run.method, measured.study, device, measured.pictures)
+    measured.drawn = protocol_pictures(measured.asked, *where)
+    pictures = measured.pictures.values()
+    for path in (path for path in measured.plan.makes if path not in pictures):
         how = {"options": options, "protocols": found, "settings": settings, "versions": versions()}
         how |= {"hardware": hardware(device), "command": command, "seconds": seconds}
         write_json(path, about | how)

@@ -7,11 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch, Kept, View, collections
-from partbook.evaluation.alignment_tables import commands, printed_number, rows_of
+from partbook.evaluation.alignment_tables import (
+    TWIN,
+    Detections,
+    commands,
+    is_run_of,
+    one_look,
+    printed_number,
+    ridge_error,
+    rows_of,
+)
+from partbook.evaluation.detection import LandmarkDetection, PartDetection, Together, framed
+from partbook.evaluation.protocols import pictures_of
 from partbook.evaluation.results import read_rows
+from partbook.methods import alignment
 from partbook.methods.alignment import (
     Alignment,
     AlignmentSettings,
@@ -32,6 +45,7 @@ from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixt
 from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
 from partbook.methods.method import Step, methods
 from partbook.methods.region_grouping import RegionGrouping, RegionGroupingSettings
+from partbook.parts import ransac as transformations
 from partbook.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +93,56 @@ def test_one_image_does_not_change_another():
     maps = torch.rand(3, 9, 6, 8, generator=generator(1))
     together = pseudo_ground_truth(maps)
     assert torch.equal(together, torch.cat([pseudo_ground_truth(m[None]) for m in maps]))
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+def test_algorithm_1_is_the_same_on_other_devices(monkeypatch, radius):
+    monkeypatch.setattr(alignment, "free_to_ask", lambda device: False)
+    g = generator(radius)
+    for maps in (
+        torch.rand(4, 9, 6, 8, generator=g),
+        torch.randint(0, 3, (4, 9, 6, 8), generator=g).float(),  # full of ties
+        torch.rand(4, 3, 6, 8, generator=g),  # fewer places than cells
+        torch.rand(1, 2, 12, 12, generator=g),  # many rounds
+    ):
+        for most in (1, 2, 3, 7):
+            one = torch.stack([literal_pseudo_ground_truth(m, most, radius) for m in maps])
+            assert torch.equal(one, pseudo_ground_truth(maps, most, radius))
+
+
+class Waits(TorchDispatchMode):
+    "Counts what a program on another device would have to wait for."
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        self.number += any(word in name for word in ("_local_scalar_dense", "nonzero", "unique"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "change,most",
+    [({}, 1), ({"suppress": 1}, 2), ({"pairs": "all", "transform": "affine"}, 1)],
+)
+def test_a_step_does_not_wait_for_the_device(monkeypatch, train, change, most):
+    method = Alignment.build(AlignmentSettings(**SMALL, **change))
+    method.prepare(train)
+    method.attend(train)
+    batch = train.batch([0, 1, 2, 3])
+    here = method.losses(batch, Step(1))["L"]
+    for module in (alignment, transformations):
+        monkeypatch.setattr(module, "free_to_ask", lambda device: False)
+    with Waits() as waits:
+        there = method.losses(batch, Step(1))["L"]
+        there.backward()
+    assert waits.number <= most  # Algorithm 1 asks every eighth round
+    assert there.item() == pytest.approx(here.item(), rel=1e-5)
+
+
+def test_all_pairs_at_once_diverge_as_one_by_one():
+    O = (4 * torch.randn(6, 7, 3, 3, generator=generator(0))).softmax(1)
+    assert torch.equal(similarity(O, O), torch.cat([similarity(o[None], O) for o in O]))
 
 
 # --- similar images and the loss --------------------------------------------------------------
@@ -285,6 +349,93 @@ def test_filter_loss_is_lowest_for_one_moving_peak():
     assert -math.log(6) <= low.item() < 0  # mutual information is at most the entropy of images
 
 
+# --- pictures of detections, and one look for all protocols -----------------------------------
+
+
+def test_one_look_finds_what_each_protocol_finds_alone(train, trained):
+    method, test = trained[0], cars("test", 24)
+    protocol = Detections()
+    found = protocol.evaluate(method, train, test)
+    alone = {
+        n: k.measure(k.detector(method), train, test, 64) for n, k in protocol.kinds(test).items()
+    }
+    assert found == {n: f.mean for n, f in alone.items()} | {
+        "landmark_error": ridge_error(method, train, test)
+    }
+
+
+def test_one_look_names_channels_on_some_pictures_and_fits_landmarks_on_others(trained):
+    method, many, test = trained[0], cars("train", 72), cars("test", 16)
+    kind = LandmarkDetection(foreground=False, pictures=24)  # every third
+    found, error = one_look({"map_l2": kind}, method, many, test, batch_size=8, pictures=48)
+    alone = kind.measure(kind.detector(method), many, test, 64, batch_size=8)
+    assert (
+        torch.equal(alone.channel, found["map_l2"].channel) and alone.mean == found["map_l2"].mean
+    )
+    assert error == pytest.approx(ridge_error(method, many, test, pictures=48), rel=0.02)
+
+
+def test_peaks_are_shared_only_where_they_are_the_same(train):
+    batch, frame = next(framed(train, 64, 8))
+    maps = torch.rand(8, 5, 8, 8, generator=generator(0))
+    kinds = {
+        "few": PartDetection(most=2),
+        "boxes": PartDetection(most=4),
+        "wide": PartDetection(side=60.0, most=2),
+        "point": LandmarkDetection(),
+        "smooth": LandmarkDetection(window=0.5),
+        "points": LandmarkDetection(most=2),
+    }
+    together = Together(kinds, train)
+    together.update(maps, batch, frame)
+    for name, kind in kinds.items():
+        scores, hits = together.kept[name].collected()
+        own, points = kind.peaks(maps, frame)
+        assert torch.equal(scores, own.movedim(1, 0).flatten(1))
+        right = kind.match(points, batch, frame, train)[0]
+        assert torch.equal(hits, right.movedim(1, 0).flatten(1, 2))
+
+
+def test_a_protocol_draws_what_it_found_without_measuring_again(train, trained, monkeypatch):
+    method, test = trained[0], cars("test", 16)
+    protocol = PartDetection(foreground=False)
+    protocol.evaluate(method, train, test)
+    monkeypatch.setattr(PartDetection, "measure", None)
+    sheet = protocol.picture(method, train, test)
+    names = [text.get_text() for text in sheet.legends[0].get_texts()]
+    assert len(names) == 4 + 2 and names[-2:] == ["right", "wrong"]
+
+
+def test_pictures_of_protocols_have_names_of_their_own():
+    named = pictures_of(["census", "part-detection", "landmark-detection"])
+    assert named == {
+        "part-detection": "detections.png",
+        "landmark-detection": "detections-landmark-detection.png",
+    }
+
+
+def test_detections_are_drawn_from_the_command_line(tmp_path, capsys):
+    from partbook.cli import main
+
+    small = ["--limit", "12", "--parts", "8", "--protocol", "part-detection", "--no-baselines"]
+    out, record = tmp_path / "run", tmp_path / "found.json"
+    words = ["discover", "--method", "dictionary", "--data", "vehicles", *small, "--out", str(out)]
+    assert main([*words, "--dry-run"]) == 0 and not out.exists()
+    assert "detections.png (new)" in capsys.readouterr().out
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"Picture of part-detection: {out / 'detections.png'}" in said
+    assert (out / "detections.png").stat().st_size > 10_000
+    again = ["evaluate", str(out), "--protocol", "part-detection", "--out", str(record)]
+    (tmp_path / "found-detections.png").write_bytes(b"mine")
+    assert main(again) == 2 and not record.exists()
+    (tmp_path / "found-detections.png").unlink()
+    assert main(again) == 0 and "found-detections.png" in capsys.readouterr().out
+    assert main([*again[:-1], str(tmp_path)]) == 0
+    made = {"evaluation.json", "evaluation-detections.png", "found.json", "found-detections.png"}
+    assert {p.name for p in tmp_path.iterdir()} == made | {"run"}
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -297,6 +448,39 @@ def test_every_row_has_its_printed_number_and_a_command_that_parses():
     assert {r.method for r in rows} <= set(methods.names())
     for line in commands(rows, [0]) + commands(rows[:3], [1], root="FOLDER"):
         build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_rows_with_labels_say_so_and_are_not_mixed_with_the_others():
+    told = [r for r in rows_of(1) if r.name == "MaskReg, labels"]
+    run = {"method": "maskreg", "collection": "vehicles", "option.categories": "bus"}
+    without = run | {"settings.labels": "pretext"}
+    with_labels = run | {"settings.labels": "categories", "settings.classes": 6}
+    bare = [r for r in rows_of(1) if r.printed == "MaskReg" and r not in told]
+    for rows, mine, other in ((told, with_labels, without), (bare, without, with_labels)):
+        found = [row.column for row in rows if is_run_of(mine, row, "vehicles")]
+        assert found == ["bus"] and not any(is_run_of(other, row, "vehicles") for row in rows)
+    lines = commands(told, [0])
+    assert len(lines) == 1 + 6 and "--option=categories=all" in lines[0]
+    assert all(line.startswith("partbook evaluate") for line in lines[1:])
+
+
+def test_aligned_faces_are_another_column():
+    run = {"method": "dictionary", "collection": "faces", "option.aligned": "True"}
+    run |= {"settings.size": 128}
+    rows = [r for r in rows_of(2) if r.method == "dictionary"]
+    assert [r.column for r in rows if is_run_of(run, r, "faces")] == ["align"]
+    plain = run | {"option.aligned": None}
+    assert [r.column for r in rows if is_run_of(plain, r, "faces")] == ["unalign"]
+
+
+@pytest.mark.parametrize("data,classes", [("faces", 250), ("birds", 8)])
+def test_labels_of_region_grouping_fit_the_drawn_collection(data, classes):
+    assert (
+        int(collections[data].open(split="train", size=16).batch(range(400)).categories.max())
+        < classes
+    )
+    rows = [r for r in rows_of() if r.method == "region-grouping" and TWIN[r.data] == data]
+    assert {r.change["classes"] for r in rows} == {classes}
 
 
 def test_averages_of_the_printed_tables():

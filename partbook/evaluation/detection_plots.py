@@ -47,11 +47,12 @@ def shown_detections(
     like: Collection,  # has the names of the parts
     parts: Sequence[int],
     share: float = 0.5,  # of a part's highest score, from which detections are shown
+    device: torch.device | str = "cpu",
 ) -> list[Shown]:
     "The detections of some parts on some pictures."
     detect = protocol.detector(method)
     rows: list[tuple[Batch, Tensor, Tensor, Tensor, Tensor]] = []
-    for batch, frame in framed(pictures, method.settings.size, 32, "cpu", protocol.short):
+    for batch, frame in framed(pictures, method.settings.size, 32, device, protocol.short):
         scores, points = detect(batch, frame)
         rows.append((batch, frame, scores, points, protocol.match(points, batch, frame, like)[0]))
     channels = found.channel[list(parts)]
@@ -97,18 +98,24 @@ def detection_sheet(
     parts: int = 4,  # those with the highest average precision
     columns: int = 6,
     share: float = 0.5,  # of a part's highest score, from which detections are shown
+    found: Detected | None = None,  # of this method; None: measured now
+    device: torch.device | str = "cpu",
+    side: int = 110,  # of a picture, in screen pixels
 ) -> Sheet:
     "Test pictures with the detections of some parts. `InputError` as from the protocol."
     told = f"Give at least one picture and one part, not {count} and {parts}."
     require(count >= 1 and parts >= 1, told)
-    found = protocol.measure(protocol.detector(method), train, test, method.settings.size)
+    if found is None:
+        how = (method.settings.size, device)
+        found = protocol.measure(protocol.detector(method), train, test, *how)
     chosen = best_parts(found, parts)
+    require(chosen, "No part that the test pictures show has a channel, so there is no picture.")
     some = View(test, indices=spread_out(len(test), count))
-    rows = shown_detections(protocol, method, found, some, test, chosen, share)
+    rows = shown_detections(protocol, method, found, some, test, chosen, share, device)
     colours = part_colours(len(chosen))[1:]
     columns = min(columns, len(rows))
     lines = -(-len(rows) // columns)
-    sheet = Sheet(110 * columns, 118 * lines + 22)
+    sheet = Sheet(side * columns, (side + 8) * lines + 22)
     sheet.set_layout_engine("constrained")
     axes = sheet.subplots(lines, columns, squeeze=False).ravel()
     for ax in axes:
@@ -117,5 +124,7 @@ def detection_sheet(
         draw_shown(ax, row, colours)
     names = [f"{found.names[p]} {100 * found.average_precision[p]:.0f}" for p in chosen]
     handles = [axes[0].plot([], [], color=c, label=name)[0] for c, name in zip(colours, names)]
-    sheet.legend(handles=handles, loc="outside lower center", ncols=len(chosen), fontsize=7)
+    marks = {"right": "-", "wrong": ":"} if rows[0].boxes else {"right": "o", "wrong": "x"}
+    handles += [axes[0].plot([], [], m, color="black", label=n)[0] for n, m in marks.items()]
+    sheet.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7)
     return sheet

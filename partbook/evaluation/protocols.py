@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['protocols', 'OVERLAP', 'TRIVIAL', 'object_view', 'whole_view', 'inside_box', 'Protocol', 'default_protocols',
-           'check_fits', 'method_labels', 'overlap_metrics', 'PixelOverlap', 'LandmarkOverlap', 'centres_in_view',
-           'frame_of', 'LandmarkError', 'annotation_baselines', 'mask_iou', 'refined_labels', 'CoSegmentation',
-           'mask_baselines', 'RegionGrouping']
+           'pictures_of', 'check_fits', 'method_labels', 'overlap_metrics', 'PixelOverlap', 'LandmarkOverlap',
+           'centres_in_view', 'frame_of', 'LandmarkError', 'annotation_baselines', 'mask_iou', 'refined_labels',
+           'CoSegmentation', 'mask_baselines', 'RegionGrouping']
 
 # %% ../../nbs/evaluation/40_protocols.ipynb #078e0023
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,7 @@ class Protocol:
     order: int = 0  # where several fit, the lowest gives a collection its headline metrics
     headline: tuple[str, ...] = ()  # metrics it returns; protocols that share one are alternatives
     on_request: bool = False  # only when asked for by name: it says little about most methods
+    shows: str = ""  # what a picture of what was found is called, for those that draw one
 
     def fits(self, collection: Collection) -> bool:
         "Whether the collection has what the protocol needs."
@@ -94,6 +96,16 @@ class Protocol:
     ) -> dict[str, float]:
         "Metrics by name, in percent."
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
+
+    def picture(
+        self,
+        method: Method,
+        train: Collection,
+        test: Collection,
+        device: torch.device | str = "cpu",
+    ) -> Any | None:
+        "A sheet of what `evaluate` found, which may keep what is needed for it; None: no picture."
+        return None
 
     def stream(
         self, view: Collection, device: torch.device | str, batch_size: int, what: str
@@ -115,7 +127,18 @@ def default_protocols(collection: Collection) -> list[str]:
             taken |= set(protocol.headline)
     return chosen
 
+# %% ../../nbs/evaluation/40_protocols.ipynb #c8441bbf
+def pictures_of(names: Iterable[str]) -> dict[str, str]:
+    "The file of each protocol that draws a picture; where two would have one name, with its own."
+    files: dict[str, str] = {}
+    for name in names:
+        shows = protocols[name].shows
+        if shows:
+            taken = f"{shows}.png" in files.values()
+            files[name] = f"{shows}-{name}.png" if taken else f"{shows}.png"
+    return files
 
+# %% ../../nbs/evaluation/40_protocols.ipynb #205acf11
 def check_fits(protocol: Protocol, collection: Collection) -> None:
     "`InputError` that names the missing annotation."
     sample = collection[0]

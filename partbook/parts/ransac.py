@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLES', 'FITS', 'homogeneous', 'moved', 'identity_like', 'centred', 'with_means', 'fit_translation',
            'fit_similarity', 'fit_affine', 'inverse2', 'scaling', 'fit_homography', 'fit_transform', 'Matches',
-           'distinct_draws', 'literal_inliers', 'products', 'form', 'affine_form', 'projective_form', 'pair_products',
-           'unit_frame', 'count_inliers', 'Movements', 'plausible', 'best_trial', 'check_ransac', 'ransac',
-           'canvas_places']
+           'free_to_ask', 'distinct_draws', 'literal_inliers', 'products', 'form', 'affine_form', 'projective_form',
+           'pair_products', 'unit_frame', 'count_inliers', 'Movements', 'plausible', 'best_trial', 'check_ransac',
+           'ransac', 'canvas_places']
 
 # %% ../../nbs/parts/70_ransac.ipynb #28b8f3f5
 from collections.abc import Callable
@@ -152,6 +152,11 @@ class Matches:
         return self.there.sum(1)
 
 
+def free_to_ask(device: torch.device) -> bool:
+    "Whether a number can be read without waiting: on the processor. Other devices run behind."
+    return device.type == "cpu"
+
+
 def distinct_draws(
     count: Tensor,  # (P,) things to draw from
     trials: int,
@@ -220,17 +225,19 @@ def pair_products(matches: Matches, kind: str) -> Tensor:  # (P,M,15) or (P,M,45
     return products(torch.cat([p, q], -1))
 
 
-def unit_frame(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    "The movement (3,3) that takes all points (P,M,2) into [-1,1]², and its scale."
+def unit_frame(source: Tensor, target: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    "The movement (3,3) that takes points (P,M,2) of `used` columns into [-1,1]², and its scale."
     ends = torch.cat([source, target], 1).flatten(0, 1)
-    low, high = ends.amin(0), ends.amax(0)
+    beyond = ~torch.cat([used, used]).repeat(len(source))[:, None]
+    low = ends.masked_fill(beyond, torch.inf).amin(0)
+    high = ends.masked_fill(beyond, -torch.inf).amax(0)
     scale = 2 / (high - low).max().clamp_min(1e-6)
     N = identity_like(ends) * scale
     N[2, 2] = 1
     N[:2, 2] = -scale * (low + high) / 2
     return N, scale
 
-
+# %% ../../nbs/parts/70_ransac.ipynb #3d5415da
 def count_inliers(
     T: Tensor,  # (P,N,3,3)
     matches: Matches,
@@ -244,7 +251,9 @@ def count_inliers(
         shaped = projective_form
         T = T.double()  # w may be small
         points = (matches.source.double(), matches.target.double())
-    N, scale = unit_frame(*points)  # products of large numbers would round
+    column = torch.arange(matches.there.shape[1], device=T.device)
+    used = column < matches.count.max().clamp_min(1)
+    N, scale = unit_frame(*points, used)  # products of large numbers would round
     unit = Matches(moved(N, points[0]), moved(N, points[1]), matches.there)
     z = pair_products(unit, kind) * matches.there[..., None]  # 0 where there is no pair
     T = N @ T @ torch.linalg.inv(N)
@@ -258,7 +267,13 @@ class Movements:
 
     T: Tensor  # (P,3,3)
     inliers: Tensor  # (P,M) bool
-    kind: list[str]  # which kind each problem ended with
+    which: Tensor  # (P,) int64, of `kinds`
+    kinds: tuple[str, ...]
+
+    @property
+    def kind(self) -> list[str]:
+        "Which kind each problem ended with."
+        return [self.kinds[i] for i in self.which.tolist()]
 
 
 def plausible(T: Tensor, low: float, high: float) -> Tensor:  # (...,3,3) -> (...) bool
@@ -311,10 +326,11 @@ def ransac(
     check_ransac(kind, trials, tolerance, least)
     T = identity_like(matches.source)
     done = torch.zeros_like(matches.there[:, 0])
-    kinds = ["none"] * len(T)
-    for attempt in dict.fromkeys((kind, fallback)):
-        if attempt == "none" or bool(done.all()):
-            continue
+    kinds = tuple(dict.fromkeys(("none", kind, fallback)))
+    which = torch.zeros_like(matches.count)
+    for number, attempt in enumerate(kinds[1:], 1):
+        if free_to_ask(T.device) and bool(done.all()):
+            break
         found, _ = best_trial(matches, attempt, g, trials, tolerance, determinant)
         inliers = literal_inliers(found[:, None], matches, tolerance)[:, 0]
         again = fit_transform(attempt, matches.source, matches.target, inliers)
@@ -324,9 +340,9 @@ def ransac(
         count = torch.where(better, refit.sum(1), inliers.sum(1))
         new = (count >= least) & ~done
         T = torch.where(new[:, None, None], found, T)
+        which = torch.where(new, number, which)
         done |= new
-        kinds = [attempt if now else k for now, k in zip(new.tolist(), kinds)]
-    return Movements(T, literal_inliers(T[:, None], matches, tolerance)[:, 0], kinds)
+    return Movements(T, literal_inliers(T[:, None], matches, tolerance)[:, 0], which, kinds)
 
 # %% ../../nbs/parts/70_ransac.ipynb #f1acc918
 def canvas_places(
