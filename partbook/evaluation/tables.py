@@ -76,9 +76,9 @@ def typed(
     words += ["--data", entry.data, "--root", root] if root else ["--data", str(entry.twin)]
     options = entry.option if root else entry.twin_option
     words += [f"--option={name}={value}" for name, value in options.items()]
-    words += ["--parts", str(entry.parts), "--seed", str(seed)]
     whole = budget == "paper"
-    named = entry.paper if whole else entry.named if root is None else {}
+    named = dict(entry.paper if whole else entry.named if root is None else {})
+    words += ["--parts", str(named.pop("parts", entry.parts)), "--seed", str(seed)]
     words += [word for name, value in named.items() for word in (f"--{name}", str(value))]
     change = {**(entry.paper_change if whole else {}), **entry.change}
     words += [f"--set={name}={value}" for name, value in change.items()]
