@@ -448,7 +448,7 @@ def as_entry(row: Row) -> Entry:
         named={"size": SIZES[row.data]} if row.data in SIZES else {},
         change=change,
         paper=PAPER | ({"parts": row.parts or 512}),
-        paper_change=own if row.method == "alignment" else many,
+        paper_change={**own, **change} if row.method == "alignment" else many,
         protocol=("detections",),
     )
 

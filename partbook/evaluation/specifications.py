@@ -349,7 +349,7 @@ def as_entry(row: Specification) -> Entry:
         twin_option={"categories": name} if union else {},
         change=row.change,
         paper=paper,
-        paper_change=published_settings(row.weights) if own else {},
+        paper_change={**published_settings(row.weights), **row.change} if own else {},
         protocol=("unmasked", "census"),
     )
 

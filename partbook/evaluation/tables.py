@@ -39,7 +39,7 @@ class Entry:
     named: Mapping[str, Any] = field(default_factory=dict)  # other options of the command
     change: Mapping[str, Any] = field(default_factory=dict)  # settings that differ
     paper: Mapping[str, Any] = field(default_factory=dict)  # options for the paper's own run
-    paper_change: Mapping[str, Any] = field(default_factory=dict)  # settings for it
+    paper_change: Mapping[str, Any] = field(default_factory=dict)  # settings for it, on top
     protocol: tuple[str, ...] = ()  # to measure by; none: the collection's own
     benchmark: str | None = None  # of results/published.csv, where the name alone is not enough
     trivial: bool = False  # a baseline of ours that the paper does not print
@@ -80,7 +80,7 @@ def typed(
     named = dict(entry.paper if whole else entry.named if root is None else {})
     words += ["--parts", str(named.pop("parts", entry.parts)), "--seed", str(seed)]
     words += [word for name, value in named.items() for word in (f"--{name}", str(value))]
-    change = {**(entry.paper_change if whole else {}), **entry.change}
+    change = {**entry.change, **(entry.paper_change if whole else {})}
     words += [f"--set={name}={value}" for name, value in change.items()]
     words += [word for name in entry.protocol for word in ("--protocol", name)]
     return [*words, "--no-baselines"]
