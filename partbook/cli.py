@@ -65,6 +65,8 @@ from .naming import MERGE, NAME, add_merge, add_name
 from .photographs import to_guess, to_segment
 from .plan import Plan, describe
 from .report import write_report
+
+# %% ../nbs/30_cli.ipynb #142fce28
 from .reproducing import REPRODUCE, REPRODUCED, add_reproduce
 from partbook.run import (
     PAGE,

@@ -40,7 +40,7 @@ def model(name: str, words: str, about: str, *metrics: str) -> Model:
     "A model from the words of its command."
     return Model(name, (*words.split(), "--no-baselines"), about, metrics)
 
-
+# %% ../nbs/42_zoo.ipynb #e35fb1e2
 MODELS = {
     m.name: m
     for m in (

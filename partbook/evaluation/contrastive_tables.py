@@ -48,7 +48,7 @@ def labelled_entries() -> Iterator[Entry]:
         place = (metric, metric, "region-grouping")
         yield Entry("Huang and Li (image labels)", *place, **how)
 
-
+# %% ../../nbs/evaluation/57_contrastive_tables.ipynb #3775d526
 @tables.register("contrastive-1")
 def prior_work() -> PaperTable:
     "Prior work on CUB."

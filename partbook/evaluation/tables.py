@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['tables', 'BUDGETS', 'FLAGS', 'PLACES', 'NO_MATTER', 'USUAL', 'TRIVIAL', 'Entry', 'PaperTable', 'typed', 'key_of',
-           'plain', 'all_rows', 'by_key', 'printed_number', 'beside', 'agreement', 'signs', 'as_printed', 'seconds_for',
-           'trivial_entries']
+           'plain', 'all_rows', 'by_key', 'printed_number', 'beside', 'agreement', 'signs', 'as_printed', 'in_form',
+           'seconds_for', 'trivial_entries']
 
 # %% ../../nbs/evaluation/48_tables.ipynb #ab07ccc7
 import ast
@@ -17,7 +17,7 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from ..core import Registry, require
-from .results import frame, read_rows
+from .results import find_results, frame, read_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -196,6 +196,8 @@ def agreement(
     from scipy.stats import kendalltau
 
     both = lines.dropna(subset=["paper", "ours"]) if len(lines) else lines
+    if len(both):  # the whole model may stand among its rivals and among its ablations
+        both = both.drop_duplicates(["column", "metric", "paper", "ours"])
     found = []
     used = 0
     for _, some in both.groupby(["column", "metric"], sort=False) if len(both) else ():
@@ -260,6 +262,25 @@ def _cell(line: Any, digits: int) -> str:
     paper = line["paper"]
     printed = paper is not None and paper == paper
     return ours + (f" ({paper:.{digits}f})" if printed else "")
+
+# %% ../../nbs/evaluation/48_tables.ipynb #f9330b8a
+def in_form(
+    name: str,  # of a table
+    folder: str | Path | None = None,  # where the results files are; None: results/
+) -> "DataFrame":  # of text
+    "A table on the drawn twins as printed, after a sentence on its order and its signs."
+    place = find_results("published.csv").parent if folder is None else Path(folder)
+    made = tables[name]()
+    lines = beside(made, all_rows(place), read_rows(place / "published.csv"))
+    tau, count = agreement(lines)
+    order = "too few lines for an order" if tau is None else f"tau {tau:.2f} over {count} lines"
+    print(f"{made.source}. {made.title}: {order}")
+    if made.whole is not None:
+        found = signs(lines, made.whole)
+        known = found.dropna(subset=["more", "paper"]) if len(found) else found
+        agree = sum(bool(same) for same in known.get("same", ()))
+        print(f"{agree} of {len(known)} ablations have the paper's sign")
+    return as_printed(lines)
 
 # %% ../../nbs/evaluation/48_tables.ipynb #871980b5
 def seconds_for(
