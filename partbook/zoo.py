@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import Parser, add_last, say
-from .core import require
+from .core import pick_device, require
 from .evaluation.results import append_row, find_results, print_table, read_rows
 from .evaluation.tables import key_of
 from .files import as_path, kind_of, read_json, shown
@@ -131,7 +131,7 @@ def make_model(
         size = (job.folder / "model" / "model.safetensors").stat().st_size / 1e6
         row = {"model": name, "collection": facts["collection"], "method": facts["method"]}
         row |= {"megabytes": round(size, 2), **found}
-        how = (facts["settings"], facts["seed"], facts["seconds"], job.command, device)
+        how = (facts["settings"], facts["seed"], facts["seconds"], job.command, pick_device(device))
         append_row(record, row, *how)
     return found
 
