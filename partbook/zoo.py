@@ -130,7 +130,7 @@ def make_model(
         facts = read_json(job.folder / "metrics.json")
         size = (job.folder / "model" / "model.safetensors").stat().st_size / 1e6
         row = {"model": name, "collection": facts["collection"], "method": facts["method"]}
-        row |= {"megabytes": round(size, 2), **found}
+        row |= {"megabytes": round(size, 4), **found}
         how = (facts["settings"], facts["seed"], facts["seconds"], job.command, pick_device(device))
         append_row(record, row, *how)
     return found
