@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'method_of',
            'step_benchmark', 'literal_losses', 'peak_megabytes', 'memory_benchmark', 'pass_over', 'loading_benchmark',
-           'look_benchmark', 'noisy_matches', 'ransac_benchmark', 'truth_benchmark', 'settings_of', 'run_benchmark',
-           'build_parser', 'main']
+           'parts_of', 'launches_of', 'kernels_benchmark', 'look_benchmark', 'noisy_matches', 'ransac_benchmark',
+           'truth_benchmark', 'settings_of', 'run_benchmark', 'build_parser', 'main']
 
 # %% ../../nbs/training/20_benchmarks.ipynb #ef6df9ba
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import InputError, generator, require
 from ..data.loading import loaded
@@ -43,6 +43,7 @@ from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import size_of, upsample
 from ..parts.ransac import Matches, moved, ransac
 from ..readers.cub import LANDMARKS, write_cub
+from .engine import Launches, during
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
 
@@ -133,10 +134,12 @@ def bare_networks(method: Trained, batch: Batch) -> None:
     method.zero_grad()
 
 
-def engine_of(method: Trained, collection: Collection, device: torch.device | str) -> Run:
-    "The training loop's own step, wrapped as `fit` wraps it."
+def engine_of(
+    method: Trained, collection: Collection, device: torch.device | str, card: bool | None = None
+) -> Run:
+    "The training loop's own step, wrapped as `fit` wraps it; `card`: see `make_optimiser`."
     accelerator = launch(torch.device(device))
-    objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method))
+    objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method, card))
     return Run(method, objective, optimiser, Kept(collection), accelerator, torch.device(device))
 
 # %% ../../nbs/training/20_benchmarks.ipynb #28514d29
@@ -291,6 +294,53 @@ def loading_benchmark(
         "ratio": fresh / step["images_per_second"],
     }
 
+# %% ../../nbs/training/20_benchmarks.ipynb #f93d8a97
+def parts_of(method: Trained) -> dict[str, list[nn.Module]]:
+    "The modules of a method by phase: what is frozen gives features, what learns is a network."
+    features = [] if method.extractor is None else list(method.extractor.children())
+    others = [m for m in method.children() if m is not method.extractor]
+    return {"features": features, "network": others}
+
+
+def launches_of(run: Run, number: int = 1) -> Launches:
+    "What one step asks of a card, by phase."
+    s = run.method.settings
+    run.advance(number - 1)  # tables that are made once are made
+    run.optimiser.zero_grad()
+    batch = run.batch(number)
+    with Launches("views and losses") as seen:
+        with during(seen, parts_of(run.method)):
+            terms = run.objective(batch, Step(number, s.seed))
+            loss = run.total(terms)
+        seen.phase = "backward"
+        run.accelerator.backward(loss)
+        seen.phase = "optimiser"
+        run.descend()
+    return seen
+
+# %% ../../nbs/training/20_benchmarks.ipynb #04368319
+def kernels_benchmark(settings: TrainSettings, weights: str | None = "random") -> dict[str, Any]:
+    "Kernels and waits of a training step, as they would be sent to a card, counted on the host."
+    method = method_of(replace(settings, steps=10), weights)
+    run = engine_of(method, Noise(settings.batch_size, settings.size), "cpu", card=True)
+    method.prepare(run.collection)
+    method.attend(run.collection)
+    seen = launches_of(run)
+    names = {"views and losses": "launches_losses"}
+    phases = {names.get(k, f"launches_{k}"): v for k, v in seen.by_phase().items()}
+    return {
+        "benchmark": "kernels of a step",
+        "method": method.registered_name,
+        "network": type(method.network).__name__,
+        "size": settings.size,
+        "batch_size": settings.batch_size,
+        "parts": settings.parts,
+        "features": "kept" if getattr(settings, "once", False) else "computed",
+        "launches": sum(seen.kernels.values()),
+        **phases,
+        "waits": sum(seen.waits.values()),
+    }
+
 # %% ../../nbs/training/20_benchmarks.ipynb #90cf8016
 def look_benchmark(
     settings: TrainSettings,
@@ -392,6 +442,8 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
         form = ransac_benchmark if given.what == "ransac" else truth_benchmark
         return form(repeats=given.repeats, device=given.device)
     weights = None if given.light else "random"
+    if given.what == "kernels":
+        return kernels_benchmark(replace(settings_of(given), size=given.size or 64), weights)
     if given.what == "memory":
         settings = settings_of(given)
         assert isinstance(settings, ContrastiveSettings)  # no other method gets here
@@ -405,7 +457,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m partbook.training.benchmarks",
         description="Measure the training of partbook.",
     )
-    kinds = ("losses", "step", "memory", "loading", "look", "ransac", "truth")
+    kinds = ("losses", "step", "kernels", "memory", "loading", "look", "ransac", "truth")
     parser.add_argument("what", choices=kinds)
     parser.add_argument(
         "--method",
@@ -421,6 +473,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="compute features at each step, where a method would keep them",
     )
     parser.add_argument("--batch-size", type=int, default=6, help="pictures in a step (default 6)")
+    parser.add_argument("--size", type=int, help="pixels of a side (default: the method's own)")
     common_options(parser, repeats=3)
     return parser
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,10 @@ def learning_groups(method: Trained) -> list[dict[str, Any]]:
     return groups
 
 
-def make_optimiser(method: Trained) -> torch.optim.Optimizer:
+def make_optimiser(
+    method: Trained,
+    card: bool | None = None,  # as on a graphics card; None: if the parameters lie on one
+) -> torch.optim.Optimizer:
     "The optimiser of the method's settings, one group for each of `parameter_groups`."
     s = method.settings
     name = method.registered_name
@@ -101,13 +104,17 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
         len(every) == len(set(every)),
         f"The method {name!r} lists a parameter twice; each belongs to one group.",
     )
+    on_card = groups[0]["params"][0].is_cuda if card is None else card
+    how: dict[str, Any] = {"weight_decay": s.weight_decay}
+    if on_card:
+        how["foreach"] = True
     if s.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
+        return torch.optim.SGD(groups, momentum=s.momentum, **how)
     if s.optimiser == "adagrad":
         decay = getattr(s, "lr_decay", 0.0)  # its own fall of the rate
-        return torch.optim.Adagrad(groups, lr_decay=decay, weight_decay=s.weight_decay)
+        return torch.optim.Adagrad(groups, lr_decay=decay, **how)
     adam = torch.optim.Adam if s.optimiser == "adam" else torch.optim.AdamW
-    return adam(groups, weight_decay=s.weight_decay)
+    return adam(groups, **how)
 
 # %% ../../nbs/training/10_fit.ipynb #d2b6d9b6
 class Objective(nn.Module):
@@ -144,7 +151,8 @@ def set_rates(optimiser: Any, number: int, steps: int) -> None:
 def cut_gradients(optimiser: Any, longest: float) -> Tensor:
     "Gradients shortened to `longest`, group by group; the length of all, before."
     lengths = [
-        nn.utils.clip_grad_norm_(group["params"], longest) for group in optimiser.param_groups
+        nn.utils.clip_grad_norm_(group["params"], longest, foreach=group.get("foreach"))
+        for group in optimiser.param_groups
     ]
     return torch.stack(lengths).norm()
 
@@ -196,15 +204,24 @@ class Run:
         step = Step(number, s.seed, self.accelerator.process_index, self.accelerator.num_processes)
         terms = self.objective(batch, step)
         check_terms(terms, self.method.registered_name)
-        loss = sum(terms.values())  # L
+        loss = self.total(terms)  # L
         self.optimiser.zero_grad()
         self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients()
-        length = cut_gradients(self.optimiser, s.grad_clip)
-        self.optimiser.step()
+        length = self.descend()
         terms = {k: v.detach() for k, v in terms.items()} | {"L": loss.detach()}
         found = averaged(terms, self.accelerator) | {"gradient": length}
         return found, batch.names, self.optimiser.param_groups[0]["lr"]
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        "What is minimised."
+        return reduce(torch.add, terms.values())
+
+    def descend(self) -> Tensor:
+        "Cut the gradients and take the step; the gradients' length before."
+        self.accelerator.unscale_gradients()
+        length = cut_gradients(self.optimiser, self.method.settings.grad_clip)
+        self.optimiser.step()
+        return length
 
 # %% ../../nbs/training/10_fit.ipynb #627472e7
 def check_run(method: Trained, collection: Collection, accelerator: Accelerator) -> None:
