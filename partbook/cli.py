@@ -498,8 +498,9 @@ def add_training(p: Parser) -> None:
     p.add_argument("--checkpoint-every", type=whole(1), default=100, metavar="N", help=text)
     text = "measure on the validation split every N training steps (default: never)"
     p.add_argument("--eval-every", type=whole(0), default=0, metavar="N", help=text)
-    text = "mixed precision while training (default: no)"
-    p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help=text)
+    text = "mixed precision while training (default: auto, bf16 on a card that has it)"
+    choices = ("auto", "no", "bf16", "fp16")
+    p.add_argument("--precision", default="auto", choices=choices, help=text)
     text = f"threads that load ahead while training (default: {WORKERS}); the result is the same"
     p.add_argument("--workers", type=whole(0, 64), default=WORKERS, metavar="N", help=text)
 

@@ -108,7 +108,7 @@ class Request:
     resume: bool = False
     checkpoint_every: int = 100  # training steps
     eval_every: int = 0  # training steps between looks at the validation split; 0 never looks
-    precision: str = "no"  # or "bf16", "fp16"
+    precision: str = "auto"  # bf16 on a card that has it; or "no", "bf16", "fp16"
     workers: int = WORKERS  # threads that load ahead
     baselines: bool = True
     protocol: str | tuple[str, ...] | None = None  # to measure by; None: the collection's own

@@ -40,10 +40,10 @@ from partbook.methods.contrastive import (
     visual_loss,
 )
 from ..methods.method import Step, Trained, TrainSettings, methods
-from ..parts.maps import size_of, upsample
+from ..parts.maps import as_on_card, size_of, upsample
 from ..parts.ransac import Matches, moved, ransac
 from ..readers.cub import LANDMARKS, write_cub
-from .engine import Launches, during
+from .engine import Launches, during, lay_out, precision_of
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
 
@@ -135,11 +135,15 @@ def bare_networks(method: Trained, batch: Batch) -> None:
 
 
 def engine_of(
-    method: Trained, collection: Collection, device: torch.device | str, card: bool | None = None
+    method: Trained,
+    collection: Collection,
+    device: torch.device | str,
+    precision: str = "auto",
 ) -> Run:
-    "The training loop's own step, wrapped as `fit` wraps it; `card`: see `make_optimiser`."
-    accelerator = launch(torch.device(device))
-    objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method, card))
+    "The training loop's own step, as `fit` makes it; `InputError` for what is no precision."
+    accelerator = launch(torch.device(device), precision_of(precision, torch.device(device)))
+    lay_out(method)
+    objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method))
     return Run(method, objective, optimiser, Kept(collection), accelerator, torch.device(device))
 
 # %% ../../nbs/training/20_benchmarks.ipynb #28514d29
@@ -321,11 +325,12 @@ def launches_of(run: Run, number: int = 1) -> Launches:
 # %% ../../nbs/training/20_benchmarks.ipynb #04368319
 def kernels_benchmark(settings: TrainSettings, weights: str | None = "random") -> dict[str, Any]:
     "Kernels and waits of a training step, as they would be sent to a card, counted on the host."
-    method = method_of(replace(settings, steps=10), weights)
-    run = engine_of(method, Noise(settings.batch_size, settings.size), "cpu", card=True)
-    method.prepare(run.collection)
-    method.attend(run.collection)
-    seen = launches_of(run)
+    with as_on_card():
+        method = method_of(replace(settings, steps=10), weights)
+        run = engine_of(method, Noise(settings.batch_size, settings.size), "cpu")
+        method.prepare(run.collection)
+        method.attend(run.collection)
+        seen = launches_of(run)
     names = {"views and losses": "launches_losses"}
     phases = {names.get(k, f"launches_{k}"): v for k, v in seen.by_phase().items()}
     return {
