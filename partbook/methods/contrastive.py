@@ -383,7 +383,7 @@ def scaled_levels(
         "give one for each.",
     )
     found = as_seen(levels, feature_mean, s.mean_off, unit=s.unit_features)
-    return [w * f for w, f in zip(weights, found)]
+    return [f if w == 1 else w * f for w, f in zip(weights, found)]
 
 # %% ../../nbs/methods/30_contrastive.ipynb #f5826198
 Look = Callable[[Tensor], list[Tensor]]  # pictures (B,3,H,W) -> features of each level

@@ -136,13 +136,15 @@ def part_centres(
     mass = columns.sum(2)  # z_k
     there = mass > 0
     z = torch.where(there, mass, 1.0)
-    x = (columns @ _cell_centres(w, W, maps)) / z  # c_u
-    y = (rows @ _cell_centres(h, H, maps)) / z  # c_v
+    x = (columns @ _cell_centres(w, W, maps.device, maps.dtype)) / z  # c_u
+    y = (rows @ _cell_centres(h, H, maps.device, maps.dtype)) / z  # c_v
     return torch.stack([torch.where(there, x, W / 2), torch.where(there, y, H / 2)], -1)
 
 
-def _cell_centres(n: int, length: int, like: Tensor) -> Tensor:
-    return (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) * (length / n)
+@lru_cache(maxsize=64)
+def _cell_centres(n: int, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return (torch.arange(n, device=device, dtype=dtype) + 0.5) * (length / n)
 
 # %% ../../nbs/parts/10_maps.ipynb #110e2a6f
 CARDS = {"cuda"}  # kinds of device where few large kernels are quicker than many small ones

@@ -43,7 +43,7 @@ from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import as_on_card, size_of, upsample
 from ..parts.ransac import Matches, moved, ransac
 from ..readers.cub import LANDMARKS, write_cub
-from .engine import Launches, during, lay_out, precision_of
+from .engine import Launches, count_on_host, during, lay_out, precision_of
 from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
 
@@ -143,6 +143,7 @@ def engine_of(
     "The training loop's own step, as `fit` makes it; `InputError` for what is no precision."
     accelerator = launch(torch.device(device), precision_of(precision, torch.device(device)))
     lay_out(method)
+    count_on_host(method)
     objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method))
     return Run(method, objective, optimiser, Kept(collection), accelerator, torch.device(device))
 

@@ -44,6 +44,7 @@ from partbook.training.checkpoint import (
 )
 from partbook.training.engine import (
     compiled,
+    count_on_host,
     lay_out,
     optimiser_options,
     plain_again,
@@ -287,6 +288,8 @@ def fit(
     with held(place, run):
         method.to(device).train()
         lay_out(method)
+        if accelerator.num_processes == 1:  # several copy their buffers from card to card
+            count_on_host(method)
         run.optimiser = make_optimiser(method)
         if look and accelerator.is_main_process:
             run.lookout = Lookout(method, collection, device, look)
