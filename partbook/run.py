@@ -192,6 +192,7 @@ class Source:
     cls: type[Collection]
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    device: torch.device | str = "cpu"  # where drawn pictures are drawn
 
     def __post_init__(self):
         known = options_of(self.cls)
@@ -205,6 +206,8 @@ class Source:
         size = None if self.cls.crop_to_box else size
         opened = self.cls.open(self.root, split, size=size, **self.options)
         opened.chosen = dict(self.options)
+        if hasattr(opened, "device"):
+            opened.device = self.device
         return opened
 
 # %% ../nbs/28_run.ipynb #b21546cc
@@ -373,7 +376,7 @@ def prepare(request: Request, say: Say = print) -> Prepared:
         plugin(module)
     device = pick_device(request.device)
     cls, root = resolve_collection(request.data, request.root, say)
-    source = Source(cls, root, request.option)
+    source = Source(cls, root, request.option, device)
     request.features = suited_features(request, cls, say)
     method = build(request, device)
     closed = not isinstance(method, Trained) and method.extractor is not None
@@ -886,7 +889,7 @@ def to_measure(
     learned = {name: _as_option(value) for name, value in run.facts.get("options", {}).items()}
     chosen = (option or {}) if data else learned | (option or {})
     cls, root = resolve_collection(learned_on(run, data), root, say)
-    source = Source(cls, root, chosen)
+    source = Source(cls, root, chosen, run.device)
     study = Study.of(source, run.method.settings.size, split, limit)
     asked = [protocol] if isinstance(protocol, str) else protocol
     names = list(asked or default_protocols(study.test))

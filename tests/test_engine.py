@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from partbook.core import InputError, generator
+from partbook.data.sample import Kept, collections, identity
+from partbook.drawn.engine import ON_CARD, Stream
 from partbook.features.cache import addresses
 from partbook.methods.contrastive import (
     Contrastive,
@@ -26,6 +29,7 @@ from partbook.methods.scops import (
 )
 from partbook.parts.maps import as_on_card
 from partbook.parts.warps import uniform, uniforms
+from partbook.run import Request, options_of, prepare
 from partbook.training.benchmarks import Noise, engine_of
 from partbook.training.engine import (
     LONG,
@@ -35,7 +39,13 @@ from partbook.training.engine import (
     precision_of,
     wants_compiling,
 )
-from partbook.training.fit import cut_gradients, fit, make_optimiser
+from partbook.training.fit import (
+    cut_gradients,
+    draw_ahead,
+    fit,
+    make_optimiser,
+    pictures_of_step,
+)
 
 
 def some(count=2, K=3, size=24, C=5, cells=6, seed=0):
@@ -404,3 +414,63 @@ def test_who_is_compiled(monkeypatch):
     assert not wants_compiling("auto", method, card)
     with pytest.raises(InputError, match="compile is 'perhaps'; choose one of: auto, no, yes"):
         wants_compiling("perhaps", method, card)
+
+
+# Drawing on a card. `FakeTensorMode` knows what would lie where, and refuses to mix host and card.
+
+
+@pytest.mark.parametrize("name", ["birds", "faces", "figures", *range(6)])
+def test_everything_is_drawn_where_the_stream_is(name, monkeypatch):
+    kind = {} if isinstance(name, str) else {"kind": name}
+    drawn = collections["vehicles" if kind else name].open(size=32)
+
+    def nothing_asked(top, parts):  # how many boxes there are is asked once for a batch
+        return top.new_zeros((len(top), 1, 4)), top.new_zeros((len(top), 1))
+
+    monkeypatch.setattr("partbook.drawn.vehicles.instance_boxes", nothing_asked)
+    with FakeTensorMode():
+        drawn.stream = lambda indices: Stream(0, torch.arange(3, device="cuda"))
+        batch = drawn.draw(drawn.scene([0, 1, 2], **kind), ["a", "b", "c"])
+        tensors = {k: v for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
+    assert {v.device.type for v in tensors.values()} == {"cuda"}
+    assert len(tensors) >= 6
+
+
+@pytest.mark.parametrize("name", ["birds", "faces", "figures", "vehicles"])
+def test_pieces_of_a_card_are_the_same_pictures(name, monkeypatch):
+    "A card draws larger pieces; pictures, names and truth do not depend on them."
+    here = collections[name].open(size=32)
+    monkeypatch.setattr(here, "budget", 32**2)  # one at a time
+    there = collections[name].open(size=32)
+    monkeypatch.setattr(there, "budget", ON_CARD)
+    one, other = here.batch([5, 0, 7]), there.batch([5, 0, 7])
+    assert one.names == other.names and identity(here) == identity(there)
+    for key, value in vars(one).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(other, key), value), key
+
+
+def test_a_run_draws_on_its_device():
+    ready = prepare(Request("birds", "kmeans", device="cpu", limit=2), say=lambda sentence: None)
+    ready.source.device = "elsewhere"
+    assert ready.source.open("test").device == "elsewhere"
+    assert "device" not in options_of(collections["birds"])
+
+
+def test_a_card_draws_ahead_what_a_run_will_see():
+    birds = collections["birds"].open(size=32)
+    asked = []
+
+    class Seen(Kept):
+        def take(self, indices):
+            asked.extend(indices)
+            return []
+
+    settings = ContrastiveSettings(parts=3, size=32, batch_size=4, steps=3)
+    run = engine_of(Contrastive.build(settings), Noise(4, 32), "cpu")
+    run.collection = Seen(birds)
+    assert draw_ahead(run, 0) == 0 and not asked
+    birds.device = "cuda"
+    assert draw_ahead(run, 1) == len(set(asked)) == 8
+    seen = [i for t in (1, 2) for i in pictures_of_step(t, 4, len(birds), settings.seed)]
+    assert asked == seen

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Watch', 'COMPILED', 'pictures_of_step', 'one_pass', 'poly', 'learning_groups', 'make_optimiser', 'Objective',
            'launch', 'is_main_process', 'set_rates', 'cut_gradients', 'averaged', 'my_pictures', 'Run', 'check_run',
-           'check_numbers', 'fit', 'held', 'train', 'begin', 'check_place', 'take_up', 'bar_of', 'steps_of',
-           'live_parts', 'validate']
+           'check_numbers', 'fit', 'held', 'train', 'begin', 'check_place', 'take_up', 'draw_ahead', 'bar_of',
+           'steps_of', 'live_parts', 'validate']
 
 # %% ../../nbs/training/10_fit.ipynb #20f388ea
 import os
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..core import InputError, generator, nobody_watches, pick_device, require
 from ..data.loading import WORKERS, Ahead
-from ..data.sample import Batch, Collection, Kept
+from ..data.sample import Batch, Collection, Kept, View
 from ..evaluation.protocols import default_protocols, protocols
 from ..evaluation.results import read_rows, write_rows
 from ..files import as_path, is_ours, kind_of, only_run, read_json, shown, write_json
@@ -338,6 +338,7 @@ def train(
     if first == 0:
         method.prepare(run.collection, run.device)
     method.attend(run.collection, run.device)
+    draw_ahead(run, first)
     run.objective, run.optimiser = run.accelerator.prepare(run.objective, run.optimiser)
     with Ahead(run.load, method.settings.steps, workers) as run.ahead:
         with closing(steps_of(run, first, log, folder, facts, every)) as steps:
@@ -429,6 +430,26 @@ def take_up(
     return 0
 
 # %% ../../nbs/training/10_fit.ipynb #1c218240
+def draw_ahead(run: Run, first: int) -> int:
+    """Draw what a run will see, where a card draws it: there many pictures cost no more than one.
+    How many were drawn."""
+    inner = run.collection
+    while isinstance(inner, View):
+        inner = inner.collection
+    if torch.device(getattr(inner, "device", "cpu")).type == "cpu":
+        return 0
+    count = len(run.collection)
+    wanted: dict[int, None] = {}
+    for number in range(first, run.method.settings.steps):
+        wanted |= dict.fromkeys(my_pictures(run.method, number, count, run.accelerator))
+        if len(wanted) == count:
+            break
+    every = list(wanted)
+    for i in range(0, len(every), 1024):
+        run.collection.take(every[i : i + 1024])
+    return len(every)
+
+
 def bar_of(run: Run, first: int) -> tqdm:
     "A progress bar, on the main process; whoever speaks has closed it before."
     quiet = nobody_watches() or not run.accelerator.is_main_process
