@@ -40,6 +40,8 @@ from partbook.methods.contrastive import (
     literal_visual_loss,
     visual_loss,
 )
+
+# %% ../../nbs/training/20_benchmarks.ipynb #afd0da86
 from ..methods.method import Step, Trained, TrainSettings, methods
 from ..parts.maps import as_on_card, size_of, upsample
 from ..parts.ransac import Matches, moved, ransac
@@ -198,7 +200,7 @@ def kept_or_computed(settings: TrainSettings, device: torch.device | str) -> str
     kept = getattr(settings, "once", False) and torch.device(device).type != "cuda"
     return "kept" if kept else "computed"
 
-
+# %% ../../nbs/training/20_benchmarks.ipynb #768c791b
 def step_benchmark(
     settings: TrainSettings,
     weights: str | None = "random",
@@ -339,7 +341,7 @@ def loading_benchmark(
     }
 
 # %% ../../nbs/training/20_benchmarks.ipynb #f93d8a97
-def parts_of(method: Trained) -> dict[str, list[nn.Module]]:
+def parts_of(method: Trained) -> dict[str, Sequence[nn.Module]]:
     "The modules of a method by phase: what is frozen gives features, what learns is a network."
     features = [] if method.extractor is None else list(method.extractor.children())
     others = [m for m in method.children() if m is not method.extractor]
@@ -537,7 +539,7 @@ def whole_run(steps: int, size: int, device: torch.device | str) -> dict[str, An
     from partbook.run import discover  # the run stands to the right of training
 
     how: dict[str, Any] = {"method": "contrastive", "steps": steps, "size": size}
-    quiet = {"baselines": False, "say": lambda sentence: None}
+    quiet: dict[str, Any] = {"baselines": False, "say": lambda sentence: None}
     seconds = timed(lambda: discover("birds", device=str(device), **how, **quiet))[1]
     return {"benchmark": "whole run", "network": "Light", **how, "seconds": seconds}
 
@@ -596,7 +598,7 @@ def build_parser() -> argparse.ArgumentParser:
     common_options(parser, repeats=3)
     return parser
 
-
+# %% ../../nbs/training/20_benchmarks.ipynb #2247cec2
 def main(arguments: Sequence[str] | None = None) -> int:
     "Measure training."
     return benchmark_command(
