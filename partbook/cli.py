@@ -499,8 +499,7 @@ def add_training(p: Parser) -> None:
     text = "measure on the validation split every N training steps (default: never)"
     p.add_argument("--eval-every", type=whole(0), default=0, metavar="N", help=text)
     text = "mixed precision while training (default: auto, bf16 on a card that has it)"
-    choices = ("auto", "no", "bf16", "fp16")
-    p.add_argument("--precision", default="auto", choices=choices, help=text)
+    p.add_argument("--precision", default="auto", choices=("auto", "no", "bf16", "fp16"), help=text)
     text = f"threads that load ahead while training (default: {WORKERS}); the result is the same"
     p.add_argument("--workers", type=whole(0, 64), default=WORKERS, metavar="N", help=text)
 

@@ -750,17 +750,15 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 # %% ../../nbs/drawn/10_engine.ipynb #efad1068
 class Drawn(Collection):
-    """Pictures drawn on the fly, every truth known, the same bits alone or in any batch; on a
-    card, where `device` says so, the same to rounding."""
+    """Pictures drawn on the fly, every truth known, the same bits alone or in any batch."""
 
     noun: str = "picture"  # what one of them is called; its plural takes an s
     grouping: str = "categories"  # what the categories are called where they are counted
     ranges: dict[str, tuple[int, int]] = SPLITS  # of each split: first index, number of pictures
     splits = tuple(SPLITS)
-    budget: int = BUDGET
+    budget = BUDGET
     device: torch.device | str = "cpu"  # where it is drawn; what comes back lies on the host
     drawn = True
-    foreground = "true masks"
 
     def __init__(self, split: str = "train", size: int = 64, seed: int = 0):
         check_drawing(self, split, size, seed)

@@ -6,8 +6,8 @@
 __all__ = ['PAPER', 'DEFAULTS', 'Look', 'part_descriptors', 'literal_descriptors', 'literal_feature_loss', 'neighbour_products',
            'energy', 'energy_at_once', 'feature_loss', 'contrastive_loss', 'draw_partners', 'from_partners',
            'visual_loss', 'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'check_contrastive',
-           'foreground', 'two_views', 'mean_descriptor', 'scaled_levels', 'descriptors', 'compared', 'weighted_terms',
-           'Contrastive']
+           'foreground', 'two_views', 'mean_descriptor', 'scaled_levels', 'partners_of', 'descriptors', 'compared',
+           'weighted_terms', 'Contrastive']
 
 # %% ../../nbs/methods/30_contrastive.ipynb #0efb1a05
 from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ def energy(
     total = total + ((next_r.T @ mask @ own_c) * below).sum((1, 2))
     return total + ((next_r.T @ mask @ next_c) * across).sum((1, 2))
 
-
+# %% ../../nbs/methods/30_contrastive.ipynb #5a07ca34
 @lru_cache(maxsize=64)
 def _shares(n: int, N: int, device: torch.device, dtype: torch.dtype) -> Tensor:  # (N,2n)
     "What two pixels' weights of a cell make: with itself, and with the next cell."
@@ -389,6 +389,18 @@ def scaled_levels(
 Look = Callable[[Tensor], list[Tensor]]  # pictures (B,3,H,W) -> features of each level
 
 
+def partners_of(
+    images: Tensor,  # (B,3,H,W) of this process
+    step: Step,
+    s: ContrastiveSettings,
+) -> Tensor | None:  # (N,K)
+    "For each part of each picture of all processes, a picture to compare it with."
+    if not s.contrastive or s.compare == "views":
+        return None
+    stream = step.stream("partners", images.device)
+    return draw_partners(len(images) * step.world, s.parts, stream)
+
+# %% ../../nbs/methods/30_contrastive.ipynb #35303c24
 def descriptors(maps: Tensor, levels: Sequence[Tensor]) -> Tensor:
     "Part descriptors (B,K,C) of all levels, one after the other."
     return torch.cat([part_descriptors(maps, f)[0] for f in levels], -1)
@@ -422,9 +434,9 @@ def weighted_terms(
     levels: list[Tensor],  # features of the first view
     v: Views,
     step: Step,
+    partners: Tensor | None,  # (N,K) for Equation 3
     s: ContrastiveSettings,
     look: Look,
-    partners: Tensor | None,  # (N,K) for Equation 3
 ) -> dict[str, Tensor]:
     "The weighted terms of the objective, by the paper's symbols."
     logits, warped = upsample(scores, size_of(v.images)).chunk(2)
@@ -486,9 +498,7 @@ class Contrastive(Segmenting):
     @torch.no_grad()
     def levels(self, images: Tensor) -> list[Tensor]:
         "Frozen features of each layer on its own grid, weighted."
-        s = self.settings
-        found = self.extractor.levels(images)
-        return scaled_levels(found, self.feature_mean, s)
+        return scaled_levels(self.extractor.levels(images), self.feature_mean, self.settings)
 
     def views(self, batch: Batch, step: Step) -> Views:
         "Draw the two views of a batch."
@@ -502,23 +512,8 @@ class Contrastive(Segmenting):
         scores = self.network(v.both).float()
         levels = [f.float() for f in self.levels(v.images)] if s.feature or s.contrastive else []
         with torch.autocast(kind, enabled=False):
-            return self.terms(scores, levels, v, step, self.partners(len(scores) // 2, step))
+            return self.terms(scores, levels, v, step, partners_of(v.images, step, s))
 
-    def partners(self, count: int, step: Step) -> Tensor | None:
-        "For each part of each picture of all processes, a picture to compare it with."
-        s = self.settings
-        if not s.contrastive or s.compare == "views":
-            return None
-        stream = step.stream("partners", self.feature_mean.device)
-        return draw_partners(count * step.world, s.parts, stream)
-
-    def terms(
-        self,
-        scores: Tensor,  # (2B,K,h,w) of both views
-        levels: list[Tensor],  # features of the first view
-        v: Views,
-        step: Step,
-        partners: Tensor | None,  # (N,K)
-    ) -> dict[str, Tensor]:
+    def terms(self, *seen: Any) -> dict[str, Tensor]:
         "What a card may compute as one program: no network, nothing drawn."
-        return weighted_terms(scores, levels, v, step, self.settings, self.levels, partners)
+        return weighted_terms(*seen, self.settings, self.levels)

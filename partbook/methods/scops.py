@@ -37,6 +37,8 @@ from partbook.methods.seen import (
     on_cells,
     pair_of_views,
 )
+
+# %% ../../nbs/methods/40_scops.ipynb #23bb587d
 from partbook.parts.maps import (
     adjoint,
     corner_coordinates,
@@ -501,8 +503,8 @@ def scops_terms(
     v: Views,
     scores: Tensor,  # (2B,K+1,h,w) of both views
     levels: Sequence[Tensor],  # features of the first view
-    basis: Tensor,  # (K,C); what is below zero counts as zero
     step: Step,
+    basis: Tensor,  # (K,C); what is below zero counts as zero
     s: ScopsSettings,
 ) -> dict[str, Tensor]:
     "The weighted terms, from the scores of both views and the features of the first."
@@ -559,15 +561,9 @@ class Scops(PartBasis):
         with torch.autocast(kind, enabled=False):
             return self.terms(v, scores, levels, step)
 
-    def terms(
-        self,
-        v: Views,
-        scores: Tensor,  # (2B,K+1,h,w) of both views
-        levels: Sequence[Tensor],  # features of the first view
-        step: Step,
-    ) -> dict[str, Tensor]:
+    def terms(self, *seen: Any) -> dict[str, Tensor]:
         "What a card may compute as one program: no network, nothing drawn."
-        return scops_terms(v, scores, levels, self.basis, step, self.settings)
+        return scops_terms(*seen, self.basis, self.settings)
 
     def read_labels(
         self, logits: Tensor, masks: Tensor | None = None, background: bool = True

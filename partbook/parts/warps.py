@@ -297,13 +297,14 @@ def _ranges(wanted: tuple[Range, ...], device: torch.device) -> Tensor:  # (2,N)
 
 
 def uniforms(g: torch.Generator, *wanted: Range) -> list[Tensor]:
-    "Uniform numbers for several things in one draw; the same as `uniform` for one after another."
+    """Uniform numbers for several things in one draw; the same as `uniform` for one after another,
+    in a sixth of the kernels."""
     widths, starts = _ranges(wanted, torch.device(g.device))
     numbers = torch.rand(len(widths), generator=g, device=g.device) * widths + starts
     pieces = numbers.split([math.prod(shape) for shape, _, _ in wanted])
     return [piece.view(shape) for piece, (shape, _, _) in zip(pieces, wanted)]
 
-
+# %% ../../nbs/parts/30_warps.ipynb #7531cc8c
 def affine_warp(
     angle: Tensor,  # (B,) radians
     zoom: Tensor,  # (B,) how much larger things appear
@@ -463,7 +464,7 @@ def _three(each: tuple[float, ...], device: torch.device, dtype: torch.dtype) ->
     with torch.inference_mode(False):
         return torch.tensor(each, dtype=dtype, device=device).view(3, 1, 1)
 
-
+# %% ../../nbs/parts/30_warps.ipynb #a6ccecb1
 def blend(
     images: Tensor,  # (B,3,H,W) in [0,1]
     dull: Tensor | float,  # what a factor of 0 leaves
@@ -536,9 +537,9 @@ def random_jitter(
     ranges += [(-hue, hue), (0.0, 1.0), (0.0, 1.0)]
     numbers = uniforms(g, *[((count,), low, high) for low, high in ranges])
     applied = numbers[4] < p
-    factors = [torch.where(applied, f, 1.0) for f in numbers[:3]]
+    light, contrasts, colours = (torch.where(applied, f, 1.0) for f in numbers[:3])
     turn = torch.where(applied, numbers[3], 0.0)
-    return Jitter(*factors, turn, numbers[5] < grey)
+    return Jitter(light, contrasts, colours, turn, numbers[5] < grey)
 
 
 def joined(*jitters: Jitter) -> Jitter:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARM', 'paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'method_of',
-           'until_done', 'memory_of', 'kept_or_computed', 'step_benchmark', 'literal_losses', 'peak_megabytes',
+           'until_done', 'memory_of', 'about', 'kept_or_computed', 'step_benchmark', 'literal_losses', 'peak_megabytes',
            'memory_benchmark', 'pass_over', 'loading_benchmark', 'parts_of', 'launches_of', 'kernels_benchmark',
            'look_benchmark', 'noisy_matches', 'ransac_benchmark', 'truth_benchmark', 'settings_of', 'run_benchmark',
            'small_losses', 'whole_run', 'card_rows', 'rows_of', 'build_parser', 'main']
@@ -47,16 +47,16 @@ from ..parts.maps import as_on_card, size_of, upsample
 from ..parts.ransac import Matches, moved, ransac
 from ..readers.cub import LANDMARKS, write_cub
 from partbook.training.engine import (
+    COMPILED,
     PRECISIONS,
     Launches,
     compiled,
-    count_on_host,
     during,
-    lay_out,
     plain_again,
     precision_of,
+    settle,
 )
-from .fit import COMPILED, Objective, Run, launch, make_optimiser
+from .fit import Objective, Run, launch, make_optimiser
 from .look import Lookout
 
 # %% ../../nbs/training/20_benchmarks.ipynb #47ddf2b0
@@ -154,8 +154,7 @@ def engine_of(
 ) -> Run:
     "The training loop's own step, as `fit` makes it; `InputError` for what is no precision."
     accelerator = launch(torch.device(device), precision_of(precision, torch.device(device)))
-    lay_out(method)
-    count_on_host(method)
+    settle(method, alone=True)
     objective, optimiser = accelerator.prepare(Objective(method), make_optimiser(method))
     return Run(method, objective, optimiser, Kept(collection), accelerator, torch.device(device))
 
@@ -195,6 +194,13 @@ def memory_of(device: torch.device | str) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20
 
 
+def about(method: Trained) -> dict[str, Any]:
+    "What tells one measured step from another."
+    s = method.settings
+    who = {"method": method.registered_name, "network": type(method.network).__name__}
+    return who | {"size": s.size, "batch_size": s.batch_size, "parts": s.parts}
+
+
 def kept_or_computed(settings: TrainSettings, device: torch.device | str) -> str:
     "What becomes of a picture's features: a card computes them anew."
     kept = getattr(settings, "once", False) and torch.device(device).type != "cuda"
@@ -231,11 +237,7 @@ def step_benchmark(
     low, high = (sorted(v[WARM:])[repeats // 2] for v in (bare, whole))
     return {
         "benchmark": "training step",
-        "method": run.method.registered_name,
-        "network": type(run.method.network).__name__,
-        "size": settings.size,
-        "batch_size": settings.batch_size,
-        "parts": settings.parts,
+        **about(method),
         "features": kept_or_computed(settings, device),
         "precision": told,
         "seconds_networks": low,
@@ -377,11 +379,7 @@ def kernels_benchmark(settings: TrainSettings, weights: str | None = "random") -
     phases = {names.get(k, f"launches_{k}"): v for k, v in seen.by_phase().items()}
     return {
         "benchmark": "kernels of a step",
-        "method": method.registered_name,
-        "network": type(method.network).__name__,
-        "size": settings.size,
-        "batch_size": settings.batch_size,
-        "parts": settings.parts,
+        **about(method),
         "features": "computed",
         "launches": sum(seen.kernels.values()),
         **phases,
@@ -535,12 +533,14 @@ def small_losses(
 
 # %% ../../nbs/training/20_benchmarks.ipynb #b7c1e0aa
 def whole_run(steps: int, size: int, device: torch.device | str) -> dict[str, Any]:
-    "Seconds of a run of the light network on drawn birds: drawing, training and evaluation."
-    from partbook.run import discover  # the run stands to the right of training
-
-    how: dict[str, Any] = {"method": "contrastive", "steps": steps, "size": size}
-    quiet: dict[str, Any] = {"baselines": False, "say": lambda sentence: None}
-    seconds = timed(lambda: discover("birds", device=str(device), **how, **quiet))[1]
+    "Seconds of the command that trains on drawn birds: start, drawing, training, evaluation."
+    how = {"method": "contrastive", "steps": steps, "size": size}
+    words = [w for name, value in how.items() for w in (f"--{name}", str(value))]
+    with tempfile.TemporaryDirectory() as folder:
+        words += ["--data", "birds", "--no-baselines", "--device", str(device), "--out", folder]
+        command = [sys.executable, "-m", "partbook.cli", "discover", *words]
+        done, seconds = timed(lambda: subprocess.run(command, capture_output=True, text=True))
+    require(done.returncode == 0, f"The run failed: {done.stderr.strip()[-300:]}")
     return {"benchmark": "whole run", "network": "Light", **how, "seconds": seconds}
 
 # %% ../../nbs/training/20_benchmarks.ipynb #69d0bed4
