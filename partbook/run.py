@@ -109,6 +109,7 @@ class Request:
     checkpoint_every: int = 100  # training steps
     eval_every: int = 0  # training steps between looks at the validation split; 0 never looks
     precision: str = "auto"  # bf16 on a card that has it; or "no", "bf16", "fp16"
+    compile: str = "auto"  # the losses of long runs on a card; or "no", "yes"
     workers: int = WORKERS  # threads that load ahead
     baselines: bool = True
     protocol: str | tuple[str, ...] | None = None  # to measure by; None: the collection's own
@@ -433,6 +434,7 @@ def learn(ready: Prepared, pictures: Collection, say: Say = print) -> bool:
         request.precision,
         validation(ready),
         request.workers,
+        compile=request.compile,
     )
     if not is_main_process():
         return False

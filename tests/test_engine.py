@@ -30,7 +30,7 @@ from partbook.methods.scops import (
 from partbook.parts.maps import as_on_card
 from partbook.parts.warps import uniform, uniforms
 from partbook.run import Request, options_of, prepare
-from partbook.training.benchmarks import Noise, engine_of
+from partbook.training.benchmarks import Noise, build_parser, engine_of, run_benchmark
 from partbook.training.engine import (
     LONG,
     Launches,
@@ -474,3 +474,41 @@ def test_a_card_draws_ahead_what_a_run_will_see():
     assert draw_ahead(run, 1) == len(set(asked)) == 8
     seen = [i for t in (1, 2) for i in pictures_of_step(t, 4, len(birds), settings.seed)]
     assert asked == seen
+
+
+MOST = {  # kernels of a step as a card is asked for them; a change that needs more has a reason
+    ("contrastive", False): 860,
+    ("scops", False): 780,
+    ("contrastive", True): 510,
+    ("scops", True): 495,
+}
+
+
+@pytest.mark.parametrize("name, light", MOST)
+def test_a_step_stays_small(name, light):
+    given = build_parser().parse_args(["kernels", "--method", name, *["--light"] * light])
+    row = run_benchmark(given)
+    print(row)
+    assert row["launches"] <= MOST[name, light] and row["waits"] == 0
+    phases = [v for k, v in row.items() if k.startswith("launches_")]
+    assert sum(phases) == row["launches"]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_gradients_lie_as_their_parameters(precision):
+    "The fused optimisers of a card refuse others; axes of length one do not count."
+    settings = ContrastiveSettings(parts=3, size=32, batch_size=2, steps=4, network="deeplab")
+    settings.network_weights = "random"
+    with as_on_card():
+        method = Contrastive.build(settings).train()
+        run = engine_of(method, Noise(2, 32), "cpu", precision)
+        run.advance(0)
+    turned = 0
+    for group in run.optimiser.param_groups:
+        for p in group["params"]:
+            tensors = [p.grad, *(v for v in run.optimiser.state[p].values() if v.shape == p.shape)]
+            for other in tensors:
+                pairs = zip(p.shape, p.stride(), other.stride())
+                assert all(a == b for n, a, b in pairs if n > 1)
+            turned += p.ndim == 4 and not p.is_contiguous()
+    assert turned > 10
