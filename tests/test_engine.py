@@ -512,3 +512,22 @@ def test_gradients_lie_as_their_parameters(precision):
                 assert all(a == b for n, a, b in pairs if n > 1)
             turned += p.ndim == 4 and not p.is_contiguous()
     assert turned > 10
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("name", ["contrastive", "scops"])
+def test_what_was_tried_is_what_runs(name, mixed):
+    "The trial before a run compiles once for all its steps, in either precision."
+    torch._dynamo.reset()
+    method, batch = method_and_batch(name)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    assert compiled(method, batch, backend)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        for number in range(3):
+            sum(method.losses(batch, Step(number)).values()).backward()
+    assert len(graphs) == 1 and method.training

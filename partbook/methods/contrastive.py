@@ -516,4 +516,4 @@ class Contrastive(Segmenting):
 
     def terms(self, *seen: Any) -> dict[str, Tensor]:
         "What a card may compute as one program: no network, nothing drawn."
-        return weighted_terms(*seen, self.settings, self.levels)
+        return weighted_terms(*seen, s=self.settings, look=self.levels)  # type: ignore

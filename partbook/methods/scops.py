@@ -563,7 +563,7 @@ class Scops(PartBasis):
 
     def terms(self, *seen: Any) -> dict[str, Tensor]:
         "What a card may compute as one program: no network, nothing drawn."
-        return scops_terms(*seen, self.basis, self.settings)
+        return scops_terms(*seen, basis=self.basis, s=self.settings)  # type: ignore
 
     def read_labels(
         self, logits: Tensor, masks: Tensor | None = None, background: bool = True

@@ -6,8 +6,8 @@
 __all__ = ['WARM', 'paper_example', 'loss_and_gradient', 'loss_benchmark', 'Noise', 'bare_networks', 'engine_of', 'method_of',
            'until_done', 'memory_of', 'about', 'kept_or_computed', 'step_benchmark', 'literal_losses', 'peak_megabytes',
            'memory_benchmark', 'pass_over', 'loading_benchmark', 'parts_of', 'launches_of', 'kernels_benchmark',
-           'look_benchmark', 'noisy_matches', 'ransac_benchmark', 'truth_benchmark', 'settings_of', 'run_benchmark',
-           'small_losses', 'whole_run', 'card_rows', 'rows_of', 'build_parser', 'main']
+           'look_benchmark', 'noisy_matches', 'ransac_benchmark', 'truth_benchmark', 'settings_of', 'sized',
+           'run_benchmark', 'small_losses', 'whole_run', 'card_rows', 'rows_of', 'build_parser', 'main']
 
 # %% ../../nbs/training/20_benchmarks.ipynb #ef6df9ba
 import argparse
@@ -472,11 +472,16 @@ def settings_of(given: argparse.Namespace) -> TrainSettings:
     if "once" in {f.name for f in fields(settings)}:
         changes["once"] = not given.fresh
     if given.light:
-        return settings(size=given.size or 96, **changes)
-    changes |= {"size": given.size} if given.size else {}
+        return settings(size=96, **changes)
     return settings.published(network_weights="random", **changes)
 
 
+def sized(given: argparse.Namespace, size: int | None = None) -> TrainSettings:
+    "The same, at the size that was asked for, or else at this one."
+    found = settings_of(given)
+    return replace(found, size=given.size or size or found.size)
+
+# %% ../../nbs/training/20_benchmarks.ipynb #7d2783b4
 def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     "The row of one benchmark."
     literal = f"{given.what} is measured against the literal form of contrastive reconstruction; "
@@ -490,17 +495,16 @@ def run_benchmark(given: argparse.Namespace) -> dict[str, Any]:
     weights = None if given.light else "random"
     if given.what == "step":
         return step_benchmark(
-            settings_of(given), weights, given.repeats, given.device, given.precision, given.program
+            sized(given), weights, given.repeats, given.device, given.precision, given.program
         )
     if given.what == "kernels":
-        small = replace(settings_of(given), size=given.size or 64)  # the count hardly depends on it
-        return kernels_benchmark(small, weights)
+        return kernels_benchmark(sized(given, 64), weights)  # the count hardly depends on it
     if given.what == "memory":
-        settings = settings_of(given)
+        settings = sized(given)
         assert isinstance(settings, ContrastiveSettings)  # no other method gets here
         return memory_benchmark(settings, weights)
     forms = {"loading": loading_benchmark, "look": look_benchmark}
-    return forms[given.what](settings_of(given), weights, given.repeats, given.device)
+    return forms[given.what](sized(given), weights, given.repeats, given.device)
 
 # %% ../../nbs/training/20_benchmarks.ipynb #6feb3ac6
 def small_losses(
@@ -553,10 +557,10 @@ def card_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
             own = argparse.Namespace(**vars(given) | {"method": name, "batch_size": count})
             if program and (count == given.batch_size or torch.device(given.device).type == "cpu"):
                 continue
-            rows.append(step_benchmark(settings_of(own), "random", **how, program=program))
+            rows.append(step_benchmark(sized(own), "random", **how, program=program))
     light = {"method": "contrastive", "light": True, "batch_size": 32}
     own = argparse.Namespace(**vars(given) | light)
-    rows.append(step_benchmark(settings_of(own), None, **how))
+    rows.append(step_benchmark(sized(own), None, **how))
     for count in (1, 8):
         rows += small_losses(count, given.size or 256, given.repeats, given.device)
     rows.append(whole_run(given.steps, given.size or 96, given.device))
