@@ -513,7 +513,7 @@ LEARNING: dict[str, tuple[Any, str, str]] = {
     "--grad-clip": (float, "X", "the longest gradient of a group of parameters"),
 }
 
-
+# %% ../nbs/30_cli.ipynb #a9bf1cc9
 def add_training(p: Parser) -> None:
     "How a method learns."
     text = "mini-batches of refinement or training (default: the method's own)"
@@ -526,8 +526,10 @@ def add_training(p: Parser) -> None:
     p.add_argument("--checkpoint-every", type=whole(1), default=100, metavar="N", help=text)
     text = "measure on the validation split every N training steps (default: never)"
     p.add_argument("--eval-every", type=whole(0), default=0, metavar="N", help=text)
-    text = "mixed precision while training (default: no)"
-    p.add_argument("--precision", default="no", choices=("no", "bf16", "fp16"), help=text)
+    text = "mixed precision while training (default: auto, bf16 on a card that has it)"
+    p.add_argument("--precision", default="auto", choices=("auto", "no", "bf16", "fp16"), help=text)
+    text = "compile the losses (default: auto, on a card and for long runs)"
+    p.add_argument("--compile", default="auto", choices=("auto", "no", "yes"), help=text)
     text = f"threads that load ahead while training (default: {WORKERS}); the result is the same"
     p.add_argument("--workers", type=whole(0, 64), default=WORKERS, metavar="N", help=text)
 

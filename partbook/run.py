@@ -111,7 +111,8 @@ class Request:
     resume: bool = False
     checkpoint_every: int = 100  # training steps
     eval_every: int = 0  # training steps between looks at the validation split; 0 never looks
-    precision: str = "no"  # or "bf16", "fp16"
+    precision: str = "auto"  # bf16 on a card that has it; or "no", "bf16", "fp16"
+    compile: str = "auto"  # the losses of long runs on a card; or "no", "yes"
     workers: int = WORKERS  # threads that load ahead
     baselines: bool = True
     protocol: str | tuple[str, ...] | None = None  # to measure by; None: the collection's own
@@ -195,6 +196,7 @@ class Source:
     cls: type[Collection]
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    device: torch.device | str = "cpu"  # where drawn pictures are drawn
 
     def __post_init__(self):
         known = options_of(self.cls)
@@ -208,6 +210,8 @@ class Source:
         size = None if self.cls.crop_to_box else size
         opened = self.cls.open(self.root, split, size=size, **self.options)
         opened.chosen = dict(self.options)
+        if hasattr(opened, "device"):
+            opened.device = self.device
         return opened
 
 # %% ../nbs/28_run.ipynb #b21546cc
@@ -380,7 +384,7 @@ def prepare(
         plugin(module)
     device = pick_device(request.device)
     cls, root = resolve_collection(request.data, request.root, say)
-    source = Source(cls, root, request.option)
+    source = Source(cls, root, request.option, device)
     request.features = suited_features(request, cls, say)
     method = build(request, device)
     closed = not isinstance(method, Trained) and method.extractor is not None
@@ -456,6 +460,7 @@ def learn(ready: Prepared, pictures: Collection, say: Say = print) -> bool:
         request.precision,
         validation(ready),
         request.workers,
+        compile=request.compile,
     )
     if not is_main_process():
         return False
@@ -945,7 +950,7 @@ def to_measure(
     learned = {name: _as_option(value) for name, value in run.facts.get("options", {}).items()}
     chosen = (option or {}) if data else learned | (option or {})
     cls, root = resolve_collection(learned_on(run, data), root, say)
-    source = Source(cls, root, chosen)
+    source = Source(cls, root, chosen, run.device)
     study = Study.of(source, run.method.settings.size, split, limit)
     asked = [protocol] if isinstance(protocol, str) else protocol
     names = list(asked or default_protocols(study.test))

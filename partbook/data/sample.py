@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -334,11 +334,19 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         "The same batch with its tensors on `device`."
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            if isinstance(value, Tensor):
-                moved[name] = value.to(device, non_blocking=True)
-        return Batch(**moved)
+        moved = self._each(lambda value: value.to(device, non_blocking=True))
+        if moved.images.device != self.images.device == torch.device("cpu"):
+            moved.images.on_host = self.images  # type: ignore[attr-defined]  # who asks needs not wait
+        return moved
+
+    def pinned(self) -> "Batch":
+        "The same batch in memory from which a card copies by itself, while we go on."
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **{name: change(v) for name, v in tensors.items()})
 
     def samples(self) -> list[Sample]:
         "The batch taken apart again."

@@ -77,8 +77,8 @@ def addresses(
     images: Tensor,  # (B,3,H,W)
     about: str,  # what else the features depend on
 ) -> list[str]:  # B of them
-    "A hash of each picture's pixels."
-    pixels = images.detach().cpu().contiguous()
+    "A hash of each picture's pixels, read on the host where they came from if that is known."
+    pixels = getattr(images, "on_host", images).detach().cpu().contiguous()
     start = hashlib.blake2b(
         f"{about} {tuple(pixels.shape[1:])} {pixels.dtype}".encode(), digest_size=20
     )

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PAPER', 'DEFAULTS', 'Look', 'part_descriptors', 'literal_descriptors', 'literal_feature_loss', 'neighbour_products',
-           'energy', 'feature_loss', 'contrastive_loss', 'draw_partners', 'from_partners', 'visual_loss',
-           'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'check_contrastive', 'foreground',
-           'two_views', 'mean_descriptor', 'scaled_levels', 'descriptors', 'compared', 'weighted_terms', 'Contrastive']
+           'energy', 'energy_at_once', 'feature_loss', 'contrastive_loss', 'draw_partners', 'from_partners',
+           'visual_loss', 'literal_visual_loss', 'equivariance_loss', 'ContrastiveSettings', 'check_contrastive',
+           'foreground', 'two_views', 'mean_descriptor', 'scaled_levels', 'partners_of', 'descriptors', 'compared',
+           'weighted_terms', 'Contrastive']
 
 # %% ../../nbs/methods/30_contrastive.ipynb #0efb1a05
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from partbook.methods.seen import (
     inside,
     pair_of_views,
 )
-from ..parts.maps import adjoint, divergence, interpolation, size_of, upsample
+from ..parts.maps import adjoint, divergence, interpolation, on_card, size_of, upsample
 from ..parts.networks import Network
 
 # %% ../../nbs/methods/30_contrastive.ipynb #ba459e93
@@ -86,6 +88,8 @@ def energy(
     features: Tensor,  # (B,C,h,w)
 ) -> Tensor:  # (B,)
     "E: the weighted squared lengths of interpolated features, without interpolating any."
+    if on_card(mask):
+        return energy_at_once(mask, features)
     (H, W), (h, w) = mask.shape[-2:], features.shape[-2:]
     rows = interpolation(h, H, mask.device, mask.dtype)
     columns = interpolation(w, W, mask.device, mask.dtype)
@@ -96,6 +100,32 @@ def energy(
     total = total + ((own_r.T @ mask @ next_c) * right).sum((1, 2))
     total = total + ((next_r.T @ mask @ own_c) * below).sum((1, 2))
     return total + ((next_r.T @ mask @ next_c) * across).sum((1, 2))
+
+# %% ../../nbs/methods/30_contrastive.ipynb #5a07ca34
+@lru_cache(maxsize=64)
+def _shares(n: int, N: int, device: torch.device, dtype: torch.dtype) -> Tensor:  # (N,2n)
+    "What two pixels' weights of a cell make: with itself, and with the next cell."
+    table = interpolation(n, N, device, dtype)
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.cat([table.square(), F.pad(table[:, :-1] * table[:, 1:], (0, 1))], 1)
+
+
+@lru_cache(maxsize=8)
+def _both_ways(device: torch.device, dtype: torch.dtype) -> Tensor:  # (2,1,2,1)
+    with torch.inference_mode(False):
+        return torch.tensor([[1.0, 2.0], [2.0, 2.0]], device=device, dtype=dtype)[:, None, :, None]
+
+
+def energy_at_once(mask: Tensor, features: Tensor) -> Tensor:  # (B,H,W), (B,C,h,w) -> (B,)
+    "The same in a third of the kernels, for a card: the four neighbours in one table."
+    (H, W), (h, w) = mask.shape[-2:], features.shape[-2:]
+    near = F.pad(features, (0, 1, 0, 1)).unfold(2, 2, 1).unfold(3, 2, 1)  # (B,C,h,w,2,2)
+    products = (features[..., None, None] * near).sum(1)  # (B,h,w,2,2)
+    products[..., 1, 1] += (near[..., 0, 1] * near[..., 1, 0]).sum(1)
+    pixels = mask @ _shares(w, W, mask.device, mask.dtype)
+    cells = (_shares(h, H, mask.device, mask.dtype).T @ pixels).view(-1, 2, h, 2, w)
+    each = cells * (products.permute(0, 3, 1, 4, 2) * _both_ways(mask.device, mask.dtype))
+    return each.sum((1, 2, 3, 4))
 
 # %% ../../nbs/methods/30_contrastive.ipynb #5442e640
 def feature_loss(
@@ -353,12 +383,24 @@ def scaled_levels(
         "give one for each.",
     )
     found = as_seen(levels, feature_mean, s.mean_off, unit=s.unit_features)
-    return [w * f for w, f in zip(weights, found)]
+    return [f if w == 1 else w * f for w, f in zip(weights, found)]
 
 # %% ../../nbs/methods/30_contrastive.ipynb #f5826198
 Look = Callable[[Tensor], list[Tensor]]  # pictures (B,3,H,W) -> features of each level
 
 
+def partners_of(
+    images: Tensor,  # (B,3,H,W) of this process
+    step: Step,
+    s: ContrastiveSettings,
+) -> Tensor | None:  # (N,K)
+    "For each part of each picture of all processes, a picture to compare it with."
+    if not s.contrastive or s.compare == "views":
+        return None
+    stream = step.stream("partners", images.device)
+    return draw_partners(len(images) * step.world, s.parts, stream)
+
+# %% ../../nbs/methods/30_contrastive.ipynb #35303c24
 def descriptors(maps: Tensor, levels: Sequence[Tensor]) -> Tensor:
     "Part descriptors (B,K,C) of all levels, one after the other."
     return torch.cat([part_descriptors(maps, f)[0] for f in levels], -1)
@@ -372,14 +414,14 @@ def compared(
     step: Step,
     s: ContrastiveSettings,
     look: Look,
+    partners: Tensor | None,  # (N,K), or None where views are compared
 ) -> Tensor:
     "Equation 3 over the whole batch, or what Table 2 puts in its place."
     z = step.gather(descriptors(maps, levels))
-    if s.compare == "views":
+    if partners is None:
         second = descriptors(warped.softmax(1) * v.warped_masks, look(v.warped))
         counterparts = step.gather(second)
     else:
-        partners = draw_partners(len(z), z.shape[1], step.stream("partners", z.device))
         counterparts = from_partners(z, partners)
     if s.compare == "l2":
         return (z - counterparts).square().sum(-1).mean()
@@ -392,6 +434,7 @@ def weighted_terms(
     levels: list[Tensor],  # features of the first view
     v: Views,
     step: Step,
+    partners: Tensor | None,  # (N,K) for Equation 3
     s: ContrastiveSettings,
     look: Look,
 ) -> dict[str, Tensor]:
@@ -404,7 +447,7 @@ def weighted_terms(
         each = feature_loss(maps, levels) / area
         terms["L_f"] = s.feature * (step.total(each) if s.feature_sum else each.mean())
     if s.contrastive:
-        terms["L_c"] = s.contrastive * compared(maps, warped, levels, v, step, s, look)
+        terms["L_c"] = s.contrastive * compared(maps, warped, levels, v, step, s, look, partners)
     if s.visual:
         colours = lab(v.images) if s.colour == "lab" else v.images
         terms["L_v"] = s.visual * (visual_loss(maps, colours) / area).mean()
@@ -455,9 +498,7 @@ class Contrastive(Segmenting):
     @torch.no_grad()
     def levels(self, images: Tensor) -> list[Tensor]:
         "Frozen features of each layer on its own grid, weighted."
-        s = self.settings
-        found = self.extractor.levels(images)
-        return scaled_levels(found, self.feature_mean, s)
+        return scaled_levels(self.extractor.levels(images), self.feature_mean, self.settings)
 
     def views(self, batch: Batch, step: Step) -> Views:
         "Draw the two views of a batch."
@@ -471,4 +512,8 @@ class Contrastive(Segmenting):
         scores = self.network(v.both).float()
         levels = [f.float() for f in self.levels(v.images)] if s.feature or s.contrastive else []
         with torch.autocast(kind, enabled=False):
-            return weighted_terms(scores, levels, v, step, s, self.levels)
+            return self.terms(scores, levels, v, step, partners_of(v.images, step, s))
+
+    def terms(self, *seen: Any) -> dict[str, Tensor]:
+        "What a card may compute as one program: no network, nothing drawn."
+        return weighted_terms(*seen, s=self.settings, look=self.levels)  # type: ignore

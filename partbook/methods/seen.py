@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEANS', 'HALVES', 'WARPS', 'less_mean', 'halved', 'as_seen', 'inside', 'on_cells', 'spread_out', 'few_batches',
-           'Views', 'drawn_warp', 'recoloured', 'pair_of_views']
+           'Views', 'drawn_warp', 'recoloured', 'drawn_jitter', 'pair_of_views']
 
 # %% ../../nbs/methods/12_seen.ipynb #8d320111
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..data.sample import Batch, Collection
 from ..features.extractor import rectified
 from .method import Step
-from ..parts.warps import Warp, random_affine, random_jitter, solved_spline
+from ..parts.warps import Jitter, Warp, joined, random_affine, random_jitter, solved_spline
 
 # %% ../../nbs/methods/12_seen.ipynb #1611833b
 MEANS = ("none", "picture", "collection")  # what `mean_off` may be
@@ -128,8 +128,18 @@ def recoloured(
     **how: Any,  # what `random_jitter` takes
 ) -> Tensor:
     "Jittered, with the random numbers of this name."
-    drawn = random_jitter(len(images) * step.world, step.stream(name, images.device), **how)
-    return step.mine(drawn, len(images))(images)
+    return drawn_jitter(len(images), step, images.device, name, **how)(images)
+
+
+def drawn_jitter(
+    count: int,  # B of this process
+    step: Step,
+    device: torch.device | str,
+    name: str,  # of the random numbers
+    **how: Any,
+) -> Jitter:
+    "A jitter for each picture of this process, drawn for those of all processes."
+    return step.mine(random_jitter(count * step.world, step.stream(name, device), **how), count)
 
 # %% ../../nbs/methods/12_seen.ipynb #df7e5f00
 def pair_of_views(
@@ -143,5 +153,10 @@ def pair_of_views(
 ) -> Views:
     "The picture and the warped picture, recoloured."
     warped = warp(images, padding=padding)
-    seen = [recoloured(x, step, n, **how) if n else x for x, n in zip((images, warped), colours)]
-    return Views(images, D, warp, warped, warp(D), torch.cat(seen))
+    if all(colours):  # both at once: half the kernels
+        drawn = [drawn_jitter(len(images), step, images.device, n, **how) for n in colours]
+        both = joined(*drawn)(torch.cat([images, warped]))
+    else:
+        views = zip((images, warped), colours)
+        both = torch.cat([recoloured(x, step, n, **how) if n else x for x, n in views])
+    return Views(images, D, warp, warped, warp(D), both)

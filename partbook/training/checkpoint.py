@@ -270,7 +270,9 @@ def check_state(
     memory = memory_of(state, others, method, optimiser)
     s = method.settings
     without = s.optimiser == "sgd" and not s.momentum
-    skipped = facts.get("precision") == "fp16"  # half precision may have skipped each step
+    skipped = str(facts.get("precision")).startswith(
+        "fp16"
+    )  # half precision may have skipped each step
     require(
         memory or without or skipped, f"{name} holds nothing that the optimiser remembers; {MEND}."
     )

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Watch', 'pictures_of_step', 'one_pass', 'poly', 'learning_groups', 'make_optimiser', 'Objective', 'launch',
            'is_main_process', 'set_rates', 'cut_gradients', 'averaged', 'my_pictures', 'Run', 'check_run',
-           'check_numbers', 'fit', 'held', 'train', 'begin', 'check_place', 'take_up', 'bar_of', 'steps_of',
-           'live_parts', 'validate']
+           'check_numbers', 'fit', 'held', 'train', 'begin', 'check_place', 'take_up', 'draw_ahead', 'bar_of',
+           'steps_of', 'live_parts', 'validate']
 
 # %% ../../nbs/training/10_fit.ipynb #20f388ea
 import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from tqdm.auto import tqdm
 
 from ..core import InputError, generator, nobody_watches, pick_device, require
 from ..data.loading import WORKERS, Ahead
-from ..data.sample import Batch, Collection, Kept
+from ..data.sample import Batch, Collection, Kept, View
 from ..evaluation.protocols import default_protocols, protocols
 from ..evaluation.results import read_rows, write_rows
 from ..files import as_path, is_ours, kind_of, only_run, read_json, shown, write_json
 
 # %% ../../nbs/training/10_fit.ipynb #60a907fb
 from ..methods.method import Step, Trained, check_terms, fits
+from ..parts.maps import on_card
 from ..parts.plots import part_sheet
 from partbook.training.checkpoint import (
     check_same_run,
@@ -40,6 +41,16 @@ from partbook.training.checkpoint import (
     record_of,
     remove_states,
     save_checkpoint,
+)
+from partbook.training.engine import (
+    COMPILED,
+    compiled,
+    optimiser_options,
+    plain_again,
+    precision_of,
+    same_order,
+    settle,
+    wants_compiling,
 )
 from .log import Log
 from .look import Lookout, advice, undisturbed
@@ -101,13 +112,15 @@ def make_optimiser(method: Trained) -> torch.optim.Optimizer:
         len(every) == len(set(every)),
         f"The method {name!r} lists a parameter twice; each belongs to one group.",
     )
+    how = optimiser_options(groups[0]["params"][0], s.optimiser)
+    how["weight_decay"] = s.weight_decay
     if s.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay)
+        return torch.optim.SGD(groups, momentum=s.momentum, **how)
     if s.optimiser == "adagrad":
         decay = getattr(s, "lr_decay", 0.0)  # its own fall of the rate
-        return torch.optim.Adagrad(groups, lr_decay=decay, weight_decay=s.weight_decay)
+        return torch.optim.Adagrad(groups, lr_decay=decay, **how)
     adam = torch.optim.Adam if s.optimiser == "adam" else torch.optim.AdamW
-    return adam(groups, weight_decay=s.weight_decay)
+    return adam(groups, **how)
 
 # %% ../../nbs/training/10_fit.ipynb #d2b6d9b6
 class Objective(nn.Module):
@@ -143,9 +156,10 @@ def set_rates(optimiser: Any, number: int, steps: int) -> None:
 
 def cut_gradients(optimiser: Any, longest: float) -> Tensor:
     "Gradients shortened to `longest`, group by group; the length of all, before."
-    lengths = [
-        nn.utils.clip_grad_norm_(group["params"], longest) for group in optimiser.param_groups
-    ]
+    lengths = []
+    for group in optimiser.param_groups:
+        at_once = True if on_card(group["params"][0]) else None
+        lengths.append(nn.utils.clip_grad_norm_(group["params"], longest, foreach=at_once))
     return torch.stack(lengths).norm()
 
 
@@ -184,9 +198,10 @@ class Run:
         return found.to(self.device)
 
     def load(self, number: int) -> Batch:
-        "The same, as they are read."
+        "The same, as they are read; where a card can fetch them while others are computed."
         count = len(self.collection)
-        return self.collection.batch(my_pictures(self.method, number, count, self.accelerator))
+        found = self.collection.batch(my_pictures(self.method, number, count, self.accelerator))
+        return found.pinned() if self.device.type == "cuda" else found
 
     def advance(self, number: int) -> tuple[dict[str, Tensor], list[str], float]:
         "One step: losses, their sum `L`, the gradient's length; pictures' names; learning rate."
@@ -196,15 +211,24 @@ class Run:
         step = Step(number, s.seed, self.accelerator.process_index, self.accelerator.num_processes)
         terms = self.objective(batch, step)
         check_terms(terms, self.method.registered_name)
-        loss = sum(terms.values())  # L
+        loss = self.total(terms)  # L
         self.optimiser.zero_grad()
         self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients()
-        length = cut_gradients(self.optimiser, s.grad_clip)
-        self.optimiser.step()
+        length = self.descend()
         terms = {k: v.detach() for k, v in terms.items()} | {"L": loss.detach()}
         found = averaged(terms, self.accelerator) | {"gradient": length}
         return found, batch.names, self.optimiser.param_groups[0]["lr"]
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        "What is minimised."
+        return reduce(torch.add, terms.values())
+
+    def descend(self) -> Tensor:
+        "Cut the gradients and take the step; the gradients' length before."
+        self.accelerator.unscale_gradients()
+        length = cut_gradients(self.optimiser, self.method.settings.grad_clip)
+        self.optimiser.step()
+        return length
 
 # %% ../../nbs/training/10_fit.ipynb #627472e7
 def check_run(method: Trained, collection: Collection, accelerator: Accelerator) -> None:
@@ -237,7 +261,7 @@ def check_numbers(every: int, look: int) -> None:
 # %% ../../nbs/training/10_fit.ipynb #be978cf7
 Watch = Callable[[int, Trained, dict[str, float]], None]  # step, method, last row of the log
 
-
+# %% ../../nbs/training/10_fit.ipynb #1e792899
 def fit(
     method: Trained,
     collection: Collection,  # pictures of one size; kept in memory, within limits, as they come
@@ -245,13 +269,15 @@ def fit(
     device: str | torch.device = "auto",
     resume: bool = False,  # take up the run in `out` where its checkpoint left it
     every: int = 100,  # steps between checkpoints
-    precision: str = "no",  # "bf16" or "fp16" for mixed precision
+    precision: str = "auto",  # "no", "bf16" or "fp16"; see `precision_of`
     watch: Watch | None = None,  # called after each step
     workers: int = WORKERS,  # threads that load ahead; the numbers do not depend on them
     look: int = 50,  # steps between looks at the parts; 0: never. The numbers do not depend on it
+    compile: str = "auto",  # the losses, into one program: "yes", "no"; see `wants_compiling`
 ) -> Log:
     """Train `method` in place. The same settings and machine give the same numbers, whether or
     not the run was interrupted. `InputError` for a run that cannot be or cannot be resumed."""
+    precision = precision_of(precision, pick_device(str(device)))
     accelerator = launch(pick_device(str(device)), precision)
     device = accelerator.device if accelerator.num_processes > 1 else pick_device(str(device))
     check_run(method, collection, accelerator)
@@ -261,10 +287,16 @@ def fit(
     run = Run(method, Objective(method), None, collection, accelerator, device)
     with held(place, run):
         method.to(device).train()
+        settle(method, alone=accelerator.num_processes == 1)
         run.optimiser = make_optimiser(method)
         if look and accelerator.is_main_process:
             run.lookout = Lookout(method, collection, device, look)
-        log = train(run, place, resume, every, precision, watch, workers)
+        if wants_compiling(compile, method, device) and compiled(method, run.batch(0)):
+            precision += COMPILED
+        try:
+            log = train(run, place, resume, every, precision, watch, workers)
+        finally:
+            plain_again(method)
     method.eval()
     return log
 
@@ -275,7 +307,7 @@ def held(place: Path | None, run: Run) -> AbstractContextManager:
         return nullcontext()
     return only_run(place, f"{run.method.registered_name}, {run.method.settings.steps} steps")
 
-
+# %% ../../nbs/training/10_fit.ipynb #d2ce3f58
 def train(
     run: Run,
     place: Path | None,
@@ -297,9 +329,11 @@ def train(
         log = Log(place / "log.csv" if main else None)
         folder = place / "checkpoint"
         first = begin(place, log, method, run.optimiser, facts, resume, main)
+        same_order(run.optimiser)
     if first == 0:
         method.prepare(run.collection, run.device)
     method.attend(run.collection, run.device)
+    draw_ahead(run, first)
     run.objective, run.optimiser = run.accelerator.prepare(run.objective, run.optimiser)
     with Ahead(run.load, method.settings.steps, workers) as run.ahead:
         with closing(steps_of(run, first, log, folder, facts, every)) as steps:
@@ -391,6 +425,26 @@ def take_up(
     return 0
 
 # %% ../../nbs/training/10_fit.ipynb #1c218240
+def draw_ahead(run: Run, first: int) -> int:
+    """Draw what a run will see, where a card draws it: there many pictures cost no more than one.
+    How many were drawn."""
+    inner = run.collection
+    while isinstance(inner, View):
+        inner = inner.collection
+    if torch.device(getattr(inner, "device", "cpu")).type == "cpu":
+        return 0
+    count = len(run.collection)
+    wanted: dict[int, None] = {}
+    for number in range(first, run.method.settings.steps):
+        wanted |= dict.fromkeys(my_pictures(run.method, number, count, run.accelerator))
+        if len(wanted) == count:
+            break
+    every = list(wanted)
+    for i in range(0, len(every), 1024):
+        run.collection.take(every[i : i + 1024])
+    return len(every)
+
+
 def bar_of(run: Run, first: int) -> tqdm:
     "A progress bar, on the main process; whoever speaks has closed it before."
     quiet = nobody_watches() or not run.accelerator.is_main_process
