@@ -105,12 +105,15 @@ def test_revision_says_when_files_were_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert revision(tmp_path) is None
     (tmp_path / "a.py").write_text("1")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "runs.csv").write_text("method\n")
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
-    for words in (("init", "-q"), ("add", "a.py"), (*who, "commit", "-q", "-m", "first")):
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "first")):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     clean = revision(tmp_path)
     assert len(clean) == 12 and int(clean, 16) >= 0
     (tmp_path / "new.py").write_text("not tracked")
+    (tmp_path / "results" / "runs.csv").write_text("method\nkmeans\n")  # a row is no change
     assert revision(tmp_path) == clean
     (tmp_path / "a.py").write_text("2")
     assert revision(tmp_path) == clean + "+"

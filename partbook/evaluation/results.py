@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 # %% auto #0
-__all__ = ['TEXT', 'EACH', 'read_rows', 'write_rows', 'frame', 'read_frame', 'revision', 'check_results', 'append_row',
+__all__ = ['TEXT', 'CHANGED', 'EACH', 'read_rows', 'write_rows', 'frame', 'read_frame', 'revision', 'check_results', 'append_row',
            'find_results', 'mean_std', 'ranked', 'table', 'as_table', 'print_table', 'recorded']
 
 # %% ../../nbs/evaluation/30_results.ipynb #c8441c75
@@ -185,11 +185,14 @@ def read_frame(
     return frame(row for _, row in found)
 
 # %% ../../nbs/evaluation/30_results.ipynb #b9cfddef
+CHANGED = ("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)results")
+
+
 def revision(
     folder: str | Path = ".",
 ) -> str | None:
-    """The git revision of a folder, with a + when tracked files were changed since.
-    None outside a repository."""
+    """The git revision of a folder, with a + when tracked files were changed since, rows of
+    results aside. None outside a repository."""
 
     def git(*words):
         return subprocess.run(
@@ -198,11 +201,7 @@ def revision(
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")
-        return (
-            head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-            if head
-            else None
-        )
+        return head + ("+" if git(*CHANGED) else "") if head else None
     except (OSError, subprocess.SubprocessError):
         return None
 
