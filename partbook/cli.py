@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PATHS', 'NAMES', 'EXAMPLES', 'DISCOVER', 'NOTES', 'EVALUATE', 'SEGMENT', 'DATA', 'SALIENCY', 'UNPACK', 'OPTION',
            'LEARNING', 'MODEL', 'REPORT', 'main', 'accept_any_name', 'read_paths', 'read_pairs', 'read_value',
-           'literal', 'kinds_of', 'request_of', 'request_from', 'quiet', 'discover', 'conclude', 'say_pictures',
-           'evaluate', 'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency', 'unpack',
-           'build_parser', 'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment', 'add_report',
-           'add_data', 'add_unpack', 'add_saliency']
+           'literal', 'kinds_of', 'request_of', 'request_from', 'reproduce', 'models', 'quiet', 'discover', 'conclude',
+           'say_pictures', 'evaluate', 'options_in', 'segment', 'report', 'data', 'list_collections', 'saliency',
+           'unpack', 'build_parser', 'add_discover', 'add_training', 'add_results', 'add_evaluate', 'add_segment',
+           'add_report', 'add_data', 'add_unpack', 'add_saliency']
 
 # %% ../nbs/30_cli.ipynb #64caecac
 import argparse
@@ -56,6 +56,7 @@ from .data.sample import Collection, collections, limited
 from .evaluation.protocols import default_protocols, protocols
 from .evaluation.results import print_table
 from .evaluation.segment import CRFS, Segmented
+from .evaluation.tables import tables
 from .exporting import EXPORT, add_export
 from .features.foreground import foreground_names, foregrounds
 from .features.maps import MapOptions
@@ -67,7 +68,15 @@ from .plan import Plan, describe
 from .report import write_report
 
 # %% ../nbs/30_cli.ipynb #142fce28
-from .reproducing import REPRODUCE, REPRODUCED, add_reproduce
+from partbook.reproducing import (
+    REPRODUCE,
+    REPRODUCED,
+    Asked,
+    add_reproduce,
+    carry_out_all,
+    jobs_of,
+    told,
+)
 from partbook.run import (
     PAGE,
     Request,
@@ -86,7 +95,7 @@ from partbook.run import (
     write_measured,
 )
 from .transferring import TRANSFER, add_transfer
-from .zoo import MODELS_HELP, add_models
+from .zoo import MODELS_HELP, add_models, make_model
 
 # %% ../nbs/30_cli.ipynb #e900720c
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,6 +242,19 @@ def request_from(words: Sequence[str]) -> Request:
     args.command = shlex.join(["partbook", *words])
     read_paths(args)
     return request_of(args)
+
+
+def reproduce(*names: str, **how: Any) -> dict[str, str]:
+    "Tables by name, made where rows are missing: `Asked` says what may be chosen. What to show."
+    asked = Asked(names, read=request_from, **how)
+    failed = carry_out_all(jobs_of(asked)[0], asked)
+    require(not failed, f"{len(failed)} runs could not be made; the first, {failed[:1]}")
+    return {name: told(tables[name](), asked) for name in names}
+
+
+def models(name: str, out: str | Path, device: str = "auto") -> dict[str, float]:
+    "Make one of the models that `partbook models` lists; its metrics in percent."
+    return make_model(name, out, request_from, device=device)
 
 
 def quiet(sentence: str = "") -> None:

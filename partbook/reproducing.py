@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Reader', 'RECORD', 'REPRODUCE', 'REPRODUCED', 'Asked', 'located', 'Job', 'folder_name', 'jobs_of', 'missing_for',
-           'in_hours', 'carry_out', 'reader_of', 'carry_out_all', 'submit', 'told', 'reproduce', 'keep_table',
+           'in_hours', 'carry_out', 'reader_of', 'carry_out_all', 'submit', 'told', 'reproduce_command', 'keep_table',
            'asked_for', 'read_options', 'list_tables', 'add_reproduce', 'on_gpu']
 
 # %% ../nbs/39_reproducing.ipynb #5304d92d
-import argparse
 import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .commands import Parser, add_last, say, whole
+from .commands import Arguments, Parser, add_last, say, whole
 from .core import InputError, require
 from .data.sample import collections
 from .evaluation.results import find_results, print_table, read_rows
@@ -286,7 +285,7 @@ def _signs(lines: Any, whole: str) -> list[str]:
     return text
 
 # %% ../nbs/39_reproducing.ipynb #4b1e33e4
-def reproduce(args: argparse.Namespace) -> list[Job]:
+def reproduce_command(args: Arguments) -> list[Job]:
     "Make tables, or say what they need. `InputError` where some runs could not be made."
     if args.list:
         list_tables(args.results)
@@ -329,7 +328,7 @@ def keep_table(path: Path, text: str) -> None:
         say(f"{shown(path)} is no table of ours, so it stays as it is")
 
 # %% ../nbs/39_reproducing.ipynb #f061329a
-def asked_for(args: argparse.Namespace) -> Asked:
+def asked_for(args: Arguments) -> Asked:
     "What was asked for on the command line."
     roots = {}
     for text in args.root:
@@ -419,7 +418,7 @@ def add_reproduce(p: Parser) -> None:
     text = "training steps between checkpoints (default: 100)"
     p.add_argument("--checkpoint-every", type=whole(1), default=100, metavar="N", help=text)
     add_last(p)
-    p.set_defaults(run=reproduce)
+    p.set_defaults(run=reproduce_command)
 
 # %% ../nbs/39_reproducing.ipynb #22f72161
 def on_gpu(

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'EXACT', 'ALIKE', 'MODELS_HELP', 'Model', 'model', 'rows_of_models', 'list_models', 'apart', 'verdict',
-           'make_model', 'models', 'add_models']
+           'make_model', 'models_command', 'add_models']
 
 # %% ../nbs/42_zoo.ipynb #45718b46
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .commands import Parser, add_last, say
+from .commands import Arguments, Parser, add_last, say
 from .core import pick_device, require
 from .evaluation.results import append_row, find_results, print_table, read_rows
 from .evaluation.tables import key_of
@@ -136,7 +135,7 @@ def make_model(
     return found
 
 # %% ../nbs/42_zoo.ipynb #a50472c4
-def models(args: argparse.Namespace) -> dict[str, float]:
+def models_command(args: Arguments) -> dict[str, float]:
     "List the models, or make one and say whether it is the same."
     rows = rows_of_models()
     if args.name is None:
@@ -174,4 +173,4 @@ def add_models(p: Parser) -> None:
     text = "append a row with its scores, size and seconds to a table"
     p.add_argument("--record", metavar="CSV", help=text)
     add_last(p)
-    p.set_defaults(run=models)
+    p.set_defaults(run=models_command)

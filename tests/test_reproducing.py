@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import run
 
+import partbook as pb
 from partbook.cli import request_from
 from partbook.core import InputError
 from partbook.evaluation.results import append_row, read_rows
@@ -60,7 +61,7 @@ def tell(capsys):
     return told
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("module") / "tiny_tables.py"
     path.write_text(TINY)
@@ -79,7 +80,7 @@ def numbers(folder):
     return sorted(tuple(str(row[name]) for name in kept) for row in rows)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, tiny):
     place = tmp_path_factory.mktemp("undisturbed")
     assert run(*words_of(place, tiny, "whole")) == 0
@@ -234,6 +235,14 @@ def test_a_file_of_somebody_else_stays(tmp_path, tiny, tell):
 def test_wrong_words_get_a_sentence(words, told, tell):
     status, _, err = tell(*words)
     assert status == 2 and told in err
+
+
+def test_from_python_it_is_one_call(tmp_path, tiny, undisturbed):
+    pb.plugin(str(tiny))
+    places = {"out": tmp_path / "p", "results": tmp_path / "p-results"}
+    found = pb.reproduce("tiny-1", embedded=True, seeds=(0,), device="cpu", **places)
+    assert "A tiny table" in found["tiny-1"]
+    assert numbers(tmp_path / "p-results") == undisturbed
 
 
 def test_the_list_has_all_tables(tell):

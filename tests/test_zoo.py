@@ -3,6 +3,7 @@
 import pytest
 from helpers import run
 
+import partbook as pb
 from partbook import zoo
 from partbook.cli import build_parser, request_from
 from partbook.core import InputError
@@ -35,6 +36,7 @@ def test_a_model_made_again_is_the_same(tiny, capsys):
     assert run("models", "tiny", "--out", tiny / "two") == 0
     assert "the same as in our row" in capsys.readouterr().out
     assert load(tiny / "two").method.parts == 3
+    assert pb.models("tiny", tiny / "three") == pytest.approx(first)
     assert run("models") == 0
     assert "parts_alive 3.0" in capsys.readouterr().out
 
