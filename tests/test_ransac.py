@@ -125,3 +125,15 @@ def test_bad_numbers_are_refused():
     for change in ({"kind": "bend"}, {"trials": 0}, {"tolerance": 0.0}, {"least": 0}):
         with pytest.raises(InputError):
             ransac(m, **({"kind": "affine", "g": generator(0)} | change))
+
+
+@pytest.mark.parametrize("fallback", ["translation", "similarity", "none"])
+def test_nothing_moves_where_no_movement_was_asked_for(fallback):
+    source = torch.rand(3, 40, 2, generator=generator(0)) * 14
+    there = torch.ones(3, 40, dtype=torch.bool)
+    matches = Matches(source, source + torch.tensor([2.3, -1.7]), there)
+    found = ransac(matches, "none", generator(0), fallback=fallback)
+    assert torch.equal(found.T, torch.eye(3).expand(3, 3, 3))
+    assert not found.inliers.any() and found.which.tolist() == [0, 0, 0]
+    other = ransac(matches, "translation", generator(0), fallback=fallback)
+    assert torch.allclose(other.T[:, :2, 2], torch.tensor([2.3, -1.7]), atol=1e-4)

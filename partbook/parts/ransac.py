@@ -327,6 +327,7 @@ def ransac(
     T = identity_like(matches.source)
     done = torch.zeros_like(matches.there[:, 0])
     kinds = tuple(dict.fromkeys(("none", kind, fallback)))
+    kinds = kinds if kind != "none" else ("none",)  # asked to stay where it is, nothing moves
     which = torch.zeros_like(matches.count)
     for number, attempt in enumerate(kinds[1:], 1):
         if free_to_ask(T.device) and bool(done.all()):
