@@ -43,6 +43,7 @@ from partbook.commands import (
     top_parser,
     whole,
 )
+from .course import STUDENT, TEACHER, add_student, add_teacher
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
 from .checking import CHECK, add_check
@@ -463,6 +464,8 @@ def build_parser() -> Parser:
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
+        "student": (STUDENT, "", add_student),
+        "teacher": (TEACHER, "", add_teacher),
     }
     raw = argparse.RawDescriptionHelpFormatter
     for name, (description, notes, add) in described.items():
