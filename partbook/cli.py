@@ -86,6 +86,7 @@ from partbook.run import (
     to_measure,
     write_measured,
 )
+from .site import SITE, add_site
 from .transferring import TRANSFER, add_transfer
 from .zoo import MODELS_HELP, add_models
 
@@ -464,6 +465,7 @@ def build_parser() -> Parser:
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
+        "site": (SITE, "", add_site),
         "student": (STUDENT, "", add_student),
         "teacher": (TEACHER, "", add_teacher),
     }

@@ -7,6 +7,7 @@ import sys
 import nbformat
 import pytest
 from conftest import ROOT
+from helpers import run, sentence
 
 from partbook.chapters import InputError, dead_links, read_notebook
 from partbook.course import (
@@ -207,32 +208,26 @@ def test_a_list_that_climbs_out_of_its_folder_deletes_nothing(tmp_path):
         deliver(tree, out)
 
 
-def partbook(*words, cwd=ROOT):
-    command = [sys.executable, "-m", "partbook.start", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-
-
-def test_the_command_says_what_it_would_do_and_does_it(tmp_path):
+def test_the_command_says_what_it_would_do_and_does_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
     out = tmp_path / "für Ada"
-    done = partbook("student", out, "--main-line", "--dry-run")
-    assert done.returncode == 0 and "Nothing was written" in done.stdout and not out.exists()
-    done = partbook("student", out, "--main-line", "--clear-outputs")
-    assert done.returncode == 0, done.stderr
-    assert "exercises: open" in done.stdout
+    assert run("student", out, "--main-line", "--dry-run") == 0
+    assert "Nothing was written" in capsys.readouterr().out and not out.exists()
+    assert run("student", out, "--main-line", "--clear-outputs") == 0
+    assert "exercises: open" in capsys.readouterr().out
     path = out / "nbs" / "methods" / "40_scops.ipynb"
     assert dead_links(path) == [] and not (out / "nbs" / "30_cli.ipynb").exists()
     assert not any(c.get("outputs") for c in read_notebook(path)["cells"])
     path.write_text(path.read_text() + " ")
-    done = partbook("student", out, "--main-line")
-    assert done.returncode == 2 and "changed since" in done.stderr
+    assert "changed since" in sentence(capsys, "student", out, "--main-line")
 
 
 @pytest.mark.parametrize("words", [["nbs"], ["nbs/course"], ["."], ["setup.py"]])
-def test_the_book_itself_is_no_place_for_results(words):
-    done = partbook("teacher", *words)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+def test_the_book_itself_is_no_place_for_results(words, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    sentence(capsys, "teacher", *words)
 
 
-def test_outside_a_checkout_there_is_a_sentence(tmp_path):
-    done = partbook("student", "out", "--book", tmp_path)
-    assert done.returncode == 2 and "not inside a checkout" in done.stderr
+def test_outside_a_checkout_there_is_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "not inside a checkout" in sentence(capsys, "student", "out")
