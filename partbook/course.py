@@ -70,18 +70,19 @@ class Pieces:
     def of(self, markdown: str) -> list[Piece]:
         "The pieces of a cell; joined by line breaks they are its text again."
         found: list[tuple[str, tuple[int, ...], list[str]]] = [("text", (), [])]
-        fenced = False
+        fenced = unfolds = False
         for line in self._lines(markdown):
-            starts = None if fenced else self._start(line, found[-1][0])
+            starts = None if fenced or unfolds else self._start(line, found[-1][0])
             if line.lstrip().startswith(("```", "~~~")):
                 fenced = not fenced
             if starts is None:
                 found[-1][2].append(line)
             else:
                 found.append((*starts, [line]))
-            unfolds = found[-1][0] == "solution" and "<details>" in "\n".join(found[-1][2])
+            unfolds |= found[-1][0] == "solution" and "<details>" in line
             if unfolds and line.rstrip().endswith("</details>"):
                 found.append(("text", (), []))
+                unfolds = False
         pieces = [Piece(kind, numbers, "\n".join(lines)) for kind, numbers, lines in found]
         return [piece for piece in pieces if piece.text.strip()]
 

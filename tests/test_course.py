@@ -137,6 +137,10 @@ ANSWERS = {
     "**Solution to 1 and 2.** Both.": ["Both.", "Both."],
     "<details><summary>Solutions</summary>\n\n1. One.\n2. Two.\n</details>": ["One.", "Two."],
     "**Solution to 1.** One. **Solution to 2.** Two.": ["One.", "Two."],
+    "<details><summary>Solutions</summary>\n\n**Solutions.** 1. One. 2. Two.\n\n</details>": [
+        "One.",
+        "Two.",
+    ],
 }
 
 
