@@ -195,7 +195,7 @@ def config(title: str, author: str, mathjax: bool) -> dict:
         "nb_render_markdown_format": "myst",
         "nb_merge_streams": True,
         "html_show_copyright": False,
-        "html_last_updated_fmt": "",
+        "html_last_updated_fmt": None,
         "myst_heading_anchors": 4,
         "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type"],
         "html_theme_options": {"use_download_button": False, "launch_buttons": {"thebe": False}},
@@ -215,6 +215,8 @@ def config(title: str, author: str, mathjax: bool) -> dict:
 
 # %% ../nbs/45_site.ipynb #a31f7b6b
 STYLE = """
+.bd-header { display: none !important; }
+div.highlight pre { font-size: 12.25px; }
 div.cell_output { overflow-x: auto; }
 div.cell_output img { max-width: 100%; height: auto; }
 .bd-article img { background: white; }

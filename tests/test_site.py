@@ -1,8 +1,10 @@
 """The site: what is prepared for it, and its pages in a browser without a network."""
 
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -213,7 +215,10 @@ def mathjax():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, mathjax):
-    "A site of a few chapters."
+    "A site of a few chapters; or a whole one that was made before, named by PARTBOOK_SITE."
+    if made := os.environ.get("PARTBOOK_SITE"):
+        pages = [p.relative_to(made).as_posix() for p in sorted(Path(made).rglob("*.html"))]
+        return Path(made), [p for p in pages if p not in ("search.html", "genindex.html")]
     try:
         jupyter_book()
     except InputError:
