@@ -6,8 +6,8 @@
 __all__ = ['LEVEL', 'WORDS', 'NUMBER', 'QUESTION', 'TIME', 'SOLVED', 'HINTED', 'HEADING', 'HINTS', 'HERE', 'BEGIN', 'END', 'LIST',
            'STUDENT', 'TEACHER', 'Piece', 'numbers_in', 'Pieces', 'Exercise', 'Unit', 'units', 'numbered',
            'without_label', 'hint_in', 'stars_of', 'minutes_of', 'solutions_of', 'exercises_of', 'read_exercises',
-           'lacks', 'exercise_complaints', 'text_cell', 'answer_cell', 'marked', 'answers', 'version', 'chosen',
-           'unlinked', 'markdown_in', 'linked_files', 'reworded', 'prepare', 'fingerprint', 'made_before',
+           'lacks', 'exercise_complaints', 'text_cell', 'answer_cell', 'marked', 'text_answer', 'answers', 'version',
+           'chosen', 'unlinked', 'markdown_in', 'linked_files', 'reworded', 'prepare', 'fingerprint', 'made_before',
            'refuse_changed', 'deliver', 'add_version', 'add_student', 'add_teacher', 'version_command', 'refuse_inside']
 
 # %% ../nbs/43_course.ipynb #4be775b3
@@ -302,24 +302,29 @@ def marked(source: str) -> str:
     return f"{BEGIN}\n{source}\n{END}"
 
 # %% ../nbs/43_course.ipynb #98d3976e
-def answers(solution: list[Unit], name: str, teacher: bool) -> list[dict]:
+def text_answer(name: str, text: str, points: int) -> dict:
+    "A Markdown cell that nbgrader takes out of what students get, and that a teacher grades."
+    about = {"grade": True, "locked": False, "schema_version": 3, "solution": True, "task": False}
+    about |= {"grade_id": name, "cell_type": "markdown", "points": points}
+    return {"cell_type": "markdown", "id": name, "metadata": {"nbgrader": about}, "source": text}
+
+
+def answers(solution: list[Unit], name: str, teacher: bool, points: int = 1) -> list[dict]:
     "What follows an exercise: the cell to fill in, and in the teacher's version the solution."
     if not teacher:
         return [answer_cell(name, HERE)]
-    words = [u for u in solution if u.piece.kind == "solution"]
-    code = [u for u in solution if u.piece.kind == "code-solution"]
+    words = [u.piece.text.strip("\n") for u in solution if u.piece.kind == "solution"]
+    code = [u.cell for u in solution if u.piece.kind == "code-solution"]
     cells = [
-        text_cell(u.cell, u.piece.text, 0) | {"id": f"{name}-text{i}"} for i, u in enumerate(words)
+        text_answer(f"{name}-text{i}", text, points if i == 0 else 0)
+        for i, text in enumerate(words)
     ]
     if not code:
         return [answer_cell(name, marked("# the solution is the text below")), *cells]
-    sources = [re.sub(r"^#\|[^\n]*\n?", "", u.cell["source"], flags=re.M) for u in code]
-    return cells + [
-        answer_cell(
-            name + (f"-{i}" if i else ""), marked(source.strip("\n")), u.cell.get("outputs")
-        )
-        for i, (u, source) in enumerate(zip(code, sources))
-    ]
+    for i, cell in enumerate(code):
+        source = re.sub(r"^#\|[^\n]*\n?", "", cell["source"], flags=re.M).strip("\n")
+        cells.append(answer_cell(name + f"-{i}" * (i > 0), marked(source), cell.get("outputs")))
+    return cells
 
 # %% ../nbs/43_course.ipynb #66a3a6a0
 def version(
@@ -339,7 +344,7 @@ def version(
         elif kind == "exercise":
             made.append(text_cell(unit.cell, text, i))
             name = f"exercise-{numbers[0]}-{unit.cell.get('id', i)}"
-            made += answers(solved[numbers[0]], name, teacher)
+            made += answers(solved[numbers[0]], name, teacher, stars_of(text) or 1)
         elif not solved and teacher:
             made.append(copy.deepcopy(unit.cell) | {"id": f"{unit.cell.get('id', '')}-{i}"})
     return made

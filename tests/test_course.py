@@ -77,6 +77,18 @@ def test_no_solution_is_left_and_none_is_lost(both):
     assert solved > 250
 
 
+def test_nbgrader_knows_every_answer(both):
+    "All that it needs to take a solution out: a name of its own for each cell, and what it is."
+    for name in chosen(ROOT):
+        cells = read_notebook(both / "teacher" / "nbs" / name)["cells"]
+        marks = [c["metadata"]["nbgrader"] for c in cells if c["metadata"]]
+        assert len({m["grade_id"] for m in marks}) == len(marks)
+        assert all(m["solution"] and not m["locked"] for m in marks)
+        assert all(c["metadata"] for c in cells if c["source"].startswith("**Solution")), name
+        words = [m for m in marks if m["cell_type"] == "markdown"]
+        assert all(m["grade"] and m["points"] in range(4) for m in words)
+
+
 def test_nothing_else_is_lost(both):
     for name in FAST:
         cells = read_notebook(ROOT / "nbs" / name)["cells"]
