@@ -218,7 +218,8 @@ def site(tmp_path_factory, mathjax):
     "A site of a few chapters; or a whole one that was made before, named by PARTBOOK_SITE."
     if made := os.environ.get("PARTBOOK_SITE"):
         pages = [p.relative_to(made).as_posix() for p in sorted(Path(made).rglob("*.html"))]
-        return Path(made), [p for p in pages if p not in ("search.html", "genindex.html")]
+        others = ("search.html", "genindex.html", "_static/")
+        return Path(made), [page for page in pages if not page.startswith(others)]
     try:
         jupyter_book()
     except InputError:
