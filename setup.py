@@ -1,4 +1,5 @@
 """Build partbook from the one place its facts are kept: settings.ini."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -26,7 +27,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={
-        extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "app", "cluster")
+        extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "app", "cluster", "site")
     },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),

@@ -16,6 +16,8 @@ OFFERED = {  # names, and the module each is loaded from when it is used
     "reproduce": "cli",
     "saliency": "photographs",
     "segment": "photographs",
+    "student": "course",
+    "teacher": "course",
     "transfer": "transferring",
     "write_report": "report",
 }

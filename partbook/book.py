@@ -40,9 +40,11 @@ from partbook.chapters import (
     wrong_arrows,
 )
 from .core import InputError, progress, require
+from .course import exercise_complaints
 from .files import write_atomic
 from .reading import Figure, measure, print_figures
 from .register import equations, fill_register, read_register, register_text
+from .sheet import write_sheet
 
 # %% ../nbs/20_book.ipynb #0f9b5c3e
 LIMIT = 300 * 1024  # bytes of outputs one notebook may carry
@@ -421,6 +423,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("readme", help="make README.md from nbs/index.ipynb")
     commands.add_parser("measure", help="count what makes the book easy or hard to read")
     commands.add_parser("alt", help="name the figures that nobody described")
+    sheet = commands.add_parser("equations", help="write all equations as one page to print")
+    sheet.add_argument("out", help="the page, an .html file")
+    sheet.add_argument("--mathjax", help="a local tex-svg-full.js (default: an installed one)")
+    commands.add_parser("exercises", help="name the exercises that lack a hint or a solution")
     pages = commands.add_parser("html", help="write the book as HTML")
     pages.add_argument("out", help="folder to write to")
     pages.add_argument("--mathjax", help="a local tex-svg-full.js, for reading without a network")
@@ -469,6 +475,10 @@ def _alt(root: Path) -> None:
     print("\n".join(alt_complaints(root)) or "every figure is described")
 
 
+def _exercises(root: Path) -> None:
+    print("\n".join(exercise_complaints(root)) or "every exercise has all it needs")
+
+
 def _measure(root: Path) -> None:
     print_figures([Figure("", "before", "now", "goal"), *measure(root)])
 
@@ -480,6 +490,7 @@ COMMANDS = {
     "fold": _fold,
     "measure": _measure,
     "alt": _alt,
+    "exercises": _exercises,
 }
 
 
@@ -491,6 +502,8 @@ def _obey(given: argparse.Namespace) -> int:
         return _check(root)
     if given.command == "html":
         print(f"wrote {len(html(given.out, root, given.mathjax))} pages to {given.out}")
+    elif given.command == "equations":
+        print(f"wrote {write_sheet(given.out, root, given.mathjax)}")
     else:
         COMMANDS[given.command](root)
     return 0

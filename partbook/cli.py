@@ -43,6 +43,7 @@ from partbook.commands import (
     top_parser,
     whole,
 )
+from .course import STUDENT, TEACHER, add_student, add_teacher
 
 # %% ../nbs/30_cli.ipynb #d7d50a11
 from .checking import CHECK, add_check
@@ -94,6 +95,7 @@ from partbook.run import (
     to_measure,
     write_measured,
 )
+from .site import SITE, add_site
 from .transferring import TRANSFER, add_transfer
 from .zoo import MODELS_HELP, add_models, make_model
 
@@ -485,6 +487,9 @@ def build_parser() -> Parser:
         "data": (DATA, "", add_data),
         "saliency": (SALIENCY, "", add_saliency),
         "unpack": (UNPACK, "", add_unpack),
+        "site": (SITE, "", add_site),
+        "student": (STUDENT, "", add_student),
+        "teacher": (TEACHER, "", add_teacher),
     }
     raw = argparse.RawDescriptionHelpFormatter
     for name, (description, notes, add) in described.items():

@@ -38,6 +38,9 @@ COMMANDS = {
     "data": "list the collections, or check one",
     "saliency": "guess where the object is on photographs without masks",
     "unpack": "unpack a data set's archives safely",
+    "site": "write the book as web pages that open without a network",
+    "student": "write the chapters for a course, without their solutions",
+    "teacher": "write the chapters for a course, with their solutions",
 }
 
 # %% ../nbs/29_commands.ipynb #135a6538

@@ -120,7 +120,7 @@ def test_metadata(installed):
         "print(x['License-Expression'] or x['License'], x['Requires-Python'], "
         "x.get_all('Provides-Extra'))"
     )
-    assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev', 'app', 'cluster']"
+    assert python(installed, code).strip() == "Apache-2.0 >=3.11 ['dev', 'app', 'cluster', 'site']"
     assert list(installed.glob("partbook-*.dist-info/**/LICENSE"))
 
 
