@@ -459,9 +459,8 @@ def paper_table(number: int) -> PaperTable:
     if number == 1:
         entries += trivial_entries(entries)
     lower = number not in COLUMNS
-    whole = "without transform" if number == 7 else None
     source = f"alignment, Table {number}"
-    return PaperTable(source, TITLES[number], tuple(entries), lower, whole)
+    return PaperTable(source, TITLES[number], tuple(entries), lower)
 
 
 def register_table(number: int) -> None:

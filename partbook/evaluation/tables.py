@@ -163,13 +163,18 @@ def beside(
     for entry in table.entries:
         there = root is not None or entry.twin is not None
         keys = [key_of(typed(entry, s, root, budget)) for s in seeds] if there else []
-        name = (entry.printed, str(entry.parts), entry.metric, *(keys or [entry.column]))
+        name = (entry.printed, str(entry.parts), entry.metric, *(keys or [_column(entry)]))
         line = lines.setdefault(name, _empty(entry))
-        line["column"].append(entry.column)
+        line["column"].append(_column(entry))
         line["paper"].append(printed_number(entry, table, published))
         mine = {s: known.get(k, {}).get(entry.metric) for s, k in zip(seeds, keys)}
         line["each"] = {s: float(v) for s, v in mine.items() if v is not None}
     return frame(_averaged(line) for line in lines.values())
+
+
+def _column(entry: Entry) -> str:
+    "The column; with the collection's name where two benchmarks share one."
+    return entry.column if entry.benchmark is None else f"{entry.data} {entry.column}"
 
 
 def _empty(entry: Entry) -> dict[str, Any]:
@@ -308,7 +313,7 @@ def trivial_entries(entries: Iterable[Entry]) -> list[Entry]:
             named = {"features": features, "size": 64}
             entry = Entry(
                 printed, e.column, e.metric, "kmeans", e.parts, e.data, e.twin,
-                e.option, e.twin_option, named, {}, named, {}, e.protocol, None, True,
+                e.option, e.twin_option, named, {}, named, {}, e.protocol, e.benchmark, True,
             )  # fmt: skip
             found.setdefault((features, *where), entry)
     return list(found.values())
