@@ -171,7 +171,7 @@ def beside(
         line["each"] = {s: float(v) for s, v in mine.items() if v is not None}
     return frame(_averaged(line) for line in lines.values())
 
-
+# %% ../../nbs/evaluation/48_tables.ipynb #c01ea7aa
 def _column(entry: Entry) -> str:
     "The column; with the collection's name where two benchmarks share one."
     return entry.column if entry.benchmark is None else f"{entry.data} {entry.column}"
