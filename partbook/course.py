@@ -557,7 +557,7 @@ def _written(
         deliver(Path(place), out)
     return chapters
 
-
+# %% ../nbs/43_course.ipynb #c01ea7ab
 def version_command(args: Arguments) -> None:
     "Write the student's or the teacher's version."
     out = as_path(args.out, "OUT")
