@@ -1,5 +1,6 @@
 """What several tests need: the project's folder, the shared data, a clean environment."""
 
+import encodings.utf_8_sig  # noqa: F401  loaded before a test takes away files or room
 import os
 from pathlib import Path
 
