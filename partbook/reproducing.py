@@ -140,13 +140,23 @@ def jobs_of(asked: Asked) -> tuple[list[Job], list[str]]:
     return list(jobs.values()), list(missing)
 
 
+def _refused(entry: Entry, root: str, budget: str) -> str | None:
+    "What stands against a run on these pictures, if anything does."
+    try:
+        typed(entry, 0, root, budget)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def missing_for(entry: Entry, asked: Asked) -> str | None:
     "What an entry lacks, in a sentence; None where it can be run."
     if asked.embedded:
         no_twin = f"no drawn collection stands for {entry.data} in {entry.printed}, {entry.column}"
         return None if entry.twin else no_twin
-    if asked.root(entry):
-        return None
+    root = asked.root(entry)
+    if root:
+        return _refused(entry, root, asked.budget)
     needs = getattr(collections[entry.data], "needs", "its folder")
     return f"{entry.data} is not here: it needs {needs} (--root {entry.data}=PATH)"
 
@@ -251,14 +261,10 @@ def told(table: PaperTable, asked: Asked) -> str:
     "A table with its order and its signs, as text."
     rows = all_rows(asked.results)
     published = read_rows(find_results("published.csv"))
-    some = [e for e in table.entries if missing_for(e, asked) is None]
-    lines_of = PaperTable(table.source, table.title, tuple(some), table.lower, table.whole)
     where = "on drawn twins, no paper's benchmark" if asked.embedded else "on the real pictures"
     text = [f"{table.source}: {table.title}", f"Ours {where}; in brackets the paper's.", ""]
-    if not some:
-        return "\n".join([*text, "not run here"])
-    roots = {asked.root(e) for e in some}
-    lines = beside(lines_of, rows, published, asked.seeds, roots.pop(), asked.budget)
+    root = None if asked.embedded else "anywhere"  # where pictures lie is no part of a key
+    lines = beside(table, rows, published, asked.seeds, root, asked.budget)
     text += [as_printed(lines).to_string(), ""]
     tau, count = agreement(lines)
     if tau is not None:

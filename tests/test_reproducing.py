@@ -198,7 +198,8 @@ def test_what_is_missing_is_said_by_name(tmp_path, tiny, tell):
     status, out, _ = tell(*words)
     assert status == 0
     assert "celeba is not here: it needs the folder CelebA" in out
-    assert "not run here" in out and not (tmp_path / "real-results").exists()
+    assert out.count("not run here") == 3  # the sentence, and both rows of the table
+    assert not (tmp_path / "real-results").exists()
 
 
 def test_a_run_that_cannot_be_made_is_said_and_the_others_are_made(tmp_path, tiny, tell):

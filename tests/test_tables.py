@@ -44,7 +44,7 @@ def test_every_number_has_its_run(name):
         known = {f.name for f in fields(methods[entry.method].Settings)}
         assert set(entry.change) | set(entry.paper_change) <= known, entry
         assert all(protocol in protocols for protocol in entry.protocol)
-        places = [("somewhere", b) for b in BUDGETS]
+        places = [("somewhere", b) for b in BUDGETS[entry.paper_only :]]
         places += [(None, b) for b in BUDGETS] if entry.twin else []
         for root, budget in places:
             words = typed(entry, 1, root, budget)
@@ -182,3 +182,25 @@ def test_a_twin_that_is_not_there_is_said():
         typed(alone)
     with pytest.raises(InputError, match="no budget 'huge'"):
         typed(ENTRY, budget="huge")
+
+
+def test_a_baseline_of_colours_stays_one_on_photographs():
+    colours, places = trivial_entries([ENTRY])
+    for root, budget in ((None, "quick"), ("x", "quick"), ("x", "paper")):
+        assert "rgb" in typed(colours, 0, root, budget)
+        assert "position" in typed(places, 0, root, budget)
+
+
+def test_rows_of_one_table_are_different_runs_on_photographs():
+    for name in ("contrastive-3", "contrastive-2", "scops-1"):
+        table = tables[name]()
+        own = {}
+        for e in table.entries:
+            own.setdefault(key_of(typed(e, 0, "x", "paper")), set()).add((e.method, str(e.change)))
+        assert all(len(found) == 1 for found in own.values()), name
+    third = tables["contrastive-3"]().entries
+    assert len({key_of(typed(e, 0, "x", "paper")) for e in third}) == 5
+    with pytest.raises(InputError, match="needs --budget paper"):
+        typed(third[0], 0, "x", "quick")
+    lines = beside(tables["contrastive-3"](), [], PUBLISHED, root="x")
+    assert len(lines) == 10 and lines["runs"].sum() == 0

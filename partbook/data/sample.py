@@ -336,7 +336,8 @@ class Batch:
         "The same batch with its tensors on `device`."
         moved = self._each(lambda value: value.to(device, non_blocking=True))
         if moved.images.device != self.images.device == torch.device("cpu"):
-            moved.images.on_host = self.images  # type: ignore[attr-defined]  # who asks needs not wait
+            # who asks for the pictures on the host needs not wait
+            moved.images.on_host = self.images  # type: ignore[attr-defined]
         return moved
 
     def pinned(self) -> "Batch":

@@ -43,6 +43,7 @@ class Entry:
     protocol: tuple[str, ...] = ()  # to measure by; none: the collection's own
     benchmark: str | None = None  # of results/published.csv, where the name alone is not enough
     trivial: bool = False  # a baseline of ours that the paper does not print
+    paper_only: bool = False  # rows that differ in the paper's weights: no quick run on photographs
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,19 @@ def typed(
     require(budget in BUDGETS, f"There is no budget {budget!r}; choose quick or paper.")
     no_twin = f"{entry.printed}, {entry.column}: no drawn collection stands for {entry.data}"
     require(root is not None or entry.twin, f"{no_twin}; give its --root.")
+    slow = root is not None and budget == "quick" and entry.paper_only
+    require(
+        not slow,
+        f"{entry.printed} is told from its neighbours by the paper's weights alone; "
+        "on real pictures it needs --budget paper.",
+    )
     words = ["discover", "--method", entry.method]
     words += ["--data", entry.data, "--root", root] if root else ["--data", str(entry.twin)]
     options = entry.option if root else entry.twin_option
     words += [f"--option={name}={value}" for name, value in options.items()]
     whole = budget == "paper"
-    named = dict(entry.paper if whole else entry.named if root is None else {})
+    short = entry.named if root is None or entry.trivial else {}
+    named = dict(entry.paper if whole else short)
     words += ["--parts", str(named.pop("parts", entry.parts)), "--seed", str(seed)]
     words += [word for name, value in named.items() for word in (f"--{name}", str(value))]
     change = {**entry.change, **(entry.paper_change if whole else {})}
@@ -161,7 +169,8 @@ def beside(
     known = by_key(rows)
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for entry in table.entries:
-        there = root is not None or entry.twin is not None
+        slow = entry.paper_only and budget == "quick"
+        there = entry.twin is not None if root is None else not slow
         keys = [key_of(typed(entry, s, root, budget)) for s in seeds] if there else []
         name = (entry.printed, str(entry.parts), entry.metric, *(keys or [_column(entry)]))
         line = lines.setdefault(name, _empty(entry))
