@@ -148,7 +148,7 @@ def _refused(entry: Entry, root: str, budget: str) -> str | None:
         return str(error)
     return None
 
-
+# %% ../nbs/39_reproducing.ipynb #9a155c7f
 def missing_for(entry: Entry, asked: Asked) -> str | None:
     "What an entry lacks, in a sentence; None where it can be run."
     if asked.embedded:
