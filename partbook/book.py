@@ -396,6 +396,7 @@ def check(
     found += route_complaints(root)
     found += wrong_arrows(root)
     found += alt_complaints(root)
+    found += exercise_complaints(root)
     try:
         rows = read_register(root)
         if fill_register(rows, equations(root)) != rows:

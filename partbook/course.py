@@ -225,7 +225,7 @@ def spelled(value: Any, digits: int, to: Any = round) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return " ".join(value.lower().split())
+        return repr(" ".join(value.lower().split()))
     if isinstance(value, list | tuple):
         return f"({','.join(spelled(v, digits, to) for v in value)})"
     known = isinstance(value, int | float) and math.isfinite(value)

@@ -1,11 +1,14 @@
 """The student's and the teacher's version of the book: complete, valid, and they run."""
 
+import ast
 import json
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from helpers import run, sentence
 
@@ -15,14 +18,19 @@ from partbook.course import (
     END,
     HERE,
     LIST,
-    Pieces,
+    Exercise,
+    check,
     chosen,
     deliver,
+    exercise_complaints,
     exercises_of,
+    is_right,
     lacks,
-    numbered,
+    misspelled,
+    pieces_of,
     prepare,
     read_exercises,
+    sealed,
     version,
 )
 
@@ -53,7 +61,9 @@ def test_every_exercise_has_one_place_to_answer(both):
     assert len(exercises) > 200
     for name in chosen(ROOT):
         own = [e for e in exercises if e.chapter == name]
-        assert sources(both / "student", name).count(HERE) == len(own), name
+        student = sources(both / "student", name)
+        assert sum(s.startswith(HERE) for s in student) == len(own), name
+        assert sum("import check\n" in s for s in student) == len(own), name
 
 
 def test_no_solution_is_left_and_none_is_lost(both):
@@ -83,10 +93,13 @@ def test_nbgrader_knows_every_answer(both):
         cells = read_notebook(both / "teacher" / "nbs" / name)["cells"]
         marks = [c["metadata"]["nbgrader"] for c in cells if c["metadata"]]
         assert len({m["grade_id"] for m in marks}) == len(marks)
-        assert all(m["solution"] and not m["locked"] for m in marks)
+        tests = [m for m in marks if m["locked"]]
+        assert all(m["grade"] and not m["solution"] and m["points"] in (1, 2, 3) for m in tests)
+        assert len(tests) == len([e for e in read_exercises(ROOT) if e.chapter == name]), name
+        assert all(m["solution"] for m in marks if not m["locked"])
         assert all(c["metadata"] for c in cells if c["source"].startswith("**Solution")), name
         words = [m for m in marks if m["cell_type"] == "markdown"]
-        assert all(m["grade"] and m["points"] in range(4) for m in words)
+        assert all(m["grade"] and m["points"] == 0 for m in words)
 
 
 def test_nothing_else_is_lost(both):
@@ -125,70 +138,135 @@ def test_a_short_chapter_runs(both, environment, name, chapter):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-SPELLINGS = {
-    "1. (★, 5 minutes) Q <details><summary>Hint</summary>H</details>": (1, 5, "H"),
-    "1. ★★ (ten minutes) Q **Hint:** H": (2, 10, "H"),
-    "1. (two stars, fifteen minutes) Q *Hint:* H": (2, 15, "H"),
-    "**1.** ★★★ 20 minutes. Q *Hint: H*": (3, 20, "H"),
-    "★ (two minutes) Q": (1, 2, ""),
-    "1. Q": (0, 0, ""),
-}
+WRONG = (..., None, "", "nothing of the kind", 12345678, -0.123, ("a", 1), [], {}, object())
 
 
-@pytest.mark.parametrize("written", SPELLINGS)
-def test_every_spelling_is_read(written):
-    cells = [dict(cell_type="markdown", id="a", source=f"## Exercises\n\n{written}")]
-    (exercise,) = exercises_of(cells)
-    assert (exercise.stars, exercise.minutes, exercise.hint) == SPELLINGS[written]
-    assert "a solution" in lacks(exercise)
+def changed(value):
+    "Another answer of the same kind."
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, tuple | list):
+        return [changed(v) for v in value]
+    return value + 1
 
 
-ANSWERS = {
-    "**Solutions.** *1.* One is 1. *2.* Two.": ["One is 1.", "Two."],
-    "**Solution to 2.** Two.\n\n**Solution to 1.** One.": ["One.", "Two."],
-    "**Solution to 1 and 2.** Both.": ["Both.", "Both."],
-    "<details><summary>Solutions</summary>\n\n1. One.\n2. Two.\n</details>": ["One.", "Two."],
-    "**Solution to 1.** One. **Solution to 2.** Two.": ["One.", "Two."],
-    "<details><summary>Solutions</summary>\n\n**Solutions.** 1. One. 2. Two.\n\n</details>": [
-        "One.",
-        "Two.",
+def right(answer, exercise):
+    "Whether an answer passes; what is no answer does not."
+    try:
+        return is_right(answer, exercise.name, sealed(exercise))
+    except InputError:
+        return False
+
+
+def test_every_check_passes_on_the_solution_and_fails_on_a_wrong_answer():
+    exercises = [e for e in read_exercises(ROOT) if e.answer]
+    for exercise in exercises:
+        value = ast.literal_eval(exercise.answer)
+        assert right(value, exercise), exercise.name
+        wrong = [w for w in (*WRONG, changed(value)) if type(w) is not type(value) or w != value]
+        assert not any(right(w, exercise) for w in wrong), exercise.name
+    assert len(exercises) > 250
+
+
+def test_every_exercise_has_all_it_needs():
+    assert exercise_complaints(ROOT) == []
+
+
+@pytest.mark.parametrize("name", ["_template.ipynb", "_template_method.ipynb"])
+def test_the_templates_show_how(name):
+    cells = read_notebook(ROOT / "nbs" / name)["cells"]
+    found = exercises_of(cells, name)
+    assert len(found) == 2 and misspelled(cells) == []
+    assert not any(lacks(exercise) for exercise in found)
+
+
+def exercise(answer):
+    return Exercise("a.ipynb", 1, 1, 5, "", "", "", (), answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "good", "bad"),
+    [
+        ("3", [3, 3.0, torch.tensor(3), np.float32(3)], [4, 2.9, "3", True, float("nan")]),
+        ("0.31", [0.31, 0.3149, torch.tensor(0.3051)], [0.33, 0.3, 31]),
+        ("-1.5", [-1.5, -1.46], [1.5, -1.7]),
+        ("True", [True], [False, 1, "yes"]),
+        ("'Red  green'", ["red green", " RED green "], ["redgreen", "green red"]),
+        ("(2, 0.25)", [(2, 0.25), [2, 0.25], torch.tensor([2, 0.25])], [(0.25, 2), 2, (2,)]),
     ],
-}
+)
+def test_an_answer_is_compared_as_its_kind_asks(answer, good, bad):
+    assert all(right(value, exercise(answer)) for value in good)
+    assert not any(right(value, exercise(answer)) for value in bad)
 
 
-@pytest.mark.parametrize("written", ANSWERS)
-def test_solutions_find_their_exercises(written):
-    asked = "## Exercises\n\n1. ★ (one minute) A?\n2. ★ (one minute) B?"
-    text = f"{asked}\n\n{written}\n\n## End\n\nText."
-    cells = [dict(cell_type="markdown", id="a", source=text)]
-    assert [e.solution for e in exercises_of(cells)] == ANSWERS[written]
-    left = json.dumps(version(cells, teacher=False))
-    assert "One" not in left and "Both" not in left and "## End" in left and "B?" in left
+def test_a_seal_does_not_tell_and_belongs_to_one_exercise():
+    keys = {sealed(exercise(answer)) for answer in ("1", "2", "12", "'a'")}
+    assert len(keys) == 4 and all(len(key) == 18 for key in keys)
+    assert sealed(exercise("1")) != sealed(exercise("1")._replace(number=2))
+    with pytest.raises(InputError, match="a 1: `open.*` is not a number"):
+        sealed(exercise("open('x')"))
+
+
+def test_a_check_never_stops_a_notebook(capsys):
+    key = sealed(exercise("0.31"))
+    for answer in (..., {}, 1, 0.31):
+        check(answer, "a 1", key)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("no answer yet.") and "cannot be checked" in lines[1]
+    assert "not yet" in lines[2] and lines[3].endswith("right.")
+
+
+ASKED = "1. (★★, 10 minutes) Put it into `answer_1`.{}"
+FOLDED = "\n\n   <details><summary>Hint</summary>\n\n   H\n\n   </details>"
+
+
+def test_an_exercise_is_read_whole():
+    cells = [
+        dict(cell_type="markdown", id="a", source="## Exercises\n\n" + ASKED.format(FOLDED)),
+        dict(cell_type="markdown", id="b", source="**Solution to 1.** It is `answer_1 = 4`."),
+    ]
+    (found,) = exercises_of(cells, "x/y.ipynb")
+    assert found[:4] == ("x/y.ipynb", 1, 2, 10) and found.name == "x/y 1"
+    assert (found.hint, found.solution, found.answer) == ("H", "It is `answer_1 = 4`.", "4")
+    assert lacks(found) == [] and misspelled(cells) == []
+    without = exercises_of([dict(cells[0], source=ASKED.format(""))])[0]
+    assert len(lacks(without)) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["1. ★ (two minutes) Q", "1. Q", "**1.** (★, 5 minutes) Q", "★ Q", "(★, 5 minutes) Q"]
+    + ["1. (★★★★, 5 minutes) Q", "**Hint.** H", "**Solution.** S", "**Solutions.** 1. S"]
+    + ["**Solution to 1 and 2.** S"],
+)
+def test_any_other_spelling_is_named(line):
+    cells = [dict(cell_type="markdown", source=f"## Exercises\n\n{line}")]
+    assert misspelled(cells) == [line]
 
 
 def test_code_below_a_solution_belongs_to_it_until_the_next_text():
     cells = [
-        dict(cell_type="markdown", id="a", source="## Exercise\n\n★ (one minute) A?"),
-        dict(cell_type="markdown", id="b", source="**Solution.** So:"),
+        dict(cell_type="markdown", id="a", source="## Exercises\n\n" + ASKED.format("")),
+        dict(cell_type="markdown", id="b", source="**Solution to 1.** So: `answer_1 = 1`"),
         dict(cell_type="code", id="c", source="x = 1", outputs=[]),
         dict(cell_type="code", id="d", source="#| export\ny = 2", outputs=[]),
         dict(cell_type="markdown", id="e", source="## Next"),
         dict(cell_type="code", id="f", source="z = 3", outputs=[]),
     ]
-    (exercise,) = exercises_of(cells)
-    assert exercise.code == ("c",)
-    assert [c["source"] for c in version(cells, False) if c["cell_type"] == "code"] == [
-        HERE,
-        "#| export\ny = 2",
-        "z = 3",
-    ]
+    (found,) = exercises_of(cells)
+    assert found.code == ("c",)
+    stub, asks, *rest = [c["source"] for c in version(cells, False) if c["cell_type"] == "code"]
+    assert stub == f"{HERE}\nanswer_1 = ..." and "check(answer_1" in asks
+    assert rest == ["#| export\ny = 2", "z = 3"]
 
 
-def test_numbers_in_code_and_outside_of_exercises_are_no_exercises():
-    text = "1. ★ no section\n\n## Exercises\n\n```\n1. ★ code\n```\n\n**Hints.** *1.* H"
-    kinds = [piece.kind for piece in Pieces().of(text)]
-    assert kinds == ["text", "text", "hint"]
-    assert numbered("In 1.5 of 3. cases") == {3: "cases"}
+def test_numbers_in_code_are_no_exercises():
+    text = f"## Exercises\n\n```\n{ASKED}\n1. ★\n```\n\n{ASKED}"
+    assert [piece.kind for piece in pieces_of(text)] == ["text", "exercise"]
+    assert misspelled([dict(cell_type="markdown", source=text)]) == []
 
 
 def test_a_changed_or_foreign_file_stays(tmp_path):

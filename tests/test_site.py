@@ -131,7 +131,7 @@ def test_boxes_keep_their_place_in_a_list_and_their_code():
 
 def test_code_of_a_solution_is_folded_with_its_output():
     cells = [
-        dict(cell_type="markdown", source="**Solution.** So:", id="a"),
+        dict(cell_type="markdown", source="**Solution to 1.** So:", id="a"),
         dict(cell_type="code", source="f()", outputs=[], id="b"),
     ]
     assert page_cells(cells)[1]["metadata"]["tags"] == ["hide-cell"]
