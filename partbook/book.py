@@ -45,6 +45,7 @@ from .files import write_atomic
 from .reading import Figure, measure, print_figures
 from .register import equations, fill_register, read_register, register_text
 from .sheet import write_sheet
+from .teaching import write_slides
 
 # %% ../nbs/20_book.ipynb #0f9b5c3e
 LIMIT = 300 * 1024  # bytes of outputs one notebook may carry
@@ -428,6 +429,8 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("out", help="the page, an .html file")
     sheet.add_argument("--mathjax", help="a local tex-svg-full.js (default: an installed one)")
     commands.add_parser("exercises", help="name the exercises that lack a hint or a solution")
+    slides = commands.add_parser("slides", help="write the slides of the six weeks")
+    slides.add_argument("out", help="folder to write to")
     pages = commands.add_parser("html", help="write the book as HTML")
     pages.add_argument("out", help="folder to write to")
     pages.add_argument("--mathjax", help="a local tex-svg-full.js, for reading without a network")
@@ -505,6 +508,8 @@ def _obey(given: argparse.Namespace) -> int:
         print(f"wrote {len(html(given.out, root, given.mathjax))} pages to {given.out}")
     elif given.command == "equations":
         print(f"wrote {write_sheet(given.out, root, given.mathjax)}")
+    elif given.command == "slides":
+        print(f"wrote {len(write_slides(given.out, root))} pages to {given.out}")
     else:
         COMMANDS[given.command](root)
     return 0

@@ -57,6 +57,7 @@ LAYERS = (
     "register",
     "course",
     "sheet",
+    "teaching",
     "site",
     "cli",
     "start",
