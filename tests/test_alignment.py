@@ -12,18 +12,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from partbook.core import InputError, generator
 from partbook.data.sample import Batch, Kept, View, collections
 from partbook.evaluation.alignment_tables import (
+    TITLES,
     TWIN,
     Detections,
-    commands,
-    is_run_of,
     one_look,
-    printed_number,
+    paper_table,
     ridge_error,
     rows_of,
+    told,
+    told_commands,
 )
 from partbook.evaluation.detection import LandmarkDetection, PartDetection, Together, framed
 from partbook.evaluation.protocols import pictures_of
 from partbook.evaluation.results import read_rows
+from partbook.evaluation.tables import beside, commands, key_of, printed_number, typed
 from partbook.methods import alignment
 from partbook.methods.alignment import (
     Alignment,
@@ -443,34 +445,38 @@ def test_every_row_has_its_printed_number_and_a_command_that_parses():
     from partbook.cli import build_parser
 
     published = read_rows(ROOT / "results" / "published.csv")
-    rows = rows_of()
-    assert [r for r in rows if printed_number(r, published) is None] == []
-    assert {r.method for r in rows} <= set(methods.names())
-    for line in commands(rows, [0]) + commands(rows[:3], [1], root="FOLDER"):
-        build_parser().parse_args(shlex.split(line)[1:])
+    made = [paper_table(number) for number in TITLES]
+    pairs = [(e, t) for t in made for e in t.entries if not e.trivial]
+    assert [e for e, t in pairs if printed_number(e, t, published) is None] == []
+    assert {e.method for e, _ in pairs} <= set(methods.names())
+    for table in made:
+        real = commands(table, [1], root="FOLDER", budget="paper")
+        for line in commands(table, [0]) + real:
+            build_parser().parse_args(shlex.split(line)[1:])
 
 
 def test_rows_with_labels_say_so_and_are_not_mixed_with_the_others():
-    told = [r for r in rows_of(1) if r.name == "MaskReg, labels"]
     run = {"method": "maskreg", "collection": "vehicles", "option.categories": "bus"}
-    without = run | {"settings.labels": "pretext"}
     with_labels = run | {"settings.labels": "categories", "settings.classes": 6}
-    bare = [r for r in rows_of(1) if r.printed == "MaskReg" and r not in told]
-    for rows, mine, other in ((told, with_labels, without), (bare, without, with_labels)):
-        found = [row.column for row in rows if is_run_of(mine, row, "vehicles")]
-        assert found == ["bus"] and not any(is_run_of(other, row, "vehicles") for row in rows)
-    lines = commands(told, [0])
+    assert told(with_labels) and not told(run | {"settings.labels": "pretext"})
+    assert not told(with_labels | {"option.categories": "all"})
+    lines = told_commands()
     assert len(lines) == 1 + 6 and "--option=categories=all" in lines[0]
     assert all(line.startswith("partbook evaluate") for line in lines[1:])
+    (bare,) = [e for e in paper_table(1).entries if (e.method, e.column) == ("maskreg", "bus")]
+    assert "labels" not in bare.change and key_of(lines[0]) != key_of(typed(bare))
 
 
 def test_aligned_faces_are_another_column():
-    run = {"method": "dictionary", "collection": "faces", "option.aligned": "True"}
-    run |= {"settings.size": 128}
-    rows = [r for r in rows_of(2) if r.method == "dictionary"]
-    assert [r.column for r in rows if is_run_of(run, r, "faces")] == ["align"]
-    plain = run | {"option.aligned": None}
-    assert [r.column for r in rows if is_run_of(plain, r, "faces")] == ["unalign"]
+    made = paper_table(2)
+    plain, aligned = [
+        next(e for e in made.entries if (e.printed, e.column) == ("Clustering", column))
+        for column in ("unalign", "align")
+    ]
+    for entry in (plain, aligned):
+        run = {"command": shlex.join(["partbook", *typed(entry)]), "map_l2": 1.0}
+        lines = beside(made, [run], [])
+        assert list(lines.loc[lines["runs"] > 0, "column"]) == [entry.column]
 
 
 @pytest.mark.parametrize("data,classes", [("faces", 250), ("birds", 8)])

@@ -16,36 +16,35 @@ from partbook.evaluation.results import read_rows
 from partbook.evaluation.specifications import (
     ABLATIONS,
     LAMBDAS,
-    ablation_signs,
-    belongs,
-    beside,
-    commands,
-    order_agreement,
-    printed_number,
+    paper_table,
     published_settings,
     specifications,
 )
+from partbook.evaluation.tables import agreement, beside, commands, printed_number, signs, typed
 from partbook.methods.method import methods
 from partbook.run import discover, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = read_rows(ROOT / "results" / "published.csv")
 ROWS = specifications()
+TABLES = {number: paper_table(number) for number in (1, 2, 3, 4, 5)}
 
 
-def there(rows):
-    "Rows of methods that are registered."
-    return [row for row in rows if row.method in methods]
+def printed(number, **wanted):
+    "Entries of a table with the paper's numbers."
+    entries = [e for e in TABLES[number].entries if not e.trivial]
+    entries = [e for e in entries if all(getattr(e, k) == v for k, v in wanted.items())]
+    return [(e, printed_number(e, TABLES[number], PUBLISHED)) for e in entries]
 
 
 def test_every_row_has_its_printed_number():
-    missing = [row for row in ROWS if printed_number(row, PUBLISHED) is None]
-    assert missing == [] and len(ROWS) == 60
-    assert [len(specifications(n)) for n in (1, 2, 3, 4, 5)] == [12, 5, 10, 12, 21]
+    counts = {number: len(printed(number)) for number in TABLES}
+    assert counts == {1: 12, 2: 5, 3: 10, 4: 12, 5: 21} and len(ROWS) == 60
+    assert not any(value is None for number in TABLES for _, value in printed(number))
 
 
 def test_every_printed_number_has_its_row():
-    columns = {(r.source, r.printed, r.parts, r.column) for r in ROWS}
+    columns = {(f"disentangling, Table {r.table}", r.printed, r.parts, r.column) for r in ROWS}
     for line in PUBLISHED:
         if str(line["source"]).startswith("disentangling, Table"):
             found = {c for c in line if line[c] is not None} - {"benchmark", "method", "source"}
@@ -54,23 +53,24 @@ def test_every_printed_number_has_its_row():
 
 
 def test_the_full_model_is_the_same_in_two_tables():
-    one = {r.parts: printed_number(r, PUBLISHED) for r in specifications(1)[-2:]}
-    three = {r.parts: printed_number(r, PUBLISHED) for r in specifications(3)[-2:]}
+    one = {e.parts: value for e, value in printed(1, printed="disentangling")}
+    three = {e.parts: value for e, value in printed(3, printed="full model")}
     assert one == three and set(one) == {4, 8}
 
 
 def test_the_numbers_are_in_the_papers_text(shared_path):
     text = shared_path("papers/disentangling.txt").read_text(encoding="utf-8")
-    for row in ROWS:
-        number = printed_number(row, PUBLISHED)
-        assert re.search(rf"(?m)(^|\s){re.escape(f'{number:.2f}')}($|\s)", text), row
+    for number in TABLES:
+        for entry, value in printed(number):
+            assert re.search(rf"(?m)(^|\s){re.escape(f'{value:.2f}')}($|\s)", text), entry
     for name in ("car", "bus", "horse", "aero", "motor", "cow", "sheep"):
         assert f"VOC-{name}" in text
 
 
-@pytest.mark.parametrize("root", [None, "somewhere"])
-def test_commands_parse_and_name_settings_that_exist(root):
-    for line in commands(there(ROWS), seeds=[1], root=root):
+@pytest.mark.parametrize("where", [{}, {"root": "somewhere", "budget": "paper"}])
+def test_commands_parse_and_name_settings_that_exist(where):
+    lines = [line for made in TABLES.values() for line in commands(made, seeds=[1], **where)]
+    for line in lines:
         words = shlex.split(line)
         assert words[0] == "partbook"
         request = request_of(build_parser().parse_args(words[1:]))
@@ -94,38 +94,39 @@ def test_weights_of_the_appendix_are_settings():
         published_settings("cats")
 
 
-def made(method="disentangling", parts=8, seed=0, **more):
-    settings = {f"settings.{name}": 1.0 for name in LAMBDAS}
-    return {"method": method, "collection": "faces", "settings.parts": parts, "seed": seed} | (
-        settings | more
-    )
+def made(entry, seed=0, error=0.0):
+    "A made-up row of results."
+    command = shlex.join(["partbook", *typed(entry, seed), "--out", "x", "--record", "y.csv"])
+    return {"command": command, entry.metric: error}
 
 
 def test_a_run_belongs_to_one_row():
-    runs = [made(**{f"settings.{name}": 0.0}) for name in LAMBDAS] + [made()]
-    third = [row for row in specifications(3) if row.parts == 8]
-    assert [sum(belongs(run, row, "faces") for row in third) for run in runs] == [1] * 5
-    two_off = made(**{f"settings.{name}": 0.0 for name in LAMBDAS[:2]})
-    assert not any(belongs(two_off, row, "faces") for row in third)
-    scops = [made("scops", **{"settings.saliency": s}) for s in ("none", "hard")]
-    first = [r.printed for run in scops for r in specifications(1) if belongs(run, r, "faces")]
-    assert first == ["SCOPS without saliency", "SCOPS with saliency"]
+    third = [e for e, _ in printed(3, parts=8)]
+    for entry in third:
+        lines = beside(TABLES[3], [made(entry)], PUBLISHED)
+        assert list(lines.loc[lines["runs"] > 0, "method"]) == [entry.printed]
+    scops = [e for e, _ in printed(1, method="scops", parts=8)]
+    lines = beside(TABLES[1], [made(e) for e in scops], PUBLISHED)
+    names = ["SCOPS without saliency", "SCOPS with saliency"]
+    assert list(lines.loc[lines["runs"] > 0, "method"]) == names
 
 
 def test_what_was_not_run_is_missing_and_not_zero():
-    lines = beside(specifications(1), [], PUBLISHED)
+    lines = beside(TABLES[3], [], PUBLISHED)
     assert lines["ours"].isna().all() and (lines["runs"] == 0).all()
-    assert order_agreement(lines) == (None, 0)
-    assert ablation_signs([])["more"].isna().all() and len(ablation_signs([])) == 4
+    assert agreement(lines) == (None, 0)
+    found = signs(lines, "full model")
+    assert found["more"].isna().all() and len(found) == 8
 
 
 def test_signs_are_of_pairs_with_one_seed():
-    runs = [made(seed=s, landmark_error=e) for s, e in ((0, 10.0), (1, 30.0))]
-    off = {"settings.classification": 0.0}
-    runs += [made(seed=s, landmark_error=e, **off) for s, e in ((1, 29.0), (2, 500.0))]
-    signs = ablation_signs(runs).set_index("method")
-    line = signs.loc["without classification loss"]
-    assert line["runs"] == 1 and line["more"] == -1.0 and list(signs.index) == list(ABLATIONS)[:4]
+    whole = next(e for e, _ in printed(3, printed="full model", parts=8))
+    off = next(e for e, _ in printed(3, printed="without classification loss", parts=8))
+    runs = [made(whole, 0, 10.0), made(whole, 1, 30.0), made(off, 1, 29.0), made(off, 2, 500.0)]
+    found = signs(beside(TABLES[3], runs, PUBLISHED), "full model").dropna(subset="more")
+    (line,) = found.to_dict("records")
+    assert line["runs"] == 1 and line["more"] == -1.0
+    assert line["method"] == "without classification loss" and line["method"] in ABLATIONS
 
 
 def test_a_table_that_is_not_there():
