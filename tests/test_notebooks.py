@@ -1,4 +1,5 @@
-"""Every chapter runs top to bottom at small size, in a process of its own, as by `nbdev_test`."""
+"""Every chapter runs top to bottom at small size, in a process of its own, as by `nbdev_test`;
+those of the main line in test_course.py, in the teacher's version."""
 
 import configparser
 import json
@@ -8,10 +9,12 @@ import sys
 import pytest
 from conftest import ROOT
 
-from partbook.chapters import chapter, notebooks, read_notebook
+from partbook.chapters import MAIN, chapter, notebooks, read_notebook, read_route
 
 SECONDS = 300  # a notebook at small size takes a few; this is for one that hangs
 CHAPTERS = notebooks(ROOT)
+ELSEWHERE = {stop.path for stop in read_route(ROOT) if stop.layer == MAIN}  # in test_course.py
+ALONE = [p for p in CHAPTERS if p.relative_to(ROOT / "nbs").as_posix() not in ELSEWHERE]
 TEMPLATE = ROOT / "nbs" / "_template.ipynb"
 TEMPLATES = [TEMPLATE, ROOT / "nbs" / "_template_method.ipynb"]
 
@@ -49,7 +52,7 @@ def test_there_are_chapters():
     assert len(CHAPTERS) >= 5, "hardly any notebook was found: is nbs/ where it should be?"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
+@pytest.mark.parametrize("path", ALONE, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
 def test_runs(path, environment):
     done = run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
