@@ -297,6 +297,9 @@ def footer(
         after = stops[i + 1].path
         words.append(f"After: {_link(after, titles[after], here.path)}.")
     words.append(f"{_link('index.ipynb', 'All chapters', here.path)}.")
+    words.append(
+        f"Elsewhere: `jupyter lab nbs/{here.path}`, or as web pages: `partbook site book`."
+    )
     return " ".join(words)
 
 # %% ../nbs/22_chapters.ipynb #fe58557d
