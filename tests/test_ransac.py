@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from partbook.core import InputError, generator
+from partbook.data.sample import Kept, View, collections
+from partbook.methods.alignment import Alignment, AlignmentSettings
 from partbook.parts.ransac import (
     SAMPLES,
     Matches,
@@ -12,11 +14,14 @@ from partbook.parts.ransac import (
     count_inliers,
     distinct_draws,
     fit_transform,
+    homogeneous,
     literal_inliers,
     moved,
+    plausible,
     ransac,
 )
 from partbook.parts.warps import read_pictures
+from partbook.training.fit import fit
 
 TURN = torch.tensor([[0.85, -0.31, 4.0], [0.31, 0.85, -2.0], [0.0, 0.0, 1.0]])
 
@@ -137,3 +142,37 @@ def test_nothing_moves_where_no_movement_was_asked_for(fallback):
     assert not found.inliers.any() and found.which.tolist() == [0, 0, 0]
     other = ransac(matches, "translation", generator(0), fallback=fallback)
     assert torch.allclose(other.T[:, :2, 2], torch.tensor([2.3, -1.7]), atol=1e-4)
+
+
+def test_a_horizon_in_the_picture_reads_nothing_and_breaks_nothing():
+    g = generator(0)
+    T = torch.eye(3).repeat(500, 1, 1) + 0.3 * torch.randn(500, 3, 3, generator=g)
+    T[:, 2, 2] = 1
+    T[:50, 2, :2] = torch.tensor([-1 / 4.5, 0.0])  # a horizon through centres of cells
+    T = T[torch.linalg.det(T).abs() > 1e-3]
+    canvas = (14, 18)
+    maps = torch.ones(len(T), 1, *canvas)
+    places = canvas_places(T, canvas, canvas)
+    seen = read_pictures(maps, places)
+    assert places.isfinite().all() and seen.isfinite().all()
+    cells = torch.cartesian_prod(torch.arange(14) + 0.5, torch.arange(18) + 0.5).flip(-1)
+    third = (homogeneous(cells)[None] @ torch.linalg.inv(T).mT)[..., 2].unflatten(1, canvas)
+    assert (third < 0).any() and seen[:, 0][third < 0].abs().max() == 0
+
+
+def test_a_homography_that_flattens_the_picture_is_not_plausible():
+    flat = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    assert not plausible(flat, 0.4, 2.5) and plausible(torch.eye(3), 0.4, 2.5)
+    flat[2, 2] = 1e-6
+    assert not plausible(flat, 0.4, 2.5)
+    assert not plausible(torch.full((3, 3), float("nan")), 0.4, 2.5)
+
+
+@pytest.mark.parametrize("kind", ["affine", "homography"])
+def test_training_stays_finite_whatever_the_movement(kind):
+    drawn = collections["vehicles"].open(split="train", size=64, categories="aeroplane")
+    train = Kept(View(drawn, indices=range(40)))
+    settings = AlignmentSettings(parts=24, steps=6, pool=5, transform=kind, trials=60)
+    method = Alignment.build(settings)
+    fit(method, train, look=0)
+    assert method.kernels.isfinite().all()
