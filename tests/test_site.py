@@ -35,6 +35,7 @@ ONLY = [
     "05_parts_in_ten_minutes.ipynb",
     "parts/10_maps.ipynb",
     "methods/40_scops.ipynb",
+    "methods/80_disentangling.ipynb",
     "evaluation/40_protocols.ipynb",
 ]
 NO_BOOK = "no Jupyter Book here (pip install 'partbook[site]')"
@@ -91,6 +92,8 @@ def test_nothing_for_the_machine_is_left_and_nothing_for_the_reader_is_lost(sour
         texts = "\n".join(c["source"] for c in after if c["cell_type"] == "markdown")
         solved = sum(bool(e.solution) for e in exercises_of(before))
         assert "<details>" not in texts, name
+        formulas = re.findall(r"\$\$.*?\$\$", texts, flags=re.S)
+        assert not any("\\\\" in f and r"\tag" in f for f in formulas), name
         assert texts.count("{dropdown} Solution") >= min(solved, 1), name
 
 
