@@ -130,7 +130,8 @@ def make_model(
         size = (job.folder / "model" / "model.safetensors").stat().st_size / 1e6
         row = {"model": name, "collection": facts["collection"], "method": facts["method"]}
         row |= {"megabytes": round(size, 4), **found}
-        how = (facts["settings"], facts["seed"], facts["seconds"], job.command, pick_device(device))
+        command = Job(job.words, m.key, Path(name), None).command  # wherever it was made
+        how = (facts["settings"], facts["seed"], facts["seconds"], command, pick_device(device))
         append_row(record, row, *how)
     return found
 

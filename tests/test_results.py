@@ -1,9 +1,11 @@
 """Results files edited by hand, folders that cannot be written to, several processes at once."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -400,3 +402,15 @@ def test_pandas_waits_until_there_is_a_table(module):
     code = f"import sys, {module}; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_no_row_names_a_place_of_one_machine():
+    "Commands are typed in a checkout: what they write lies below it."
+    for path in sorted((ROOT / "results").glob("*.csv")):
+        for row in read_rows(path):
+            words = shlex.split(str(row.get("command") or ""))
+            values = [word.partition("=")[2] if "=" in word else word for word in words]
+            assert not any(Path(value).is_absolute() for value in values), (
+                path.name,
+                row["command"],
+            )
