@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DIRECTIVE', 'WIDGET', 'PROMPTS', 'FOLDS', 'INLINE', 'FENCE', 'FORMULA', 'MATHJAX', 'STYLE', 'SCRIPT', 'MISSING',
-           'THEBE', 'SITE', 'NO_MATHJAX', 'is_test', 'tags_of', 'page_cell', 'dropdown', 'unfolding', 'numbered',
-           'page_text', 'anchored', 'mended', 'page_cells', 'toc', 'config', 'source_of_site', 'moved', 'relinked',
-           'write_page', 'write_text_page', 'settings', 'jupyter_book', 'build', 'still', 'add_site', 'site_command']
+           'CALL', 'THEBE', 'SITE', 'NO_MATHJAX', 'is_test', 'tags_of', 'page_cell', 'dropdown', 'unfolding',
+           'numbered', 'page_text', 'anchored', 'mended', 'page_cells', 'toc', 'config', 'source_of_site', 'moved',
+           'relinked', 'write_page', 'write_text_page', 'settings', 'jupyter_book', 'build', 'still', 'add_site',
+           'site_command']
 
 # %% ../nbs/45_site.ipynb #c480c0a7
 import ast
@@ -351,10 +352,13 @@ def settings(out: Path, contents: dict, mathjax: str | Path | None) -> None:
 MISSING = "The site is made with Jupyter Book 1, which is not installed"
 
 
+CALL = "from jupyter_book.cli.main import main; main()"  # the module by itself does nothing
+
+
 def jupyter_book() -> list[str]:
     "How Jupyter Book is called here. `InputError` where it is missing."
     if importlib.util.find_spec("jupyter_book") is not None:
-        return [sys.executable, "-m", "jupyter_book.cli.main"]
+        return [sys.executable, "-c", CALL]
     program = shutil.which("jupyter-book")
     require(program is not None, f"{MISSING}; type: pip install 'partbook[site]'")
     return [str(program)]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -155,6 +156,21 @@ def test_without_jupyter_book_there_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'partbook\[site\]'"):
         jupyter_book()
+
+
+def test_jupyter_book_answers_however_it_is_installed(tmp_path, monkeypatch):
+    "A package in this environment is called through its function, with nothing lost on the way."
+    package = tmp_path / "jupyter_book" / "cli"
+    package.mkdir(parents=True)
+    (tmp_path / "jupyter_book" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "main.py").write_text("import sys\n\ndef main():\n    print(sys.argv[1:])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = [*jupyter_book(), "build", "a b"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.stdout == "['build', 'a b']\n", done.stderr
 
 
 def test_the_command_refuses_before_it_works(tmp_path, monkeypatch, capsys):
