@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['WEEKS', 'WORDS', 'LINES', 'SKIPPED', 'GOALS', 'MARKED', 'HEADING', 'DRAWN', 'INSIDE', 'STYLE', 'FIT', 'DECK',
-           'REVEAL', 'NO_REVEAL', 'Lesson', 'read_course', 'Minutes', 'reading_minutes', 'minutes_of', 'path_table',
-           'goals_of', 'goals_table', 'slide', 'headed', 'picture_slide', 'slides_of', 'week_slides', 'find_reveal',
-           'deck_page', 'write_slides']
+           'REVEAL', 'NO_REVEAL', 'NO_CONVERTER', 'Lesson', 'read_course', 'Minutes', 'reading_minutes', 'minutes_of',
+           'path_table', 'goals_of', 'goals_table', 'slide', 'headed', 'picture_slide', 'slides_of', 'week_slides',
+           'find_reveal', 'deck_page', 'write_slides']
 
 # %% ../nbs/46_teaching.ipynb #d0e315ed
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -289,6 +290,9 @@ NO_REVEAL = (
 )
 
 
+NO_CONVERTER = "nbconvert is not installed, which writes pages; pip install 'partbook[site]'"
+
+
 def find_reveal(given: str | Path | None = None) -> Path:
     "The folder of reveal.js: the one given, or the installed one. `InputError` without any."
     place = Path(given) if given is not None else Path(sysconfig.get_path("purelib")) / REVEAL
@@ -324,6 +328,7 @@ def write_slides(
     "Write the slides of all weeks, as notebooks and as pages; returns the names of the pages."
     root, out = find_root(as_path(root, "root")), as_path(out, "OUT")
     refuse_inside(root, out)
+    require(importlib.util.find_spec("nbconvert") is not None, NO_CONVERTER)
     scripts, math = find_reveal(reveal), find_mathjax(mathjax)
     weeks = range(1, len(WEEKS) + 1)
     names = [f"week-{week}.html" for week in weeks]

@@ -362,3 +362,10 @@ def test_a_deck_in_a_browser(decks, browser, week):
         assert not re.search(r"\$\$|\\tag|\\frac|\\begin|slide -->", seen["text"]), where
     assert wrong == []
     context.close()
+
+
+def test_without_the_converter_there_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"nbconvert is not installed.*partbook\[site\]"):
+        write_slides(tmp_path / "out", ROOT)
+    assert not (tmp_path / "out").exists()
