@@ -2,6 +2,7 @@
 
 import encodings.utf_8_sig  # noqa: F401  loaded before a test takes away files or room
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,21 @@ def pytest_terminal_summary(terminalreporter):
     found = sum(shapes.COUNTS.values())
     if found:
         terminalreporter.write_line(f"{found} checks of {len(shapes.COUNTS)} shape comments")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "A browser that asks nobody but the page it was given; skips where there is none."
+    from helpers import FLAGS
+
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright here (pip install playwright)"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no chromium here (apt-get install chromium)")
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -15,7 +15,6 @@ import urllib.request
 
 import pytest
 from conftest import ROOT
-from helpers import FLAGS
 
 from partbook.chapters import MAIN, in_order, read_notebook, read_route
 
@@ -107,14 +106,6 @@ def lab(tmp_path_factory):
             server.wait(15)
         except subprocess.TimeoutExpired:
             server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def test_the_chapters_are_there():

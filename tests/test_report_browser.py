@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from helpers import noise, quick, run
-from test_browser import BROWSER, FLAGS
+from test_browser import BROWSER
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no chromium here (apt-get install chromium)"
@@ -28,14 +28,6 @@ def page_file(tmp_path_factory):
     shutil.copy(out / "report.html", alone)
     shutil.rmtree(out)
     return alone
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=[(1400, "light"), (390, "dark")], ids=["wide", "narrow"])

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 from conftest import ROOT
-from helpers import FLAGS, run, sentence
+from helpers import run, sentence
 
 from partbook.chapters import InputError, alt_text, draws, leads_away, links_in, read_notebook
 from partbook.course import chosen, exercises_of
@@ -248,20 +247,6 @@ def site(tmp_path_factory, mathjax):
     pages = source_of_site(ROOT, place / "source", mathjax, ONLY)
     deliver(build(place / "source", place), place / "out")
     return place / "out", pages
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright here (pip install playwright)"
-    )
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no chromium here (apt-get install chromium)")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=program, headless=True, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 import base64
 import re
-import shutil
 
 import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT
-from helpers import FLAGS, message
+from helpers import message
 
 from partbook.chapters import InputError, draws, read_notebook
 from partbook.course import exercises_of, read_exercises
@@ -298,20 +297,6 @@ def decks(tmp_path_factory):
     out = tmp_path_factory.mktemp("slides")
     write_slides(out, ROOT)
     return out
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright here (pip install playwright)"
-    )
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no chromium here (apt-get install chromium)")
-    with playwright.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=program, headless=True, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 SEEN = """() => {
