@@ -6,15 +6,25 @@ import shutil
 from pathlib import Path
 
 import pytest
-import shapes
 
-shapes.install()  # the shape comments of the package are checked in every test
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # threads that wait should not keep a shared core busy
-if "PYTEST_XDIST_WORKER" in os.environ:  # tests that run side by side share the cores
-    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+def share_the_cores():
+    "Tests that run side by side share the cores: so many threads each, none busy while it waits."
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+
+def check_shapes():
+    "The shape comments of the package are checked in every test."
+    import shapes
+
+    shapes.install()
+
+
+share_the_cores()  # first, since PyTorch reads these variables when it is imported
+check_shapes()
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PARTBOOK_SHARED") or ROOT.parent / "shared")
@@ -62,6 +72,8 @@ def environment(tmp_path) -> dict:
 
 def pytest_terminal_summary(terminalreporter):
     "Say how often shape comments were checked (in this process)."
+    import shapes
+
     found = sum(shapes.COUNTS.values())
     if found:
         terminalreporter.write_line(f"{found} checks of {len(shapes.COUNTS)} shape comments")

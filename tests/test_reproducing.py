@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import run
 
 import partbook as pb
@@ -260,3 +261,11 @@ def test_time_that_nobody_knows_is_said():
     )
     with pytest.raises(InputError, match="at least one seed"):
         Asked(("scops-1",), seeds=())
+
+
+def test_tests_side_by_side_have_the_threads_they_were_given():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("these tests run one after the other")
+    count = "import torch; print(torch.get_num_threads())"
+    of_a_child = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True)
+    assert torch.get_num_threads() == int(of_a_child.stdout) == int(os.environ["OMP_NUM_THREADS"])
