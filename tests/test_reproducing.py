@@ -62,6 +62,12 @@ def tell(capsys):
     return told
 
 
+@pytest.fixture(autouse=True)
+def as_many_threads(monkeypatch):
+    "Programs that a test starts have its number of threads: sums depend on it in the last digits."
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("module") / "tiny_tables.py"
@@ -266,6 +272,5 @@ def test_time_that_nobody_knows_is_said():
 def test_tests_side_by_side_have_the_threads_they_were_given():
     if "PYTEST_XDIST_WORKER" not in os.environ:
         pytest.skip("these tests run one after the other")
-    count = "import torch; print(torch.get_num_threads())"
-    of_a_child = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True)
-    assert torch.get_num_threads() == int(of_a_child.stdout) == int(os.environ["OMP_NUM_THREADS"])
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    assert torch.get_num_threads() <= max(1, os.cpu_count() // workers)
