@@ -70,6 +70,16 @@ def environment(tmp_path) -> dict:
     return {**kept, "HOME": str(home), "MPLCONFIGDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    "Runs notebooks: one import for all of them, an interpreter for each."
+    from kernels import Kernels
+
+    all_of_them = Kernels(tmp_path_factory.mktemp("kernels"))
+    yield all_of_them
+    all_of_them.close()
+
+
 def pytest_terminal_summary(terminalreporter):
     "Say how often shape comments were checked (in this process)."
     import shapes

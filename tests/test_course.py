@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers import run, sentence
-from test_notebooks import run as run_notebook
 
 from partbook.chapters import MAIN, InputError, dead_links, in_order, read_notebook, read_route
 from partbook.course import (
@@ -138,9 +137,9 @@ def test_a_teachers_code_is_the_chapters_in_the_same_order(both):
 
 @pytest.mark.parametrize("version", ["student", "teacher"])
 @pytest.mark.parametrize("name", MAIN_LINE)
-def test_a_chapter_of_the_main_line_runs(both, environment, name, version):
+def test_a_chapter_of_the_main_line_runs(both, kernels, environment, name, version):
     "Small; the teacher's with its checks, the student's with nothing filled in."
-    done = run_notebook(both / version / "nbs" / name, environment)
+    done = kernels.run(both / version / "nbs" / name, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -1,51 +1,18 @@
-"""Every chapter runs top to bottom at small size, in a process of its own, as by `nbdev_test`;
+"""Every chapter runs top to bottom at small size, in an interpreter of its own, as by `nbdev_test`;
 those of the main line in test_course.py, in the teacher's version."""
 
-import configparser
 import json
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
 
 from partbook.chapters import MAIN, chapter, notebooks, read_notebook, read_route
 
-SECONDS = 300  # a notebook at small size takes a few; this is for one that hangs
 CHAPTERS = notebooks(ROOT)
 ELSEWHERE = {stop.path for stop in read_route(ROOT) if stop.layer == MAIN}  # in test_course.py
 ALONE = [p for p in CHAPTERS if p.relative_to(ROOT / "nbs").as_posix() not in ELSEWHERE]
 TEMPLATE = ROOT / "nbs" / "_template.ipynb"
 TEMPLATES = [TEMPLATE, ROOT / "nbs" / "_template_method.ipynb"]
-
-RUN = """
-import sys
-from pathlib import Path
-sys.path.append(str(Path(sys.argv[3]) / "tests"))
-import shapes
-shapes.install()
-from nbdev.test import test_nb
-ok, seconds = test_nb(Path(sys.argv[1]), skip_flags=sys.argv[2].split(), basepath=Path(sys.argv[3]))
-print(f"{seconds:.1f} s")
-sys.exit(0 if ok else 1)
-"""
-
-
-def run(path, environment):
-    "Run one notebook; returns the finished process."
-    flags = configparser.ConfigParser()
-    flags.read(ROOT / "settings.ini", encoding="utf-8")
-    environment |= {"IN_TEST": "1", "MPLBACKEND": "agg"}
-    command = [sys.executable, "-c", RUN, str(path), flags["DEFAULT"]["tst_flags"], str(ROOT)]
-    return subprocess.run(
-        command,
-        cwd=ROOT / "nbs",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def test_there_are_chapters():
@@ -53,18 +20,18 @@ def test_there_are_chapters():
 
 
 @pytest.mark.parametrize("path", ALONE, ids=lambda p: p.relative_to(ROOT / "nbs").as_posix())
-def test_runs(path, environment):
-    done = run(path, environment)
+def test_runs(path, kernels, environment):
+    done = kernels.run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
-def test_template_runs(path, environment):
-    done = run(path, environment)
+def test_template_runs(path, kernels, environment):
+    done = kernels.run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_a_failing_notebook_is_noticed(tmp_path, environment):
+def test_a_failing_notebook_is_noticed(tmp_path, kernels, environment):
     nb = read_notebook(TEMPLATE)
     nb["cells"][-1] = dict(
         cell_type="code",
@@ -76,11 +43,11 @@ def test_a_failing_notebook_is_noticed(tmp_path, environment):
     )
     path = tmp_path / "10_broken.ipynb"
     path.write_text(json.dumps(nb), encoding="utf-8")
-    done = run(path, environment)
+    done = kernels.run(path, environment)
     assert done.returncode == 1 and "AssertionError" in done.stderr
 
 
-def test_a_cell_for_gpus_is_left_out(tmp_path, environment):
+def test_a_cell_for_gpus_is_left_out(tmp_path, kernels, environment):
     nb = read_notebook(TEMPLATE)
     nb["cells"][-1] = dict(
         cell_type="code",
@@ -92,7 +59,7 @@ def test_a_cell_for_gpus_is_left_out(tmp_path, environment):
     )
     path = tmp_path / "10_gpu.ipynb"
     path.write_text(json.dumps(nb), encoding="utf-8")
-    done = run(path, environment)
+    done = kernels.run(path, environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
