@@ -42,6 +42,7 @@ from partbook.methods.alignment import (
     similar_image_pool,
     similarity,
     spatial_transformation,
+    strongest_cells,
 )
 from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixture
 from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
@@ -201,6 +202,21 @@ def test_the_background_can_weigh_less():
     mean = torch.cat([mean[..., :1] * torch.tensor([0.2, 1.8]).view(1, 2, 1, 1), mean[..., 1:]], 3)
     bare = log_likelihood_loss(mean, truth, ground=0.0)
     assert bare.item() == pytest.approx(-math.log(0.5))
+
+
+@pytest.mark.parametrize("times", [2, 4, 8])
+@pytest.mark.parametrize("sides", [(1, 1), (1, 9), (7, 12), (20, 20)])
+def test_the_strongest_cell_needs_no_enlarged_map(sides, times):
+    maps = torch.rand(10, 12, *sides, generator=generator(5)).mul(9).softmax(1)
+    large = F.interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False)
+    sizes = torch.tensor([large.shape[3], large.shape[2]])
+    x, y = (strongest_cells(maps, times) * sizes).long().unbind(-1)
+    found = large.flatten(2).gather(2, (y * sizes[0] + x)[..., None])[..., 0]
+    torch.testing.assert_close(found, large.amax((2, 3)), rtol=1e-6, atol=0)
+
+
+def test_the_first_of_equal_cells_is_the_strongest():
+    assert (strongest_cells(torch.ones(1, 1, 5, 8)) == torch.tensor([0.5 / 32, 0.5 / 20])).all()
 
 
 def test_identity_movement_changes_no_map():

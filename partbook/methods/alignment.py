@@ -8,8 +8,8 @@ __all__ = ['PAIRS', 'EVERY', 'PAPER', 'CHOICES', 'part_layer', 'layer_scores', '
            'matched_pairs', 'estimated_transformation', 'aligned_feature_map', 'spatial_transformation',
            'literal_pseudo_ground_truth', 'ranks', 'stable_choice', 'sure_choice', 'applicants', 'stable_choice_behind',
            'sure_choice_behind', 'pseudo_ground_truth', 'averaged_map', 'log_likelihood_loss', 'coherence',
-           'PoolSettings', 'check_alignment', 'AlignmentSettings', 'Looked', 'Neighbourhood', 'strongest_cells',
-           'ground_kernel', 'PartLayer', 'Alignment', 'moved_pictures', 'correspondence']
+           'PoolSettings', 'check_alignment', 'AlignmentSettings', 'Looked', 'Neighbourhood', 'beside_centres',
+           'strongest_cells', 'ground_kernel', 'PartLayer', 'Alignment', 'moved_pictures', 'correspondence']
 
 # %% ../../nbs/methods/92_alignment.ipynb #e1d7d340
 import itertools
@@ -575,23 +575,46 @@ class Neighbourhood(Looked):
         how = (s.transform, g, s.trials, s.tolerance, s.least)
         return estimated_transformation(matches, *how).T.unflatten(0, pools.shape)
 
-# %% ../../nbs/methods/92_alignment.ipynb #699c30ca
+# %% ../../nbs/methods/92_alignment.ipynb #5b1c09ee
+def beside_centres(
+    maps: Tensor,  # (B,K,h,w)
+    times: int,  # an even number
+) -> list[Tensor]:  # four of (B,K,h,w)
+    "Of the maps enlarged so many times, the four samples next to the centre of each cell."
+    share = 0.5 / times
+    wide = F.pad(maps, (1, 1, 1, 1), mode="replicate")
+    before, after = slice(None, -2), slice(2, None)
+    inner = wide[..., 1:-1, :]
+    rows = [torch.lerp(inner, wide[..., side, :], share) for side in (before, after)]
+    inside = [row[..., 1:-1] for row in rows]
+    return [
+        torch.lerp(inside[i], rows[i][..., side], share) for i in (0, 1) for side in (before, after)
+    ]
+
+
 def strongest_cells(
     maps: Tensor,  # (B,K,h,w)
-    times: int = 4,  # how much they are enlarged first
+    times: int = 4,  # how much they are enlarged first: an even number
 ) -> Tensor:  # (B,K,2) (x,y), shares of the picture
-    "Where each channel is strongest."
+    "Where each channel is strongest, without enlarging it."
 
-    def highest(some: Tensor) -> Tensor:
-        "Of a few pictures, whose enlarged maps stay in the processor's cache."
-        large = F.interpolate(some, scale_factor=times, mode="bilinear", align_corners=False)
-        return large.flatten(2).max(2).indices
+    def of_a_side(cell: Tensor, after: Tensor, side: int) -> Tensor:
+        "The sample's place along one axis; the first of equal ones at the border."
+        sample = times * cell + times // 2 - 1 + after
+        return (torch.where(sample < times // 2, 0, sample) + 0.5) / (times * side)
 
-    h, w = (times * side for side in size_of(maps))
-    at = torch.cat([highest(some) for some in maps.split(8)])
-    return torch.stack([(at % w + 0.5) / w, (at // w + 0.5) / h], -1)
+    h, w = maps.shape[2:]
+    found = []
+    for some in maps.split(8):  # a few pictures, which stay in the processor's cache
+        four = torch.stack([samples.flatten(2) for samples in beside_centres(some, times)])
+        cell = four.amax(0).argmax(2)
+        which = four.gather(3, cell.expand(4, -1, -1)[..., None])[..., 0].argmax(0)
+        x = of_a_side(cell % w, which % 2, w)
+        y = of_a_side(cell // w, which // 2, h)
+        found.append(torch.stack([x, y], -1))
+    return torch.cat(found)
 
-
+# %% ../../nbs/methods/92_alignment.ipynb #699c30ca
 @torch.no_grad()
 def ground_kernel(
     extractor: Extractor,
