@@ -166,7 +166,8 @@ def in_hours(jobs: Iterable[Job]) -> str:
     left = [job for job in jobs if not job.done]
     known = [job.seconds for job in left if job.seconds is not None]
     hours = sum(known) / 3600
-    time = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+    minutes = max(1, round(60 * hours))
+    time = f"{hours:.1f} hours" if hours >= 2 else f"{minutes} minute{'s' * (minutes != 1)}"
     unknown = len(left) - len(known)
     if not left:
         return "nothing left to run"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import partbook as pb
 from partbook.cli import request_from
 from partbook.core import InputError
 from partbook.evaluation.results import append_row, read_rows
-from partbook.evaluation.tables import tables
+from partbook.evaluation.tables import Entry, seconds_for, tables
 from partbook.reproducing import Asked, Job, carry_out_all, in_hours, jobs_of, submit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -259,9 +260,25 @@ def test_the_list_has_all_tables(tell):
     assert all(name in out for name in tables.names())
 
 
+def test_time_is_that_of_the_runs_most_like_it():
+    row = {"method": "kmeans", "collection": "faces", "settings.parts": 3, "landmark_error": 9.0}
+    slow = row | {"settings.features": "rgb", "settings.size": 32, "seconds": 90.0}
+    quick = row | {"settings.features": "position", "settings.size": 32, "seconds": 2.0}
+    other = slow | {"collection": "birds", "seconds": 5.0}
+    bare = {"method": "kmeans", "settings.features": "rgb", "seconds": 7.0}
+    entry = Entry("a", "b", "landmark_error", "kmeans", 3, "celeba", "faces")
+    on_colours = replace(entry, named={"features": "rgb", "size": 32})
+    rows = [slow, quick, other, bare]
+    assert seconds_for(on_colours, rows) == 90 and seconds_for(on_colours, [bare, quick]) == 2
+    assert seconds_for(entry, rows) == (90 + 2) / 2
+    assert seconds_for(replace(entry, method="scops"), rows) is None
+
+
 def test_time_that_nobody_knows_is_said():
     job = Job(("discover",), "k", Path("f"), Path("r.csv"), 1800.0)
     assert "about 60 minutes" in in_hours([job, job])
+    short = Job(("discover",), "k", Path("f"), Path("r.csv"), 1.0)
+    assert "about 1 minute one" in in_hours([short])
     assert in_hours([Job(("discover",), "k", Path("f"), Path("r"), 1.0, True)]) == (
         "nothing left to run"
     )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tables', 'BUDGETS', 'FLAGS', 'PLACES', 'NO_MATTER', 'USUAL', 'TRIVIAL', 'Entry', 'PaperTable', 'typed', 'commands',
            'measured', 'key_of', 'plain', 'all_rows', 'by_key', 'printed_number', 'beside', 'agreement', 'signs',
-           'as_printed', 'in_form', 'seconds_for', 'trivial_entries']
+           'as_printed', 'in_form', 'likeness', 'seconds_for', 'trivial_entries']
 
 # %% ../../nbs/evaluation/48_tables.ipynb #ab07ccc7
 import ast
@@ -314,17 +314,32 @@ def in_form(
     return as_printed(lines)
 
 # %% ../../nbs/evaluation/48_tables.ipynb #871980b5
+def likeness(
+    row: Mapping[str, Any],
+    entry: Entry,
+    data: str | None,  # the collection it would run on
+) -> int:
+    "In how many things that take time a row is like a run that an entry asks for."
+    alike = (row.get("collection") == data) + (row.get(entry.metric) is not None)
+    alike += row.get("settings.parts") == entry.parts
+    asked = {**entry.named, **entry.change}
+    return alike + sum(
+        str(row.get(f"settings.{name.replace('-', '_')}")) == str(value)
+        for name, value in asked.items()
+    )
+
+
 def seconds_for(
     entry: Entry,
     rows: Iterable[Mapping[str, Any]],
     root: str | None = None,
 ) -> float | None:  # seconds, None where no row is near
-    "The median time of runs like this one."
+    "The median time of the runs most like this one."
     data = entry.data if root else entry.twin
     known = [r for r in rows if r.get("method") == entry.method and r.get("seconds")]
-    near = [r for r in known if r.get("collection") == data and r.get("settings.parts")]
-    near = [r for r in near if r["settings.parts"] == entry.parts] or near or known
-    return median(float(r["seconds"]) for r in near) if near else None
+    most = max((likeness(r, entry, data) for r in known), default=0)
+    near = [float(r["seconds"]) for r in known if likeness(r, entry, data) == most]
+    return median(near) if near else None
 
 # %% ../../nbs/evaluation/48_tables.ipynb #29b12312
 TRIVIAL = {"rgb": "colours only (k-means)", "position": "places only (k-means)"}
