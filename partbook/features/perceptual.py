@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'Architecture', 'layer_names', 'Layer', 'geometry', 'PerceptualNetwork', 'averaging', 'extra_border',
-           'layer_on_grid', 'PerceptualExtractor', 'VGG16', 'VGG19', 'SqueezeNet', 'ResNet50']
+           'layer_on_grid', 'OnGrid', 'PerceptualExtractor', 'VGG16', 'VGG19', 'SqueezeNet', 'ResNet50']
 
 # %% ../../nbs/features/20_perceptual.ipynb #0d131052
 import math
@@ -276,8 +276,68 @@ def layer_on_grid(
         columns = averaging(x.shape[3], first, g.stride, w, stride).to(x.dtype)
     return rows @ x @ columns.T
 
+# %% ../../nbs/features/20_perceptual.ipynb #c4883640
+class OnGrid(Extractor):
+    "Layers of a network on one grid of cells that tile the picture. Subclasses define `read`."
+
+    cells: list[Layer]
+    border: int | None  # pixels to add at the top and left; None: no border at all
+    align: bool  # whether to put the cells' centres where the cells are
+
+    def read(
+        self,
+        images: Tensor,  # (B,3,H,W) float in [0,1], whole cells and the border
+    ) -> dict[str, Tensor]:  # layer to (B,C,h,w), at its own resolution
+        "The layers as the network gives them."
+        raise NotImplementedError
+
+    def lay(self, cells: list[Layer], align: bool) -> None:
+        "The grid is that of the coarsest layer."
+        coarsest = max(cells, key=lambda g: g.stride)
+        self.cells = cells
+        self.align = align
+        self.dim = sum(g.channels for g in cells)
+        self.stride = coarsest.stride
+        self.border = extra_border(coarsest) if align else None
+
+    def bordered(self, images: Tensor) -> Tensor:
+        "A cell more to the right and below, so that a moved grid still covers the picture."
+        if self.border is None:
+            return images
+        sides = (self.border, self.stride, self.border, self.stride)
+        return F.pad(images, sides, mode="replicate")
+
+    def describe(self, images: Tensor) -> Tensor:
+        return torch.cat(self._on_grids(images, [self.stride] * len(self.cells)), 1)
+
+    @torch.no_grad()
+    def levels(
+        self,
+        images: Tensor,  # (B,3,H,W) float in [0,1]
+    ) -> list[Tensor]:  # (B,C,h,w) for each layer, finer layers on finer grids
+        check_images(images)
+        return self._on_grids(images, [g.stride for g in self.cells])
+
+    def _on_grids(self, images: Tensor, strides: list[int]) -> list[Tensor]:
+        "Each layer of the picture on whole cells of its own stride."
+        s = self.stride
+        H, W = (s * max(1, round(n / s)) for n in images.shape[-2:])
+        if (H, W) != tuple(images.shape[-2:]):
+            images = F.interpolate(
+                images, (H, W), mode="bilinear", antialias=True, align_corners=False
+            )
+        found = self.read(self.bordered(images))
+        grids = []
+        for g, stride in zip(self.cells, strides):
+            first = g.first - (self.border or 0) if self.align else g.stride / 2
+            x = found[g.name]
+            if self.align or g.stride != stride:
+                x = layer_on_grid(x, g, first, stride, (H // stride, W // stride))
+            grids.append(x)
+        return grids
+
 # %% ../../nbs/features/20_perceptual.ipynb #c488363d
-class PerceptualExtractor(Extractor):
+class PerceptualExtractor(OnGrid):
     "Layers of a perceptual network on one grid of cells that tile the picture."
 
     default_size = 256  # pixels, as SCOPS and the contrastive paper feed their networks
@@ -293,47 +353,14 @@ class PerceptualExtractor(Extractor):
         super().__init__()
         self.network = PerceptualNetwork(self.registered_name, layers, weights, seed)
         self.layers = self.network.layers
-        self.align = align
         known = geometry(self.registered_name)
-        self.geometry = [known[name] for name in self.layers]
-        coarsest = max(self.geometry, key=lambda g: g.stride)
-        self.dim = sum(g.channels for g in self.geometry)
-        self.stride = coarsest.stride
-        self.border = extra_border(coarsest) if align else None
+        self.lay([known[name] for name in self.layers], align)
 
-    def describe(self, images: Tensor) -> Tensor:
-        return torch.cat(self._on_grids(images, [self.stride] * len(self.geometry)), 1)
-
-    @torch.no_grad()
-    def levels(
-        self,
-        images: Tensor,  # (B,3,H,W) float in [0,1]
-    ) -> list[Tensor]:  # (B,C,h,w) for each layer, finer layers on finer grids
-        check_images(images)
-        return self._on_grids(images, [g.stride for g in self.geometry])
+    def read(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network(images)
 
     def stages(self, images: Tensor) -> list[Tensor]:  # (B,3,H,W) -> (B,C,h,w) for each layer
         return list(self.network(images).values())
-
-    def _on_grids(self, images: Tensor, strides: list[int]) -> list[Tensor]:
-        "Each layer of the picture on whole cells of its own stride."
-        s = self.stride
-        H, W = (s * max(1, round(n / s)) for n in images.shape[-2:])
-        if (H, W) != tuple(images.shape[-2:]):
-            images = F.interpolate(
-                images, (H, W), mode="bilinear", antialias=True, align_corners=False
-            )
-        if self.border is not None:
-            images = F.pad(images, (self.border, s, self.border, s), mode="replicate")
-        found = self.network(images)
-        grids = []
-        for g, stride in zip(self.geometry, strides):
-            first = g.first - (self.border or 0) if self.align else g.stride / 2
-            x = found[g.name]
-            if self.align or g.stride != stride:
-                x = layer_on_grid(x, g, first, stride, (H // stride, W // stride))
-            grids.append(x)
-        return grids
 
 # %% ../../nbs/features/20_perceptual.ipynb #7ad694ea
 @extractors.register("vgg16")
