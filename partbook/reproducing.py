@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['Reader', 'RECORD', 'REPRODUCE', 'REPRODUCED', 'Asked', 'located', 'Job', 'folder_name', 'jobs_of', 'missing_for',
-           'in_hours', 'carry_out', 'reader_of', 'carry_out_all', 'submit', 'told', 'reproduce_command', 'keep_table',
-           'asked_for', 'read_options', 'list_tables', 'add_reproduce', 'on_gpu']
+           'in_hours', 'carry_out', 'reader_of', 'carry_out_all', 'submit', 'carry_out_on_cluster', 'minutes_for',
+           'told', 'reproduce_command', 'keep_table', 'asked_for', 'read_options', 'list_tables', 'add_reproduce',
+           'on_gpu']
 
 # %% ../nbs/39_reproducing.ipynb #5304d92d
 import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from partbook.evaluation.tables import (
     agreement,
     all_rows,
     as_printed,
+    at_quick_settings,
     beside,
     by_key,
     key_of,
@@ -134,10 +137,20 @@ def jobs_of(asked: Asked) -> tuple[list[Job], list[str]]:
                 key = key_of(words)
                 place = asked.out / "runs" / folder_name(entry, seed, key, root is not None)
                 record = asked.results / RECORD
-                time = seconds_for(entry, rows, root)
+                time = seconds_for(entry, rows, root, asked.budget)
                 job = Job(tuple(words), key, place, record, time, key in known)
                 jobs.setdefault(key, job)
     return list(jobs.values()), list(missing)
+
+
+@lru_cache(maxsize=64)
+def _nowhere(data: str, root: str) -> str | None:
+    "What stands against a folder of a real collection, if anything does."
+    try:
+        collections[data].locate(root)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _refused(entry: Entry, root: str, budget: str) -> str | None:
@@ -156,7 +169,7 @@ def missing_for(entry: Entry, asked: Asked) -> str | None:
         return None if entry.twin else no_twin
     root = asked.root(entry)
     if root:
-        return _refused(entry, root, asked.budget)
+        return _nowhere(entry.data, root) or _refused(entry, root, asked.budget)
     needs = getattr(collections[entry.data], "needs", "its folder")
     return f"{entry.data} is not here: it needs {needs} (--root {entry.data}=PATH)"
 
@@ -248,14 +261,38 @@ def submit(
     left = [job for job in jobs if not job.done]
     if not left:
         return []
-    executor = submitit.AutoExecutor(folder=asked.out / "cluster", cluster=cluster)
-    longest = max(job.seconds or 0 for job in left)
-    usual = {"timeout_min": max(60, int(3 * longest / 60)), "cpus_per_task": 4, "name": "partbook"}
-    usual |= {"gpus_per_node": 1} if cluster == "slurm" else {}
-    executor.update_parameters(**{**usual, **options})
+    usual: dict[str, Any] = {"cpus_per_task": 4, "name": "partbook"}
+    if cluster == "slurm":
+        usual |= {"gpus_per_node": 1}
+        usual |= {} if "timeout_min" in options else {"timeout_min": minutes_for(left)}
+    try:
+        executor = submitit.AutoExecutor(folder=asked.out / "cluster", cluster=cluster)
+        executor.update_parameters(**{**usual, **options})
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        cure = "run it where sbatch is, with submitit's own option names"
+        raise InputError(f"The cluster {cluster} takes no runs: {reason}; {cure}.") from None
     with executor.batch():
-        how = (reader_of(asked), asked.device, asked.checkpoint_every)
-        return [executor.submit(carry_out, job, *how) for job in left]
+        how = (reader_of(asked), asked.results, asked.device, asked.checkpoint_every)
+        return [executor.submit(carry_out_on_cluster, job, *how) for job in left]
+
+
+def carry_out_on_cluster(
+    job: Job, read: Reader, results: Path, device: str, checkpoint_every: int
+) -> dict[str, float]:
+    "Make one run, unless another job has made it meanwhile; its metrics, or none."
+    if job.key in by_key(all_rows(results)):
+        return {}
+    return carry_out(job, read, device, checkpoint_every)
+
+
+def minutes_for(jobs: Iterable[Job]) -> int:
+    "The limit of each run: three times the longest. `InputError` where one is not known."
+    known = [job.seconds for job in jobs]
+    longest = max((s for s in known if s is not None), default=0.0)
+    unknown = "No row says how long some of these runs take"
+    require(None not in known, f"{unknown}; give --cluster-option timeout_min=MINUTES.")
+    return max(60, int(3 * longest / 60))
 
 # %% ../nbs/39_reproducing.ipynb #66a1320b
 def told(table: PaperTable, asked: Asked) -> str:
@@ -267,6 +304,9 @@ def told(table: PaperTable, asked: Asked) -> str:
     root = None if asked.embedded else "anywhere"  # where pictures lie is no part of a key
     lines = beside(table, rows, published, asked.seeds, root, asked.budget)
     text += [as_printed(lines).to_string(), ""]
+    quick = at_quick_settings(table) if asked.budget == "paper" else []
+    if quick:
+        text += [f"Trained at this book's length, not their papers': {', '.join(quick)}", ""]
     tau, count = agreement(lines)
     if tau is not None:
         text.append(f"Kendall's tau with the paper's order: {tau:.2f} over {count} numbers")
@@ -302,7 +342,9 @@ def reproduce_command(args: Arguments) -> list[Job]:
     for sentence in missing:
         say(f"not run here: {sentence}")
     done = sum(job.done for job in jobs)
-    say(f"{len(jobs)} runs, {done} with a row in {shown(asked.results)}; {in_hours(jobs)}")
+    cure = "give --root NAME=PATH, or --embedded for the drawn twins"
+    left = in_hours(jobs) if jobs else cure
+    say(f"{len(jobs)} runs, {done} with a row in {shown(asked.results)}; {left}")
     if args.dry_run:
         for job in jobs:
             say(("done   " if job.done else "begun  " if job.begun else "open   ") + job.command)
@@ -311,7 +353,7 @@ def reproduce_command(args: Arguments) -> list[Job]:
     failed: list[str] = []
     if args.cluster == "slurm":
         handles = submit(jobs, asked, **read_options(args.cluster_option))
-        say(f"{len(handles)} runs handed to Slurm; give the same command again to see the table")
+        say(f"{len(handles)} runs handed to Slurm; --dry-run says how far they are")
     else:
         failed = carry_out_all(jobs, asked)
     for name in asked.names:
@@ -431,13 +473,14 @@ def add_reproduce(p: Parser) -> None:
 def on_gpu(
     name: str,  # of a table
     read: Reader,  # `partbook.cli.request_from`
-    results: str | Path = "results",
+    results: str | Path | None = None,  # the folder of this book's results
     out: str | Path = "reproduced",
 ) -> str:
     "A table at the paper's settings on the real pictures, or why it was not made here."
     import torch
 
-    places = {"out": Path(out), "results": Path(results)}
+    results = find_results("published.csv").parent if results is None else Path(results)
+    places = {"out": Path(out), "results": results}
     asked = Asked((name,), seeds=(0,), budget="paper", read=read, **places)
     jobs, missing = jobs_of(asked)
     known = by_key(all_rows(results))

@@ -25,7 +25,7 @@ from partbook.evaluation.alignment_tables import (
 from partbook.evaluation.detection import LandmarkDetection, PartDetection, Together, framed
 from partbook.evaluation.protocols import pictures_of
 from partbook.evaluation.results import read_rows
-from partbook.evaluation.tables import beside, commands, key_of, printed_number, typed
+from partbook.evaluation.tables import beside, commands, key_of, printed_number, tables, typed
 from partbook.methods import alignment
 from partbook.methods.alignment import (
     Alignment,
@@ -47,7 +47,7 @@ from partbook.methods.alignment import (
 from partbook.methods.dictionary import Dictionary, DictionarySettings, fit_mixture
 from partbook.methods.maskreg import MaskReg, MaskRegSettings, filter_loss, part_templates
 from partbook.methods.method import Step, methods
-from partbook.methods.region_grouping import RegionGrouping, RegionGroupingSettings
+from partbook.methods.region_grouping import RegionGrouping, RegionGroupingSettings, occurrences
 from partbook.parts import ransac as transformations
 from partbook.training.fit import fit
 
@@ -280,9 +280,33 @@ def test_pools_are_sought_again_where_asked(train):
 
 
 def test_training_stops_where_all_is_background(train):
-    s = AlignmentSettings(**(SMALL | {"steps": 60, "parts": 4}), stop_at=0.5)
+    s = AlignmentSettings(**(SMALL | {"steps": 60, "parts": 96}), stop_at=0.01)
     log = fit(Alignment.build(s), train, look=0)
     assert len(log.rows) == 10
+
+
+def test_background_that_is_forced_stops_no_training(train):
+    s = AlignmentSettings(**(SMALL | {"steps": 20, "parts": 4}), stop_at=0.9)
+    method = Alignment.build(s)
+    log = fit(method, train, look=0)
+    assert method.forced == 1 - 3 * 4 / 256 <= float(method.background)
+    assert len(log.rows) == 20 and method.halted() is None
+    method.background.fill_(1.0)
+    assert "all parts are dying" in method.halted()
+
+
+@pytest.mark.parametrize("name", ["maskreg", "region-grouping"])
+def test_too_few_classes_are_named_before_the_first_step(name, train):
+    cls = methods[name]
+    few = cls.Settings(parts=4, steps=1, labels="categories", classes=2)
+    with pytest.raises(InputError, match="6 categories, and classes is 2; give --set classes=6"):
+        cls.build(few).prepare(train)
+
+
+def test_small_maps_have_occurrences():
+    q = torch.rand(2, 3, 4, 4, generator=generator(0)).softmax(1)
+    found = occurrences(q)
+    assert found.shape == (2, 3) and (found <= q.amax((2, 3)) + 1e-6).all()
 
 
 def test_losses_need_the_pictures():
@@ -453,6 +477,16 @@ def test_detections_are_drawn_from_the_command_line(tmp_path, capsys):
     assert main([*again[:-1], str(tmp_path)]) == 0
     made = {"evaluation.json", "evaluation-detections.png", "found.json", "found-detections.png"}
     assert {p.name for p in tmp_path.iterdir()} == made | {"run"}
+
+
+def test_mafls_line_learns_from_fewer_pictures_and_other_faces_are_those_of_the_paper():
+    rows = {(e.printed, e.column): e for e in tables["alignment-8"]().entries}
+    real = {key: typed(e, 0, "CelebA", "paper") for key, e in rows.items()}
+    for (name, column), words in real.items():
+        assert ("--option=leave_out=rest" in words) == (name == "MAFL")
+        assert ("--option=min_face=0.0" in words) == (column == "unalign")
+    twins = {key_of(typed(e)) for e in rows.values()}
+    assert len(twins) == 4
 
 
 # --- tables -----------------------------------------------------------------------------------

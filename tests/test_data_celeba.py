@@ -56,6 +56,7 @@ SPLITS = [  # (split, options, the pictures)
     ("train", {"variant": "aligned"}, [1, 3, 4, 5, 6, 7, 9, 10, 11, 12]),
     ("train", {"leave_out": "all"}, [3, 6, 9, 11]),
     ("train", {"leave_out": "all", "variant": "aligned"}, [3, 5, 6, 9, 11, 12]),
+    ("train", {"leave_out": "rest", "min_face": 0.0}, [1, 4, 7, 10, 13, 16]),
     ("fit", {}, [1, 7, 10, 13]),
     ("fit", {"min_face": 0.0}, [1, 4, 7, 10, 13, 16]),
     ("test", {}, [2, 14]),

@@ -18,8 +18,24 @@ import partbook as pb
 from partbook.cli import request_from
 from partbook.core import InputError
 from partbook.evaluation.results import append_row, read_rows
-from partbook.evaluation.tables import Entry, seconds_for, tables
-from partbook.reproducing import Asked, Job, carry_out_all, in_hours, jobs_of, submit
+from partbook.evaluation.tables import (
+    Entry,
+    all_rows,
+    at_quick_settings,
+    paper_settings,
+    seconds_for,
+    tables,
+)
+from partbook.reproducing import (
+    Asked,
+    Job,
+    carry_out_all,
+    carry_out_on_cluster,
+    in_hours,
+    jobs_of,
+    minutes_for,
+    submit,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """
@@ -206,6 +222,7 @@ def test_what_is_missing_is_said_by_name(tmp_path, tiny, tell):
     status, out, _ = tell(*words)
     assert status == 0
     assert "celeba is not here: it needs the folder CelebA" in out
+    assert "0 runs" in out and "give --root NAME=PATH, or --embedded" in out
     assert out.count("not run here") == 3  # the sentence, and both rows of the table
     assert not (tmp_path / "real-results").exists()
 
@@ -272,6 +289,51 @@ def test_time_is_that_of_the_runs_most_like_it():
     assert seconds_for(on_colours, rows) == 90 and seconds_for(on_colours, [bare, quick]) == 2
     assert seconds_for(entry, rows) == (90 + 2) / 2
     assert seconds_for(replace(entry, method="scops"), rows) is None
+
+
+def test_a_long_run_is_not_priced_by_short_ones():
+    rows = all_rows(ROOT / "results")
+    entry = next(e for e in tables["scops-1"]().entries if e.method == "scops")
+    assert paper_settings(entry) == {"steps": 100_000, "size": 256}
+    assert seconds_for(entry, rows) and seconds_for(entry, rows, "CelebA", "paper") is None
+    long = {"method": "scops", "seconds": 9e4, "settings.steps": 100_000, "settings.size": 256}
+    assert seconds_for(entry, [*rows, long], "CelebA", "paper") == 9e4
+    assert seconds_for(entry, [{"method": "scops", "seconds": "x"}]) is None
+    unknown = [Job(("discover",), "k", Path("f"), Path("r.csv"))]
+    with pytest.raises(InputError, match="timeout_min=MINUTES"):
+        minutes_for(unknown)
+    assert minutes_for([replace(unknown[0], seconds=7200.0)]) == 360
+
+
+def test_lines_without_their_papers_length_are_named():
+    assert at_quick_settings(tables["alignment-1"]()) == ["MaskReg"]
+    assert at_quick_settings(tables["disentangling-1"]()) == []
+    rivals = [e for e in tables["disentangling-1"]().entries if e.method == "zhang"]
+    assert paper_settings(rivals[0]) == {"steps": 300_000, "size": 80}
+
+
+def test_a_cluster_that_is_not_there_is_said(tmp_path, tiny, monkeypatch, tell):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [*words_of(tmp_path, tiny, "c"), "--cluster", "slurm"]
+    status, _, err = tell(*words, "--cluster-option", "timeout_min=5")
+    assert status == 2 and "The cluster slurm takes no runs" in err and "sbatch" in err
+
+
+def test_a_run_that_was_handed_over_twice_is_made_once(tmp_path, tiny):
+    pb.plugin(str(tiny))
+    places = {"out": tmp_path / "o", "results": tmp_path / "r"}
+    asked = Asked(("tiny-1",), True, seeds=(0,), read=request_from, device="cpu", **places)
+    job = min(jobs_of(asked)[0], key=lambda job: "contrastive" in job.words)
+    how = (request_from, asked.results, "cpu", 3)
+    assert carry_out_on_cluster(job, *how) and carry_out_on_cluster(job, *how) == {}
+    assert len(read_rows(asked.results / "tables.csv")) == 1
+
+
+def test_a_folder_without_the_pictures_is_said_before_any_run(tmp_path, tell):
+    words = ["reproduce", "scops-1", "--root", f"celeba={tmp_path}", "--dry-run"]
+    status, out, _ = tell(*words)
+    assert status == 0 and "not run here" in out and "0 runs" in out
 
 
 def test_time_that_nobody_knows_is_said():

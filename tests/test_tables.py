@@ -109,6 +109,8 @@ def test_what_changes_the_numbers_changes_the_key(other):
 def test_what_is_usual_may_be_left_out():
     said = "partbook discover --data birds --seed 0 --method kmeans --parts 4"
     assert key_of("partbook discover --parts 4") == key_of(said)
+    plugged = "partbook --plugin my.py discover --parts 4"
+    assert key_of(plugged) == key_of(plugged.replace("in my", "in=my")) == key_of(said)
     assert key_of("partbook discover --parts=4 --set=zoom=(1,2)") == key_of(
         "discover --set zoom='(1, 2)' --parts 4"
     )

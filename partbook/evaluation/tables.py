@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['tables', 'BUDGETS', 'FLAGS', 'PLACES', 'NO_MATTER', 'USUAL', 'TRIVIAL', 'Entry', 'PaperTable', 'typed', 'commands',
            'measured', 'key_of', 'plain', 'all_rows', 'by_key', 'printed_number', 'beside', 'agreement', 'signs',
-           'as_printed', 'in_form', 'likeness', 'seconds_for', 'trivial_entries']
+           'as_printed', 'in_form', 'paper_settings', 'as_published', 'at_quick_settings', 'likeness', 'seconds_for',
+           'trivial_entries']
 
 # %% ../../nbs/evaluation/48_tables.ipynb #ab07ccc7
 import ast
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ def key_of(command: str | Sequence[str]) -> str:
     "What decides the numbers of a command, in one order and one spelling."
     words = shlex.split(command) if isinstance(command, str) else list(command)
     words = words[1:] if words[:1] == ["partbook"] else words
+    while words and words[0].startswith("--plugin"):  # it may stand before the verb
+        words = words[1:] if "=" in words[0] else words[2:]
     pairs = list(USUAL.items())
     i = 1
     while i < len(words):
@@ -314,6 +317,40 @@ def in_form(
     return as_printed(lines)
 
 # %% ../../nbs/evaluation/48_tables.ipynb #871980b5
+def paper_settings(entry: Entry) -> dict[str, Any]:
+    "Steps and size of the paper's run: what decides how long it takes."
+    from partbook.methods.method import methods
+
+    cls = methods[entry.method]
+    features = entry.paper.get("features", "equivariant")
+    usual = vars(cls.Settings(**cls.defaults(features)))
+    asked = {**usual, **entry.paper, **entry.paper_change}
+    return {name: asked[name] for name in ("steps", "size") if name in asked}
+
+
+def as_published(method: str, features: str) -> dict[str, Any]:
+    "What a method's own paper chose, where the usual settings for these features differ."
+    from partbook.methods.method import methods
+
+    cls = methods[method]
+    usual = asdict(cls.Settings(**cls.defaults(features)))
+    paper = asdict(cls.Settings.published())
+    said = ("parts", "seed", "size", "features")  # by options of the command
+    return {name: v for name, v in paper.items() if v != usual[name] and name not in said}
+
+
+def at_quick_settings(table: PaperTable) -> list[str]:
+    "Lines of a table whose paper's length of training is not known here: they train as usual."
+    from partbook.methods.method import Trained, methods
+
+    found = {}
+    for entry in table.entries:
+        cls = methods[entry.method]
+        if issubclass(cls, Trained) and paper_settings(entry)["steps"] == cls.Settings().steps:
+            found[entry.printed] = None
+    return list(found)
+
+
 def likeness(
     row: Mapping[str, Any],
     entry: Entry,
@@ -333,10 +370,15 @@ def seconds_for(
     entry: Entry,
     rows: Iterable[Mapping[str, Any]],
     root: str | None = None,
+    budget: str = "quick",
 ) -> float | None:  # seconds, None where no row is near
-    "The median time of the runs most like this one."
+    "The median time of the runs most like this one; at the paper's budget of such runs alone."
     data = entry.data if root else entry.twin
-    known = [r for r in rows if r.get("method") == entry.method and r.get("seconds")]
+    known = [r for r in rows if r.get("method") == entry.method]
+    known = [r for r in known if isinstance(r.get("seconds"), (int, float))]
+    if budget == "paper":
+        needed = paper_settings(entry)
+        known = [r for r in known if all(r.get(f"settings.{k}") == v for k, v in needed.items())]
     most = max((likeness(r, entry, data) for r in known), default=0)
     near = [float(r["seconds"]) for r in known if likeness(r, entry, data) == most]
     return median(near) if near else None

@@ -34,8 +34,10 @@ from partbook.parts.ransac import (
     Movements,
     canvas_places,
     free_to_ask,
+    inverse,
     moved,
     ransac,
+    sides,
 )
 from ..parts.warps import cell_centres, read_pictures
 
@@ -123,7 +125,7 @@ PAIRS = ("mutual", "all")
 def cell_points(size: tuple[int, int], device: torch.device) -> Tensor:  # (hw,2)
     "Centres (x,y) of the cells of a grid, in cells."
     places = (cell_centres(size, device) + 1) / 2
-    return places.flatten(0, 1) * torch.tensor(size[::-1], device=device)
+    return places.flatten(0, 1) * sides(size, device)
 
 
 def packed(source: Tensor, target: Tensor, there: Tensor) -> Matches:
@@ -484,7 +486,7 @@ class AlignmentSettings(PoolSettings):
     ground: float = 1.0  # how much the background's cells count in the loss
     ground_start: str = "mean"  # kernel of the background: mean of all cells, or of the "border"
     renew: int = 0  # steps after which pools are sought again; 0: once
-    stop_at: float = 0.9  # share of background in the pseudo truth at which training stops
+    stop_at: float = 0.9  # share of background, of cells that channels may have, that is the end
     pictures: int = 1000  # of the dictionary
     cells: int = 20  # of each, for the dictionary
     border: int = 2  # left out, for the dictionary
@@ -547,9 +549,9 @@ class Neighbourhood(Looked):
         "The pool of each picture. `InputError` where there are too few to choose from."
         s = self.settings
         measure = similarity if s.similar == "js" else cosine_distance
-        itself = [self.place.get(name, -1) for name in names]
+        itself = torch.tensor([self.place.get(name, -1) for name in names])
         distance = measure(self.compared(features), self.small)
-        return similar_image_pool(distance, torch.tensor(itself, device=distance.device), s.pool)
+        return similar_image_pool(distance, itself.to(distance.device, non_blocking=True), s.pool)
 
     def vectors(self, features: Tensor) -> Tensor:  # (B,C,h,w) -> (B,M,h,w), or as they are
         "What is compared cell by cell."
@@ -662,6 +664,7 @@ class PartLayer(Trained):
         self.register_buffer("seen", start.clone())
         self.register_buffer("background", torch.zeros(()))
         self.__dict__["around"] = None  # the neighbourhood; found again, never saved
+        self.forced = 0.0  # share of the cells that no channel may have
 
     @classmethod
     def build(cls, settings, weights=None, device="cpu") -> Any:
@@ -710,6 +713,7 @@ class Alignment(PartLayer):
         moved_maps, inside = grouped
         how = (s.most, s.suppress, s.outside, s.ground, s.own)
         loss, truth = coherence(O_i, moved_maps, inside, highest, *how)
+        self.forced = max(0.0, 1 - s.most * s.parts / O_i[0, 0].numel())
         with torch.no_grad():
             share = (truth == 0).float().mean()
             first = self.background == 0
@@ -727,8 +731,9 @@ class Alignment(PartLayer):
         return around
 
     def halted(self) -> str | None:
-        "Why training should stop, if it should."
-        if float(self.background) < self.settings.stop_at:
+        "Why training should stop: hardly a channel has the cells that it may have."
+        avoidable = (float(self.background) - self.forced) / (1 - self.forced)
+        if avoidable < self.settings.stop_at:
             return None
         share = f"{100 * float(self.background):.0f} % of the pseudo truth is background"
         return f"{share}, so all parts are dying; training stops."
@@ -737,7 +742,7 @@ class Alignment(PartLayer):
     def keypoints(self, images: Tensor) -> Tensor:  # (B,3,H,W) -> (B,K,2) (x,y) in pixels
         "Where each channel is strongest, on maps enlarged four times."
         shares = strongest_cells(self.part_maps(images)[:, 1:])
-        return shares * torch.tensor(images.shape[:1:-1], device=images.device)
+        return shares * sides(size_of(images), images.device)
 
 # %% ../../nbs/methods/92_alignment.ipynb #badbea01
 def moved_pictures(
@@ -748,7 +753,7 @@ def moved_pictures(
     "The pictures themselves, moved as their maps are."
     scale = images.shape[-1] / cells
     S = torch.diag(torch.tensor([scale, scale, 1.0], device=T.device))
-    places = canvas_places(S @ T @ torch.linalg.inv(S), size_of(images), size_of(images))
+    places = canvas_places(S @ T @ inverse(S), size_of(images), size_of(images))
     return read_pictures(images, places, padding="border")
 
 # %% ../../nbs/methods/92_alignment.ipynb #7b1f2c85

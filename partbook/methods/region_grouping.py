@@ -16,8 +16,8 @@ import torchvision.transforms.functional as T
 from torch import Tensor, nn
 
 from ..core import generator, require
-from ..data.sample import Batch
-from .maskreg import LABELS, task
+from ..data.sample import Batch, Collection
+from .maskreg import LABELS, check_classes, task
 from .method import Segmenting, Step, TrainSettings, methods, segmenter
 from ..parts.networks import Network
 
@@ -54,7 +54,9 @@ def beta_quantiles(n: int, b: float = 0.001) -> Tensor:  # (n,)
 
 def occurrences(q: Tensor) -> Tensor:  # (B,K,h,w) -> (B,K)
     "The maximum of each map, blurred."
-    return T.gaussian_blur(q, [5, 5], [0.4, 0.4])[..., 2:-2, 2:-2].amax((2, 3))
+    blurred = T.gaussian_blur(q, [5, 5], [0.4, 0.4])
+    inner = blurred[..., 2:-2, 2:-2]  # the border is made up
+    return (inner if inner.numel() else blurred).amax((2, 3))
 
 
 def shaping_loss(
@@ -117,6 +119,11 @@ class RegionGrouping(Segmenting):
                 draw = torch.randn(layer.weight.shape, generator=g)
                 layer.weight.data.copy_(draw * (2 / layer.in_features) ** 0.5)
                 nn.init.zeros_(layer.bias)
+
+    def prepare(self, collection: Collection, device: torch.device | str = "cpu") -> None:
+        "`InputError` where the pictures have more categories than there are classes."
+        check_classes(self.settings.labels, self.settings.classes, collection)
+        super().prepare(collection, device)
 
     def parameter_groups(self) -> dict[str, Any]:
         modules = (self.each, self.attend_to, self.classify)
