@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['QUESTION', 'MEANT', 'SOLUTION', 'HINT', 'ANSWER', 'HEADING', 'FENCE', 'HERE', 'BEGIN', 'END', 'LIST', 'STUDENT',
            'TEACHER', 'Piece', 'pieces_of', 'Exercise', 'Unit', 'units', 'solutions_of', 'answer_in', 'exercises_of',
-           'read_exercises', 'lacks', 'misspelled', 'exercise_complaints', 'digits_in', 'spelled', 'seal', 'sealed',
-           'is_right', 'check', 'text_cell', 'graded', 'marked', 'check_cell', 'stub', 'solution_cells', 'answers',
-           'version', 'chosen', 'unlinked', 'markdown_in', 'linked_files', 'reworded', 'prepare', 'fingerprint',
-           'made_before', 'refuse_changed', 'deliver', 'add_version', 'add_student', 'add_teacher', 'student',
-           'teacher', 'version_command', 'refuse_inside']
+           'read_exercises', 'lacks', 'misspelled', 'exercise_complaints', 'digits_in', 'spelled_word', 'spelled',
+           'seal', 'sealed', 'is_right', 'check', 'text_cell', 'graded', 'marked', 'check_cell', 'stub',
+           'solution_cells', 'answers', 'version', 'chosen', 'unlinked', 'markdown_in', 'linked_files', 'reworded',
+           'prepare', 'fingerprint', 'made_before', 'refuse_changed', 'deliver', 'add_version', 'add_student',
+           'add_teacher', 'student', 'teacher', 'version_command', 'refuse_inside']
 
 # %% ../nbs/43_course.ipynb #4be775b3
 import ast
@@ -218,6 +218,18 @@ def digits_in(answer: str) -> int:
     return max((len(d) for d in re.findall(r"(?<=\d\.)\d+", answer)), default=0)
 
 
+def spelled_word(word: str, digits: int, to: Any = round) -> str:
+    "A word, a number in quotes, or the letters of a choice, in any order."
+    try:
+        return spelled(float(word), digits, to)
+    except ValueError:
+        pass
+    letters = re.sub(r"[\s,]", "", word.lower())
+    if set(letters) <= set("abcdefgh") and len(set(letters)) == len(letters):
+        return repr("".join(sorted(letters)))
+    return repr(" ".join(word.lower().split()))
+
+
 def spelled(value: Any, digits: int, to: Any = round) -> str:
     "A value as it is compared. `InputError` for what is no answer."
     if hasattr(value, "tolist"):  # an array or a tensor
@@ -225,16 +237,18 @@ def spelled(value: Any, digits: int, to: Any = round) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return repr(" ".join(value.lower().split()))
+        return spelled_word(value, digits, to)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return spelled(value[0], digits, to)
     if isinstance(value, list | tuple):
         return f"({','.join(spelled(v, digits, to) for v in value)})"
     known = isinstance(value, int | float) and math.isfinite(value)
     require(known, f"{value!r} cannot be checked; give a number, a word, or several of them.")
     if not digits:
-        return repr(round(value, 6)).removesuffix(".0")  # a count, or no answer at all
+        return repr(round(value, 6) + 0).removesuffix(".0")  # a count, or no answer at all
     return f"{to(round(value * 10**digits, 6))}e-{digits}"
 
-
+# %% ../nbs/43_course.ipynb #7388f111
 def seal(name: str, value: Any, digits: int, to: Any = round) -> str:
     "The seal of an answer: it can be compared, and does not tell."
     text = f"{name}: {spelled(value, digits, to)}"
@@ -273,7 +287,10 @@ def check(answer: Any, name: str, expected: str) -> None:
     except InputError as e:
         print(f"Exercise {number}: {e}")
         return
-    print(f"Exercise {number}: {'right.' if right else 'not yet. Look at the hint.'}")
+    form = "the form the question asks for: a number, a word, or several in brackets"
+    print(
+        f"Exercise {number}: {'right.' if right else f'not yet. Look at the hint, and at {form}.'}"
+    )
 
 # %% ../nbs/43_course.ipynb #46704fca
 HERE = "# your code here"

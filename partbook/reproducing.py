@@ -142,7 +142,7 @@ def jobs_of(asked: Asked) -> tuple[list[Job], list[str]]:
                 jobs.setdefault(key, job)
     return list(jobs.values()), list(missing)
 
-
+# %% ../nbs/39_reproducing.ipynb #ab250df9
 @lru_cache(maxsize=64)
 def _nowhere(data: str, root: str) -> str | None:
     "What stands against a folder of a real collection, if anything does."
@@ -276,7 +276,7 @@ def submit(
         how = (reader_of(asked), asked.results, asked.device, asked.checkpoint_every)
         return [executor.submit(carry_out_on_cluster, job, *how) for job in left]
 
-
+# %% ../nbs/39_reproducing.ipynb #caf759a3
 def carry_out_on_cluster(
     job: Job, read: Reader, results: Path, device: str, checkpoint_every: int
 ) -> dict[str, float]:

@@ -214,7 +214,8 @@ def week_slides(root: str | Path, week: int) -> dict:  # a notebook
         own = [e for e in exercises if e.chapter == lesson.chapter]
         if own:
             minutes = sum(e.minutes for e in own)
-            todo.append(f"* {title}: {len(own)} exercises, {minutes} minutes")
+            count = f"{len(own)} exercise{'s' * (len(own) != 1)}"
+            todo.append(f"* {title}: {count}, {minutes} minutes")
     cells.append(slide("## Until next week\n\n" + "\n".join(todo)))
     cells = [{"id": f"slide-{i}"} | cell for i, cell in enumerate(cells)]
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}

@@ -194,7 +194,9 @@ def exercise(answer):
 @pytest.mark.parametrize(
     ("answer", "good", "bad"),
     [
-        ("3", [3, 3.0, torch.tensor(3), np.float32(3)], [4, 2.9, "3", True, float("nan")]),
+        ("3", [3, 3.0, torch.tensor([3]), np.float32(3), "3", [3]], [4, 2.9, True, float("nan")]),
+        ("(0, 2)", [(-0.0, 2), [0, 2.0]], [(2, 0), 0]),
+        ("'bc'", ["bc", "cb", "B, C", "c b"], ["bcd", "b", "bb", ""]),
         ("0.31", [0.31, 0.3149, torch.tensor(0.3051)], [0.33, 0.3, 31]),
         ("-1.5", [-1.5, -1.46], [1.5, -1.7]),
         ("True", [True], [False, 1, "yes"]),

@@ -113,7 +113,7 @@ SUPERVISION: tuple[
     ),
 )
 
-
+# %% ../../nbs/evaluation/57_contrastive_tables.ipynb #428e233b
 VGG16_LAYERS = ("relu3_2", "relu5_3")  # the paper names VGG-19's only; these are the like of them
 
 

@@ -226,7 +226,7 @@ TITLES = {
     5: "The union of parts on seven classes",
 }
 
-
+# %% ../../nbs/evaluation/52_specifications.ipynb #8ee9c420
 SIDES = {"imm": 128, "lorenz": 256, "zhang": 80}  # pixels of their own papers
 
 

@@ -327,7 +327,7 @@ def paper_settings(entry: Entry) -> dict[str, Any]:
     asked = {**usual, **entry.paper, **entry.paper_change}
     return {name: asked[name] for name in ("steps", "size") if name in asked}
 
-
+# %% ../../nbs/evaluation/48_tables.ipynb #6051fc5c
 def as_published(method: str, features: str) -> dict[str, Any]:
     "What a method's own paper chose, where the usual settings for these features differ."
     from partbook.methods.method import methods
@@ -350,7 +350,7 @@ def at_quick_settings(table: PaperTable) -> list[str]:
             found[entry.printed] = None
     return list(found)
 
-
+# %% ../../nbs/evaluation/48_tables.ipynb #0fd557ac
 def likeness(
     row: Mapping[str, Any],
     entry: Entry,

@@ -98,7 +98,7 @@ def check_classes(labels: str, classes: int, collection: Collection) -> None:
         found = f"These pictures have {len(names)} categories, and classes is {classes}"
         require(len(names) <= classes, f"{found}; give --set classes={len(names)}.")
 
-
+# %% ../../nbs/methods/94_maskreg.ipynb #138e8b43
 def task(
     batch: Batch,
     step: Step,
