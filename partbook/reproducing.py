@@ -13,7 +13,6 @@ import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,6 @@ def jobs_of(asked: Asked) -> tuple[list[Job], list[str]]:
     return list(jobs.values()), list(missing)
 
 # %% ../nbs/39_reproducing.ipynb #ab250df9
-@lru_cache(maxsize=64)
 def _nowhere(data: str, root: str) -> str | None:
     "What stands against a folder of a real collection, if anything does."
     try:
@@ -269,7 +267,7 @@ def submit(
         executor = submitit.AutoExecutor(folder=asked.out / "cluster", cluster=cluster)
         executor.update_parameters(**{**usual, **options})
     except (RuntimeError, NameError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         cure = "run it where sbatch is, with submitit's own option names"
         raise InputError(f"The cluster {cluster} takes no runs: {reason}; {cure}.") from None
     with executor.batch():
