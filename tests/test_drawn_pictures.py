@@ -1,8 +1,12 @@
-"""Every drawn picture is what it always was: digests of pictures, labels, landmarks and boxes."""
+"""Every drawn picture is what it always was: digests of pictures, labels, landmarks and boxes.
+
+Processors round the last bit of an exponential or a sine differently, so there is a file of digests
+for each kind of processor that drew them; all of a picture has to be as on one of them."""
 
 import hashlib
 import importlib
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +15,8 @@ import torch
 
 from partbook.data.sample import Sample, collections
 
-COMMITTED = Path(__file__).parent / "drawn_pictures.json"
+HERE = Path(__file__).parent
+COMMITTED = sorted(HERE.glob("drawn_pictures*.json"))  # a file for each kind of processor
 OPTIONS = [  # collection, options; each picture of INDICES in each
     *[
         (name, {"split": split, "size": size, "seed": seed})
@@ -75,24 +80,25 @@ def found() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def committed():
-    return json.loads(COMMITTED.read_text())
+    return [json.loads(path.read_text()) for path in COMMITTED]
 
 
 @pytest.mark.parametrize("name, options", OPTIONS, ids=[label(*one) for one in OPTIONS])
 def test_drawn_to_the_bit(name, options, committed):
-    assert drawn(name, options) == committed[label(name, options)]
+    assert drawn(name, options) in [known[label(name, options)] for known in committed]
 
 
 @pytest.mark.parametrize("name", POSED)
 def test_posed_to_the_bit(name, committed):
-    assert posed(name) == committed[f"{name} posed"]
+    assert posed(name) in [known[f"{name} posed"] for known in committed]
 
 
 def test_every_digest_is_compared(committed):
-    known = {label(*one) for one in OPTIONS} | {f"{name} posed" for name in POSED}
-    assert set(committed) == known
-    digests = [d for row in committed.values() for d in row]
-    assert len(digests) == len(OPTIONS) * len(INDICES) + sum(len(s) for _, s in POSED.values())
+    names = {label(*one) for one in OPTIONS} | {f"{name} posed" for name in POSED}
+    for known in committed:
+        assert set(known) == names
+        digests = [d for row in known.values() for d in row]
+        assert len(digests) == len(OPTIONS) * len(INDICES) + sum(len(s) for _, s in POSED.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -110,5 +116,5 @@ def test_a_gpu_draws_the_same(name, options):
     torch.testing.assert_close(there.images.cpu(), here.images, atol=0.02, rtol=0)
 
 
-if __name__ == "__main__":  # on purpose only: this is what all results rest on
-    COMMITTED.write_text(json.dumps(found(), indent=1) + "\n")
+if __name__ == "__main__":  # on purpose only: python tests/test_drawn_pictures.py FILE
+    (HERE / sys.argv[1]).write_text(json.dumps(found(), indent=1) + "\n")
