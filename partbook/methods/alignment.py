@@ -583,6 +583,7 @@ def beside_centres(
     times: int,  # an even number
 ) -> list[Tensor]:  # four of (B,K,h,w)
     "Of the maps enlarged so many times, the four samples next to the centre of each cell."
+    require(times > 0 and times % 2 == 0, f"times is {times}; maps are enlarged 2, 4, ... times.")
     share = 0.5 / times
     wide = F.pad(maps, (1, 1, 1, 1), mode="replicate")
     before, after = slice(None, -2), slice(2, None)

@@ -320,22 +320,14 @@ EXPECTED = {  # (variant, min_face, leave_out) -> pictures in each split, and wh
         {"train": 45_609, "fit": 5_379, "test": 283},
         "Hung et al. 2019, Sec. 4.1",
     ),
-    ("wild", 0.0, "test"): (
-        {"train": 161_962, "fit": 19_000, "test": 1_000},
-        "alignment paper, Sec. 4.2",
-    ),
-    ("aligned", 0.0, "test"): (
-        {"train": 161_962, "fit": 19_000, "test": 1_000},
-        "alignment paper, Sec. 4.2",
-    ),
-    ("wild", 0.0, "rest"): (
-        {"train": 19_000, "fit": 19_000, "test": 1_000},
-        "alignment paper, Sec. 4.2",
-    ),
-    ("aligned", 0.0, "rest"): (
-        {"train": 19_000, "fit": 19_000, "test": 1_000},
-        "alignment paper, Sec. 4.2",
-    ),
+    **{
+        (variant, 0.0, leave_out): (
+            {"train": train, "fit": 19_000, "test": 1_000},
+            "alignment paper, Sec. 4.2",
+        )
+        for variant in ("wild", "aligned")
+        for leave_out, train in (("test", 161_962), ("rest", 19_000))
+    },
 }
 
 # %% ../../nbs/readers/20_celeba.ipynb #db764465
